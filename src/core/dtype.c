@@ -1,0 +1,127 @@
+#include "core/dtype.h"
+
+#include <assert.h>
+#include <math.h>
+
+static const struct {
+    const char *name;
+    size_t size;
+} dtypes[DTYPE_COUNT] = {
+#define DTYPE_ROW(tag, name, size) [DTYPE_##tag] = {name, size},
+    DTYPE_LIST(DTYPE_ROW)
+#undef DTYPE_ROW
+};
+
+size_t dtype_size(dtype t) {
+    return dtypes[t].size;
+}
+
+const char *dtype_name(dtype t) {
+    return dtypes[t].name;
+}
+
+bool dtype_parse(const char *name, dtype *out) {
+    for (int t = 0; t < DTYPE_COUNT; t++) {
+        if (strcmp(dtypes[t].name, name) == 0) {
+            *out = (dtype)t;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A small float of `man` mantissa bits and exponent bias `bias`, without infinities. */
+static float small_float(uint32_t sign, uint32_t exponent, uint32_t mantissa, int man,
+                         int bias) {
+    float value = exponent ? ldexpf(1.0f + (float)mantissa / (float)(1u << man),
+                                    (int)exponent - bias)
+                           : ldexpf((float)mantissa / (float)(1u << man), 1 - bias);
+    return sign ? -value : value;
+}
+
+float f16_to_f32(uint16_t v) {
+    uint32_t sign = v >> 15, exponent = (v >> 10) & 31u, mantissa = v & 1023u;
+    if (exponent == 31)
+        return mantissa ? NAN : sign ? -INFINITY : INFINITY;
+    return small_float(sign, exponent, mantissa, 10, 15);
+}
+
+float f8_e4m3_to_f32(uint8_t v) {
+    if ((v & 0x7f) == 0x7f)
+        return NAN;
+    return small_float(v >> 7, (v >> 3) & 15u, v & 7u, 3, 7);
+}
+
+float f8_e5m2_to_f32(uint8_t v) {
+    uint32_t sign = v >> 7, exponent = (v >> 2) & 31u, mantissa = v & 3u;
+    if (exponent == 31)
+        return mantissa ? NAN : sign ? -INFINITY : INFINITY;
+    return small_float(sign, exponent, mantissa, 2, 15);
+}
+
+uint16_t f32_to_f16(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    uint16_t sign = (uint16_t)((bits >> 16) & 0x8000u);
+    float a = fabsf(f);
+    if (isnan(f))
+        return (uint16_t)(sign | 0x7e00u);
+    if (a >= 65520.0f)
+        return (uint16_t)(sign | 0x7c00u);
+    if (a < 0x1p-14f) /* subnormal: multiples of 2^-24, nearest even */
+        return (uint16_t)(sign | (uint16_t)nearbyintf(a * 0x1p24f));
+    memcpy(&bits, &a, 4);
+    bits += 0xfffu + ((bits >> 13) & 1u);
+    return (uint16_t)(sign | (uint16_t)((bits >> 13) - ((127u - 15u) << 10)));
+}
+
+/* Reads element i of an unaligned array. */
+#define LOAD(type, src, i)                                                               \
+    type v;                                                                              \
+    memcpy(&v, (const char *)(src) + (i) * sizeof(type), sizeof v)
+
+void dtype_to_f32(float *dst, const void *src, dtype t, size_t n) {
+#define CASE(tag, type, expr)                                                            \
+    case DTYPE_##tag:                                                                    \
+        for (size_t i = 0; i < n; i++) {                                                 \
+            LOAD(type, src, i);                                                          \
+            dst[i] = (float)(expr);                                                      \
+        }                                                                                \
+        return;
+    switch (t) {
+    case DTYPE_F32:
+        if (n)
+            memcpy(dst, src, n * sizeof *dst);
+        return;
+        CASE(BF16, uint16_t, bf16_to_f32(v))
+        CASE(F16, uint16_t, f16_to_f32(v))
+        CASE(F64, double, v)
+        CASE(F8_E4M3, uint8_t, f8_e4m3_to_f32(v))
+        CASE(F8_E5M2, uint8_t, f8_e5m2_to_f32(v))
+        CASE(I64, int64_t, v)
+        CASE(I32, int32_t, v)
+        CASE(I16, int16_t, v)
+        CASE(I8, int8_t, v)
+        CASE(U64, uint64_t, v)
+        CASE(U32, uint32_t, v)
+        CASE(U16, uint16_t, v)
+        CASE(U8, uint8_t, v)
+        CASE(BOOL, uint8_t, v != 0)
+    case DTYPE_COUNT:
+        break;
+    }
+#undef CASE
+}
+
+void dtype_from_f32(void *dst, dtype t, const float *src, size_t n) {
+    assert(t == DTYPE_F32 || t == DTYPE_BF16 || t == DTYPE_F16);
+    if (t == DTYPE_F32) {
+        if (n)
+            memcpy(dst, src, n * sizeof *src);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint16_t v = t == DTYPE_BF16 ? f32_to_bf16(src[i]) : f32_to_f16(src[i]);
+        memcpy((char *)dst + 2 * i, &v, 2);
+    }
+}

@@ -1,0 +1,240 @@
+#include "core/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/host.h"
+
+/* Opens a regular file for reading; -1 with the error set otherwise. */
+static int open_regular(const char *path, size_t *size, err *e) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        err_set(e, OVI_IO, "%s: cannot open: %s", path, strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        err_set(e, OVI_IO, "%s: expected a file, found %s", path,
+                S_ISDIR(st.st_mode) ? "a folder" : "something else");
+    } else {
+        *size = (size_t)st.st_size;
+        return fd;
+    }
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+ovi_status os_map_file(os_map *m, const char *path, err *e) {
+    size_t size = 0;
+    int fd = open_regular(path, &size, e);
+    if (fd < 0)
+        return e->status;
+    void *data = NULL;
+    if (size > 0) {
+        data = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+        if (data == MAP_FAILED) {
+            close(fd);
+            return err_set(e, OVI_IO, "%s: cannot map %zu bytes: %s", path, size,
+                           strerror(errno));
+        }
+    }
+    *m = (os_map){.data = data, .size = size, .fd = fd};
+    return OVI_OK;
+}
+
+void os_map_release(os_map *m) {
+    if (m->data) {
+        munmap((void *)(uintptr_t)m->data, m->size);
+        close(m->fd);
+    } else if (m->fd > 0) {
+        close(m->fd);
+    }
+    *m = (os_map){0};
+}
+
+void os_map_forget(const os_map *m, size_t offset, size_t size) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t from = (offset + page - 1) / page * page, to = offset + size;
+    to = to == m->size ? (to + page - 1) / page * page : to / page * page;
+    if (from < to)
+        madvise((void *)(uintptr_t)(m->data + from), to - from, MADV_DONTNEED);
+}
+
+ovi_status os_read_file(const char *path, size_t max_bytes, char **data, size_t *size,
+                        err *e) {
+    size_t n = 0;
+    int fd = open_regular(path, &n, e);
+    if (fd < 0)
+        return e->status;
+    char *bytes = NULL;
+    if (n > max_bytes) {
+        err_set(e, OVI_FORMAT, "%s: expected at most %zu bytes, found %zu", path, max_bytes,
+                n);
+        goto out;
+    }
+    bytes = mem_alloc(e, n + 1, 1);
+    for (size_t done = 0; bytes && done < n;) {
+        ssize_t got = read(fd, bytes + done, n - done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0) {
+            err_set(e, OVI_IO, "%s: read failed at byte %zu of %zu: %s", path, done, n,
+                    got ? strerror(errno) : "the file shrank");
+            mem_free(bytes);
+            bytes = NULL;
+            break;
+        }
+        done += (size_t)got;
+    }
+out:
+    close(fd);
+    if (!bytes)
+        return e->status;
+    *data = bytes;
+    *size = n;
+    return OVI_OK;
+}
+
+ovi_status os_writer_open(os_writer *w, const char *path, err *e) {
+    *w = (os_writer){.fd = -1, .err = e};
+    size_t n = strlen(path);
+    w->path = mem_strdup(e, path);
+    w->temp = mem_alloc(e, n + 16, 1);
+    if (!w->path || !w->temp)
+        goto fail;
+    if (os_is_dir(path)) {
+        err_set(e, OVI_IO, "%s: cannot write: it is a folder", path);
+        goto fail;
+    }
+    snprintf(w->temp, n + 16, "%s.XXXXXX", path);
+    w->fd = mkstemp(w->temp);
+    if (w->fd < 0) {
+        err_set(e, OVI_IO, "%s: cannot write: %s", path, strerror(errno));
+        goto fail;
+    }
+    mode_t mask = umask(0);
+    umask(mask);
+    (void)fchmod(w->fd, 0666 & ~mask);
+    return OVI_OK;
+fail:
+    os_writer_abort(w);
+    return e->status;
+}
+
+void os_writer_put(os_writer *w, const void *bytes, size_t n) {
+    for (size_t done = 0; done < n && !err_failed(w->err);) {
+        ssize_t put = write(w->fd, (const char *)bytes + done, n - done);
+        if (put < 0 && errno != EINTR)
+            err_set(w->err, OVI_IO, "%s: write failed: %s", w->path, strerror(errno));
+        else if (put > 0)
+            done += (size_t)put;
+    }
+}
+
+ovi_status os_writer_commit(os_writer *w) {
+    if (!err_failed(w->err) && (fsync(w->fd) != 0 || rename(w->temp, w->path) != 0))
+        err_set(w->err, OVI_IO, "%s: cannot finish: %s", w->path, strerror(errno));
+    ovi_status status = w->err->status;
+    if (status == OVI_OK) {
+        mem_free(w->temp);
+        w->temp = NULL;
+    }
+    os_writer_abort(w);
+    return status;
+}
+
+void os_writer_abort(os_writer *w) {
+    if (w->fd >= 0 && w->path) {
+        close(w->fd);
+        if (w->temp)
+            unlink(w->temp);
+    }
+    mem_free(w->path);
+    mem_free(w->temp);
+    *w = (os_writer){.fd = -1};
+}
+
+void *os_region_alloc(size_t size, err *e) {
+    if (size == 0)
+        return NULL;
+    void *p =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+        err_set(e, OVI_MEMORY, "out of memory: a region of %zu bytes: %s", size,
+                strerror(errno));
+        return NULL;
+    }
+    return p;
+}
+
+void os_region_free(void *p, size_t size) {
+    if (p)
+        munmap(p, size);
+}
+
+bool os_is_file(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+bool os_is_dir(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+char *os_join(const char *dir, const char *name, err *e) {
+    size_t n = strlen(dir) + strlen(name) + 2;
+    char *path = mem_alloc(e, n, 1);
+    if (path)
+        snprintf(path, n, "%s/%s", dir, name);
+    return path;
+}
+
+double os_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int os_cpu_count(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return CPU_COUNT(&set);
+    return 1;
+}
+
+/* A "Name: 123 kB" line of a /proc file, in bytes. */
+static size_t proc_field(const char *path, const char *name) {
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return 0;
+    char line[256];
+    size_t n = strlen(name), bytes = 0;
+    while (fgets(line, sizeof line, f)) {
+        if (strncmp(line, name, n) == 0 && line[n] == ':') {
+            bytes = (size_t)strtoull(line + n + 1, NULL, 10) * 1024;
+            break;
+        }
+    }
+    fclose(f);
+    return bytes;
+}
+
+size_t os_resident_bytes(void) {
+    return proc_field("/proc/self/status", "VmRSS");
+}
+
+size_t os_resident_peak(void) {
+    return proc_field("/proc/self/status", "VmHWM");
+}
+
+size_t os_free_memory(void) {
+    return proc_field("/proc/meminfo", "MemAvailable");
+}

@@ -1,0 +1,50 @@
+/* os.h: files, mappings, anonymous regions, clock. Everything that asks the system. */
+#ifndef OVI_CORE_OS_H
+#define OVI_CORE_OS_H
+
+#include "core/err.h"
+
+/* A read-only shared mapping of a whole file. */
+typedef struct os_map {
+    const uint8_t *data; /* owned mapping; NULL for an empty file */
+    size_t size;
+    int fd; /* kept open for pread */
+} os_map;
+
+ovi_status os_map_file(os_map *m, const char *path, err *e) OVI_MUST_CHECK;
+void os_map_release(os_map *m);
+/* Tells the system that these pages of the mapping are no longer needed by us: they leave
+ * our resident set (the page cache keeps them). */
+void os_map_forget(const os_map *m, size_t offset, size_t size);
+
+/* Reads a whole file of at most max_bytes into owned, NUL-terminated memory. */
+ovi_status os_read_file(const char *path, size_t max_bytes, char **data, size_t *size,
+                        err *e) OVI_MUST_CHECK;
+
+/* Output that appears under its name only when complete: bytes go to a temporary file in
+ * the same folder, os_commit syncs and renames it, os_abort removes it. Failure latches. */
+typedef struct os_writer {
+    int fd;
+    char *path, *temp; /* owned */
+    err *err;          /* borrowed */
+} os_writer;
+ovi_status os_writer_open(os_writer *w, const char *path, err *e) OVI_MUST_CHECK;
+void os_writer_put(os_writer *w, const void *bytes, size_t n);
+ovi_status os_writer_commit(os_writer *w) OVI_MUST_CHECK;
+void os_writer_abort(os_writer *w); /* also after commit, or on a zeroed writer: no-op */
+
+/* Anonymous pages straight from the system, zeroed, 64-byte (in fact page) aligned; freeing
+ * gives them back at once. Size 0 gives NULL without error. */
+void *os_region_alloc(size_t size, err *e) OVI_MUST_CHECK;
+void os_region_free(void *p, size_t size);
+
+bool os_is_file(const char *path);
+bool os_is_dir(const char *path);
+/* dir + "/" + name in owned memory, NULL (error set) on no memory. */
+char *os_join(const char *dir, const char *name, err *e) OVI_MUST_CHECK;
+double os_now(void);         /* monotonic seconds */
+int os_cpu_count(void);      /* processors this process may use */
+size_t os_resident_bytes(void); /* resident set of this process, 0 if unknown */
+size_t os_resident_peak(void);  /* largest resident set so far */
+size_t os_free_memory(void);    /* what the system could still give us */
+#endif

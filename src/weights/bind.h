@@ -1,0 +1,103 @@
+/* bind.h: weights as a model declares them, bound to what a file holds.
+ *
+ * A model fills a weight_table once from its sizes: names, shapes, use. The same table
+ * checks a file (all missing, unexpected and wrongly shaped tensors reported at once), sizes
+ * a plan when there is no file, and tells make-checkpoint what to write. The store
+ * (residency/) places rows on a device; model code then reads them by handle. */
+#ifndef OVI_WEIGHTS_BIND_H
+#define OVI_WEIGHTS_BIND_H
+
+#include "backend/tensor.h" /* the placed view; a value type, no backend is called */
+#include "weights/weights.h"
+
+#define WEIGHT_NAME_MAX 112
+
+/* How a weight is used decides where and as what it is placed. */
+typedef enum weight_use {
+    WEIGHT_LINEAR, /* [N, K] of a product: in place from the mapping if its type allows */
+    WEIGHT_CONV,   /* [O, I, (t,) (h,) w]: packed by the backend */
+    WEIGHT_VECTOR, /* norm weights, biases, modulation, tables: small, always F32 */
+    WEIGHT_HOST    /* read on the host only, by weights_rows_to_f32: token embedding */
+} weight_use;
+
+struct weight;
+/* Makes the f32 weight that is placed from the parts the file stores (weight norm and the
+ * like): parts[i] holds part i as f32, dst receives shape_count(&placed) values. scale: the
+ * value that a fold may need from another tensor of the file (learnable gain), else 0. */
+typedef void (*weight_fold_fn)(const struct weight *row, const float *const *parts,
+                               float *dst);
+
+#define WEIGHT_MAX_PARTS 3
+
+/* One stored tensor that a weight is made from. */
+typedef struct weight_part {
+    char name[WEIGHT_NAME_MAX]; /* official checkpoint name */
+    shape dims;                 /* as stored */
+} weight_part;
+
+typedef struct weight_spec {
+    weight_use use;
+    int part_of;     /* residency part of the model (transformer block, encoder, ...), 0..63 */
+    dtype published; /* type in the official file */
+    bool exact;      /* F32 on the device whatever the compute type (audio models) */
+    int n_parts;     /* 1 unless folded */
+    weight_part part[WEIGHT_MAX_PARTS];
+    shape placed;        /* shape after folding; rank 0 = that of part 0 */
+    weight_fold_fn fold; /* NULL: part 0 as it is */
+    bool optional;       /* absent parts leave the row unbound */
+} weight_spec;
+
+/* Handle of a row: index into its table. */
+typedef int wref;
+
+typedef struct weight {
+    weight_spec spec;
+    const weights_entry *entry[WEIGHT_MAX_PARTS]; /* borrowed from the set; NULL unbound */
+    tensor placed; /* valid only while resident; data NULL otherwise */
+} weight;
+
+typedef struct weight_table {
+    const char *model; /* "fusion model", for messages; borrowed */
+    weight *row;       /* owned */
+    int n, capacity;
+    const weights *files; /* borrowed; NULL: planning without files */
+    /* Other names a file may use for an official name: writes alternative `k` (0, 1, ..) into
+     * out and returns true, false when there are no more. May be NULL. */
+    bool (*alias)(const char *official, int k, char out[WEIGHT_NAME_MAX]);
+    /* Tensors that may be in the file without being bound (constant filters, position ids,
+     * "input." of golden files). May be NULL. */
+    bool (*ignore)(const char *name);
+    err *err; /* borrowed; declaring latches here */
+} weight_table;
+
+void weight_table_init(weight_table *t, const char *model, err *e);
+void weight_table_release(weight_table *t);
+
+/* Adds a row. The usual kinds have a call each; name is a printf format. type is the
+ * published one. All return the handle, or -1 after a failure (latched on t->err). */
+wref weight_add(weight_table *t, const weight_spec *spec);
+wref weight_linear(weight_table *t, int part_of, dtype type, int64_t n, int64_t k,
+                   const char *fmt, ...) OVI_PRINTF(6, 7);
+wref weight_vector(weight_table *t, int part_of, dtype type, shape dims, const char *fmt,
+                   ...) OVI_PRINTF(5, 6);
+wref weight_conv(weight_table *t, int part_of, dtype type, shape dims, const char *fmt, ...)
+    OVI_PRINTF(5, 6);
+/* Marks rows [from, n) as exact (F32 on the device). */
+void weight_table_exact_from(weight_table *t, int from);
+
+/* Binds every row to files. On failure the message lists up to 12 problems, one a line, and
+ * the count of the rest: "file: missing NAME, expected [..]", "file: unexpected NAME [..]",
+ * "file: NAME: expected [..], found [..]". files must outlive the table. A dimension of 1 may
+ * be missing or extra at either end ([1, 80, 1] stands for [80]) only where spec says so by
+ * equal element counts and WEIGHT_VECTOR. */
+ovi_status weight_table_bind(weight_table *t, const weights *files, err *e) OVI_MUST_CHECK;
+
+/* The placed weight. Its data is NULL unless a stage made the model resident. */
+static inline const tensor *weight_get(const weight_table *t, wref r) {
+    return &t->row[r].placed;
+}
+/* The type this row has in its file, or the published one when planning. */
+dtype weight_file_type(const weight *row);
+/* The folded f32 value, on the host: shape_count(&placed) values into dst. */
+ovi_status weight_to_f32(const weight_table *t, wref r, float *dst, err *e) OVI_MUST_CHECK;
+#endif
