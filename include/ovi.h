@@ -1,5 +1,31 @@
-/* ovi.h: the public interface of libovi. (The full contract is written in pipeline work;
- * status codes, which every module shares, come first.) */
+/* ovi.h: the public interface of libovi.
+ *
+ * Ovi turns a prompt (and optionally a first frame) into a clip of 5 or 10 seconds with
+ * picture and sound: text encoder -> fusion model (diffusion) -> audio and video decoders.
+ *
+ *     ovi_settings settings;
+ *     ovi_settings_init(&settings);
+ *     settings.models = "ckpts";
+ *     ovi_engine *engine;
+ *     if (ovi_open(&settings, &engine) == OVI_OK) {
+ *         ovi_request request;
+ *         ovi_request_init(&request);
+ *         request.prompt = "A dog barks. <AUDCAP>Barking.<ENDAUDCAP>";
+ *         request.output = "dog.mp4";
+ *         ovi_generate(engine, &request, NULL);
+ *     }
+ *     if (ovi_error(engine)[0]) fprintf(stderr, "%s\n", ovi_error(engine));
+ *     ovi_close(engine);
+ *
+ * Rules that hold everywhere
+ *  - Every call that can fail returns an ovi_status; the sentence that explains it is
+ *    ovi_error(engine), or the ovi_message a call without an engine takes.
+ *  - Different engines may be used from different threads, one engine by one thread at a
+ *    time; only ovi_cancel may be called from any thread.
+ *  - The library never exits, prints, reads the environment or touches the network.
+ *  - Settings and requests are filled by an init function, then changed field by field or by
+ *    name (ovi_request_set). Strings and buffers in them are borrowed for the call.
+ *  - An engine survives every failure: the next call works. */
 #ifndef OVI_H
 #define OVI_H
 
@@ -9,6 +35,17 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#define OVI_API __attribute__((visibility("default")))
+
+#define OVI_VERSION_MAJOR 0
+#define OVI_VERSION_MINOR 1
+#define OVI_VERSION_PATCH 0
+
+/* "0.1.0"; the version the library was built as. */
+OVI_API const char *ovi_version(void);
+
+/* ---------------------------------------------------------------- status and log ---- */
 
 /* Status codes: one list makes the enum, the names and the default sentences. */
 #define OVI_STATUS_LIST(X)                                                               \
@@ -32,8 +69,13 @@ typedef enum ovi_status {
 } ovi_status;
 
 /* The name of a status ("OVI_IO") and what it means in general. Never NULL. */
-const char *ovi_status_name(ovi_status status);
-const char *ovi_status_text(ovi_status status);
+OVI_API const char *ovi_status_name(ovi_status status);
+OVI_API const char *ovi_status_text(ovi_status status);
+
+/* Where calls without an engine leave their sentence. May be passed as NULL. */
+typedef struct ovi_message {
+    char text[4096];
+} ovi_message;
 
 typedef enum ovi_log_level {
     OVI_LOG_ERROR,
@@ -42,8 +84,280 @@ typedef enum ovi_log_level {
     OVI_LOG_DEBUG
 } ovi_log_level;
 
-/* Called with one line without its newline; line is borrowed for the call. */
+/* Called with one line without its newline; line is borrowed for the call. May be called
+ * from the media thread, never from two threads at once. */
 typedef void (*ovi_log_fn)(void *user, ovi_log_level level, const char *line);
+
+/* ------------------------------------------------------- settings of an engine ---- */
+
+typedef struct ovi_settings {
+    size_t struct_size;  /* set by ovi_settings_init */
+    const char *models;  /* model directory in the official layout, or with an ovi.json */
+    const char *variant; /* 720x720_5s, 960x960_5s, 960x960_10s; NULL: found, see docs */
+    /* Single files that replace those of the directory; NULL: from the directory. */
+    const char *fusion, *text_encoder, *tokenizer, *video_vae, *audio_vae, *vocoder;
+    const char *device; /* auto, cpu, ref */
+    const char *dtype;  /* auto, f32, bf16 */
+    int threads;        /* 0: all processors */
+    ovi_log_level log_level;
+    ovi_log_fn log; /* NULL: silent */
+    void *log_user;
+} ovi_settings;
+
+/* Fills in the defaults of the option table. */
+OVI_API void ovi_settings_init(ovi_settings *settings);
+
+/* -------------------------------------------------------------------- requests ---- */
+
+/* 8-bit RGB, packed rows [height][width][3], borrowed. */
+typedef struct ovi_image {
+    int width, height;
+    const uint8_t *rgb;
+} ovi_image;
+
+typedef struct ovi_request {
+    size_t struct_size; /* set by ovi_request_init */
+    const char *prompt; /* UTF-8; speech as <S>words<E>, sound as the variant writes it */
+    const char *negative_video, *negative_audio;
+    const char *size;   /* "WIDTHxHEIGHT"; NULL: the model's default */
+    const char *aspect; /* "16:9", at the variant's area; NULL: none */
+    int steps;
+    const char *solver; /* unipc, dpm++, euler */
+    double shift;
+    uint64_t seed;
+    const char *rng; /* portable, torch-cuda, torch-cuda:PxQ, torch-cpu */
+    double video_guidance, audio_guidance;
+    int slg_layer;          /* skipped block of the negative pass; <= 0: none */
+    const ovi_image *image; /* first frame; NULL: text to video */
+    const char *output;     /* clip to write (.mp4, .y4m, .wav); NULL: sinks only */
+    const char *save_latents; /* keeps the latents in this file; NULL: removed at the end */
+    int quality;              /* constant rate factor of H.264, 0 best .. 51 */
+} ovi_request;
+
+/* Fills in the defaults of the option table. */
+OVI_API void ovi_request_init(ovi_request *request);
+
+/* One option: where it applies, its range and default, as text for people and programs. */
+typedef enum ovi_option_scope { OVI_OPTION_SETTINGS, OVI_OPTION_REQUEST } ovi_option_scope;
+typedef enum ovi_option_type {
+    OVI_TYPE_INT,
+    OVI_TYPE_UINT64,
+    OVI_TYPE_DOUBLE,
+    OVI_TYPE_STRING,
+    OVI_TYPE_CHOICE /* a string out of `choices` */
+} ovi_option_type;
+
+typedef struct ovi_option {
+    const char *name; /* as on the command line, without dashes: "slg-layer" */
+    ovi_option_scope scope;
+    ovi_option_type type;
+    double min, max;           /* numbers only, both included */
+    const char *default_value; /* as text; NULL: none */
+    const char *choices;       /* "unipc|dpm++|euler"; NULL unless OVI_TYPE_CHOICE */
+    const char *stage;         /* the stage it belongs to */
+    const char *metavar;       /* "FILE", "N": placeholder in help texts */
+    const char *help;
+} ovi_option;
+
+OVI_API int ovi_option_count(void);
+OVI_API const ovi_option *ovi_option_at(int index); /* NULL past the end */
+
+/* Sets a field by option name from text, checked against its range; value is borrowed as
+ * long as the struct is used. */
+OVI_API ovi_status ovi_settings_set(ovi_settings *settings, const char *name,
+                                    const char *value, ovi_message *message);
+OVI_API ovi_status ovi_request_set(ovi_request *request, const char *name,
+                                   const char *value, ovi_message *message);
+
+/* ------------------------------------------------------------------- callbacks ---- */
+
+typedef struct ovi_progress {
+    const char *stage; /* "text_encode", "image_encode", "diffuse", "decode_audio", ... */
+    int step, steps;   /* finished and all of this stage */
+    double elapsed_s;  /* in this stage */
+    double left_s;     /* estimate for this stage; negative: unknown */
+    size_t device_bytes; /* allocated now */
+} ovi_progress;
+
+typedef void (*ovi_progress_fn)(void *user, const ovi_progress *progress);
+/* n_frames frames of 8-bit RGB [n][height][width][3], in order; non-zero stops the call. */
+typedef int (*ovi_frames_fn)(void *user, const uint8_t *rgb, int n_frames, int width,
+                             int height);
+/* All samples of the clip at once, mono in (-1, 1); non-zero stops the call. */
+typedef int (*ovi_audio_fn)(void *user, const float *samples, size_t n, int sample_rate);
+
+/* All optional. Called on the thread that made the call. */
+typedef struct ovi_sinks {
+    void *user;
+    ovi_progress_fn progress;
+    ovi_frames_fn frames;
+    ovi_audio_fn audio;
+} ovi_sinks;
+
+/* --------------------------------------------------------------------- engines ---- */
+
+typedef struct ovi_engine ovi_engine;
+
+/* Opens the models that settings name: files are mapped, checked and bound, nothing is
+ * loaded yet. *engine is set also on failure (unless memory is out), so that ovi_error can
+ * be read; close it in any case. */
+OVI_API ovi_status ovi_open(const ovi_settings *settings, ovi_engine **engine);
+/* The same without opening any weights: for ovi_plan and ovi_shape on sizes alone. */
+OVI_API ovi_status ovi_open_without_weights(const ovi_settings *settings,
+                                            ovi_engine **engine);
+OVI_API void ovi_close(ovi_engine *engine); /* takes NULL */
+/* The sentence of the last failed call, "" if it succeeded. Borrowed until the next call. */
+OVI_API const char *ovi_error(const ovi_engine *engine);
+/* Stops the running call (OVI_CANCELLED) within about a second; from any thread, also from
+ * a signal handler. Does nothing when no call is running. */
+OVI_API void ovi_cancel(ovi_engine *engine);
+
+/* What a request becomes on this engine: snapped sizes and latent shapes. */
+typedef struct ovi_shape {
+    int width, height, frames, fps; /* pixels; frames 0: no picture */
+    int samples, sample_rate;
+    int video[4];  /* latents: channels, frames, height, width */
+    int audio[2];  /* latents: frames, channels */
+    int text_rows; /* most rows of a text feature: 512 */
+    int text_dim;  /* and its width: 4096 */
+    int video_tokens, audio_tokens;
+} ovi_shape;
+
+OVI_API ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request,
+                               ovi_shape *shape);
+
+/* The whole pipeline. Latents are written beside output before decoding starts and removed
+ * when the clip is complete. sinks may be NULL. */
+OVI_API ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
+                                const ovi_sinks *sinks);
+
+/* ------------------------------------------------------------- stage by stage ---- */
+
+/* Features of the three prompts: positive, video negative, audio negative. The caller's
+ * buffers hold text_rows * text_dim floats each; rows is set to the true token counts. */
+typedef struct ovi_text {
+    float *data[3];
+    int rows[3];
+} ovi_text;
+
+/* Latents: video [C][F][h][w] and audio [L][C], f32. Buffers are the caller's, or the
+ * library's after ovi_latents_alloc or _load (owned = 1, freed by ovi_latents_release). A
+ * part that is not there has NULL data and zero sizes. */
+typedef struct ovi_latents {
+    float *video, *audio;
+    int video_shape[4], audio_shape[2];
+    int owned;
+} ovi_latents;
+
+OVI_API ovi_status ovi_latents_alloc(ovi_engine *engine, const ovi_request *request,
+                                     ovi_latents *latents);
+OVI_API void ovi_latents_release(ovi_latents *latents);
+/* safetensors with `video`, `audio`, the request and a checksum per tensor; the file
+ * appears only when complete. request may be NULL. */
+OVI_API ovi_status ovi_latents_save(ovi_engine *engine, const ovi_latents *latents,
+                                    const ovi_request *request, const char *path);
+OVI_API ovi_status ovi_latents_load(const char *path, ovi_latents *latents,
+                                    ovi_message *message);
+
+/* Prompt and negatives to features. */
+OVI_API ovi_status ovi_encode_text(ovi_engine *engine, const ovi_request *request,
+                                   ovi_text *text, const ovi_sinks *sinks);
+/* request->image to the latent of a first frame: video [C][1][h][w] of latents. */
+OVI_API ovi_status ovi_encode_image(ovi_engine *engine, const ovi_request *request,
+                                    ovi_latents *latents, const ovi_sinks *sinks);
+/* Noise to latents. first_frame (from ovi_encode_image) may be NULL. */
+OVI_API ovi_status ovi_diffuse(ovi_engine *engine, const ovi_request *request,
+                               const ovi_text *text, const ovi_latents *first_frame,
+                               ovi_latents *latents, const ovi_sinks *sinks);
+/* Latents to sound and picture: to request->output and to the sinks. Needs the VAEs and the
+ * vocoder only ("audio VAE not loaded", "video VAE not loaded" without them); parts that
+ * latents lack are left out. */
+OVI_API ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *latents,
+                                      const ovi_request *request, const ovi_sinks *sinks);
+/* A picture, clip or sound file to latents (allocated): the inverse of decoding. Frames are
+ * cut to 4k+1 and sized like a first frame. */
+OVI_API ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
+                                   const ovi_request *request, ovi_latents *latents,
+                                   const ovi_sinks *sinks);
+
+/* ------------------------------------------------------------------------ plan ---- */
+
+#define OVI_MAX_STAGES 5
+
+/* What one stage needs, counted by running its own code without data. */
+typedef struct ovi_stage_plan {
+    const char *name;
+    const char *models; /* what is resident meanwhile: "audio VAE, vocoder" */
+    size_t weights_bytes;  /* on the device: in place, packed and converted */
+    size_t in_place_bytes; /* of these, used from the file mapping */
+    size_t kept_bytes;     /* activations that live as long as the stage */
+    size_t scratch_bytes;  /* and those of the moment, at the peak of their sum */
+    size_t workspace_bytes; /* of the scratch: largest workspace of one operation */
+    size_t peak_bytes;      /* weights + arena */
+    size_t host_bytes;      /* buffers of our own on the host */
+    double flops, bytes_moved;
+} ovi_stage_plan;
+
+typedef struct ovi_plan {
+    int n_stages;
+    ovi_stage_plan stage[OVI_MAX_STAGES];
+    size_t peak_bytes; /* largest of the stages */
+    double flops;
+    ovi_shape shape;
+} ovi_plan;
+
+/* Plans a request; without a prompt 512 text tokens are counted. Works on an engine opened
+ * without weights. */
+OVI_API ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request,
+                                 ovi_plan *plan);
+
+/* What the last generate, diffuse or decode call really took, stage by stage, counted while
+ * it ran: the same fields, and the time. */
+typedef struct ovi_stage_report {
+    const char *name;
+    size_t planned_peak_bytes, measured_peak_bytes;
+    double seconds;
+    uint64_t fallbacks; /* operations done by the plain reference */
+} ovi_stage_report;
+
+typedef struct ovi_report {
+    int n_stages;
+    ovi_stage_report stage[OVI_MAX_STAGES];
+    size_t allocated_bytes; /* on the device now */
+} ovi_report;
+
+OVI_API void ovi_get_report(const ovi_engine *engine, ovi_report *report);
+
+/* ------------------------------------------------------------------ checkpoints ---- */
+
+/* What path is and holds, as JSON text that the caller frees with ovi_free. NULL: see
+ * message. */
+OVI_API char *ovi_inspect(const char *path, ovi_message *message);
+OVI_API void ovi_free(void *memory);
+
+/* Random weights (never zeros) in the exact official layout, names, types and containers.
+ * preset: micro, tiny, mid, 720x720_5s, 960x960_5s, 960x960_10s. dir must not hold models
+ * yet. */
+typedef struct ovi_checkpoint_request {
+    size_t struct_size; /* set by ovi_checkpoint_init */
+    const char *preset, *dir;
+    uint64_t seed;
+    int threads; /* 0: all processors */
+    ovi_progress_fn progress;
+    void *user;
+} ovi_checkpoint_request;
+
+OVI_API void ovi_checkpoint_init(ovi_checkpoint_request *request);
+OVI_API ovi_status ovi_make_checkpoint(const ovi_checkpoint_request *request,
+                                       ovi_message *message);
+
+/* ----------------------------------------------------------------------- images ---- */
+
+/* Loads a first frame by content (PNG, JPEG); pixels are freed with ovi_free. */
+OVI_API ovi_status ovi_image_load(const char *path, ovi_image *image, ovi_message *message);
+
+/* 1 if this build writes clips with that ending, else 0. */
+OVI_API int ovi_can_write(const char *path);
 
 #ifdef __cplusplus
 }

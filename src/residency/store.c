@@ -20,6 +20,7 @@ typedef struct model_slot {
     uint64_t resident;   /* parts that are on the device */
     void *slab;          /* owned device region; NULL when empty */
     size_t slab_bytes, in_place;
+    int pins; /* parts that model code is reading now */
 } model_slot;
 
 struct store {
@@ -263,6 +264,7 @@ static void bring_in(store *s, model_slot *m, uint64_t parts) {
 static void release(store *s, model_slot *m) {
     if (!m->resident)
         return;
+    assert(m->pins == 0);
     for (int i = 0; i < m->table->n; i++) {
         weight *row = &m->table->row[i];
         if (m->table->files && row->placed.data && row->entry[0])
@@ -306,13 +308,16 @@ uint32_t store_resident(const store *s) {
 }
 
 void store_pin(store *s, int model, int part) {
+    model_slot *m = &s->model[model];
     assert(part >= 0 && part < 64);
-    if (!((s->model[model].resident >> part) & 1u))
+    if (!((m->resident >> part) & 1u))
         device_fail(s->dev, OVI_INTERNAL, "part %d of the %s is used but not resident", part,
-                    s->model[model].table->model);
+                    m->table->model);
+    m->pins++;
 }
 
 void store_unpin(store *s, int model, int part) {
-    assert(s->dev && s->model[model].table && part < 64);
-    (void)s, (void)model, (void)part;
+    assert(part >= 0 && part < 64 && s->model[model].pins > 0);
+    (void)part;
+    s->model[model].pins--;
 }
