@@ -22,8 +22,7 @@ typedef enum weight_use {
 
 struct weight;
 /* Makes the f32 weight that is placed from the parts the file stores (weight norm and the
- * like): parts[i] holds part i as f32, dst receives shape_count(&placed) values. scale: the
- * value that a fold may need from another tensor of the file (learnable gain), else 0. */
+ * like): parts[i] holds part i as f32, dst receives shape_count(&placed) values. */
 typedef void (*weight_fold_fn)(const struct weight *row, const float *const *parts,
                                float *dst);
 
@@ -42,7 +41,7 @@ typedef struct weight_spec {
     bool exact;      /* F32 on the device whatever the compute type (audio models) */
     int n_parts;     /* 1 unless folded */
     weight_part part[WEIGHT_MAX_PARTS];
-    shape placed;        /* shape after folding; rank 0 = that of part 0 */
+    shape placed;        /* after folding or reshaping; rank 0 = that of part 0 */
     weight_fold_fn fold; /* NULL: part 0 as it is */
     bool optional;       /* absent parts leave the row unbound */
 } weight_spec;
@@ -64,9 +63,11 @@ typedef struct weight_table {
     /* Other names a file may use for an official name: writes alternative `k` (0, 1, ..) into
      * out and returns true, false when there are no more. May be NULL. */
     bool (*alias)(const char *official, int k, char out[WEIGHT_NAME_MAX]);
-    /* Tensors that may be in the file without being bound (constant filters, position ids,
-     * "input." of golden files). May be NULL. */
+    /* Tensors that may be in the file without being bound (constant filters, position ids).
+     * May be NULL. */
     bool (*ignore)(const char *name);
+    /* The same, for what the caller knows of its files (inputs beside weights). */
+    bool (*ignore_also)(const char *name);
     err *err; /* borrowed; declaring latches here */
 } weight_table;
 
@@ -87,9 +88,9 @@ void weight_table_exact_from(weight_table *t, int from);
 
 /* Binds every row to files. On failure the message lists up to 12 problems, one a line, and
  * the count of the rest: "file: missing NAME, expected [..]", "file: unexpected NAME [..]",
- * "file: NAME: expected [..], found [..]". files must outlive the table. A dimension of 1 may
- * be missing or extra at either end ([1, 80, 1] stands for [80]) only where spec says so by
- * equal element counts and WEIGHT_VECTOR. */
+ * "file: NAME: expected [..], found [..]"; no row is bound then. files must outlive the
+ * table. In a WEIGHT_VECTOR dimensions of 1 may be missing or extra at either end
+ * ([1, 80, 1] stands for [80]). */
 ovi_status weight_table_bind(weight_table *t, const weights *files, err *e) OVI_MUST_CHECK;
 
 /* The placed weight. Its data is NULL unless a stage made the model resident. */
