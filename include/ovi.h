@@ -130,15 +130,19 @@ typedef struct ovi_request {
     int slg_layer;          /* skipped block of the negative pass; <= 0: none */
     const ovi_image *image; /* first frame; NULL: text to video */
     const char *output;     /* clip to write (.mp4, .y4m, .wav); NULL: sinks only */
-    const char *save_latents; /* keeps the latents in this file; NULL: removed at the end */
-    int quality;              /* constant rate factor of H.264, 0 best .. 51 */
+    const char
+        *save_latents; /* keeps the latents in this file; NULL: removed at the end */
+    int quality;       /* constant rate factor of H.264, 0 best .. 51 */
 } ovi_request;
 
 /* Fills in the defaults of the option table. */
 OVI_API void ovi_request_init(ovi_request *request);
 
 /* One option: where it applies, its range and default, as text for people and programs. */
-typedef enum ovi_option_scope { OVI_OPTION_SETTINGS, OVI_OPTION_REQUEST } ovi_option_scope;
+typedef enum ovi_option_scope {
+    OVI_OPTION_SETTINGS,
+    OVI_OPTION_REQUEST
+} ovi_option_scope;
 typedef enum ovi_option_type {
     OVI_TYPE_INT,
     OVI_TYPE_UINT64,
@@ -287,11 +291,11 @@ OVI_API ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
 /* What one stage needs, counted by running its own code without data. */
 typedef struct ovi_stage_plan {
     const char *name;
-    const char *models; /* what is resident meanwhile: "audio VAE, vocoder" */
-    size_t weights_bytes;  /* on the device: in place, packed and converted */
-    size_t in_place_bytes; /* of these, used from the file mapping */
-    size_t kept_bytes;     /* activations that live as long as the stage */
-    size_t scratch_bytes;  /* and those of the moment, at the peak of their sum */
+    const char *models;     /* what is resident meanwhile: "audio VAE, vocoder" */
+    size_t weights_bytes;   /* on the device: in place, packed and converted */
+    size_t in_place_bytes;  /* of these, used from the file mapping */
+    size_t kept_bytes;      /* activations that live as long as the stage */
+    size_t scratch_bytes;   /* and those of the moment, at the peak of their sum */
     size_t workspace_bytes; /* of the scratch: largest workspace of one operation */
     size_t peak_bytes;      /* weights + arena */
     size_t host_bytes;      /* buffers of our own on the host */
@@ -354,7 +358,8 @@ OVI_API ovi_status ovi_make_checkpoint(const ovi_checkpoint_request *request,
 /* ----------------------------------------------------------------------- images ---- */
 
 /* Loads a first frame by content (PNG, JPEG); pixels are freed with ovi_free. */
-OVI_API ovi_status ovi_image_load(const char *path, ovi_image *image, ovi_message *message);
+OVI_API ovi_status ovi_image_load(const char *path, ovi_image *image,
+                                  ovi_message *message);
 
 /* 1 if this build writes clips with that ending, else 0. */
 OVI_API int ovi_can_write(const char *path);

@@ -11,7 +11,7 @@
 
 #include "ovi.h"
 
-#define ERR_TEXT_MAX 4096
+#define ERR_TEXT_MAX          4096
 #define OVI_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #define OVI_MUST_CHECK        __attribute__((warn_unused_result))
 

@@ -10,9 +10,9 @@
 #include "core/err.h"
 
 typedef struct host {
-    err err;            /* first failure of the running call */
-    ovi_log_fn log;     /* may be NULL */
-    void *log_user;     /* borrowed */
+    err err;        /* first failure of the running call */
+    ovi_log_fn log; /* may be NULL */
+    void *log_user; /* borrowed */
     ovi_log_level level;
     atomic_bool cancel; /* set by ovi_cancel from any thread; long loops poll it */
 } host;

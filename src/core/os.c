@@ -75,8 +75,8 @@ ovi_status os_read_file(const char *path, size_t max_bytes, char **data, size_t 
         return e->status;
     char *bytes = NULL;
     if (n > max_bytes) {
-        err_set(e, OVI_FORMAT, "%s: expected at most %zu bytes, found %zu", path, max_bytes,
-                n);
+        err_set(e, OVI_FORMAT, "%s: expected at most %zu bytes, found %zu", path,
+                max_bytes, n);
         goto out;
     }
     bytes = mem_alloc(e, n + 1, 1);

@@ -42,8 +42,8 @@ bool os_is_file(const char *path);
 bool os_is_dir(const char *path);
 /* dir + "/" + name in owned memory, NULL (error set) on no memory. */
 char *os_join(const char *dir, const char *name, err *e) OVI_MUST_CHECK;
-double os_now(void);         /* monotonic seconds */
-int os_cpu_count(void);      /* processors this process may use */
+double os_now(void);            /* monotonic seconds */
+int os_cpu_count(void);         /* processors this process may use */
 size_t os_resident_bytes(void); /* resident set of this process, 0 if unknown */
 size_t os_resident_peak(void);  /* largest resident set so far */
 size_t os_free_memory(void);    /* what the system could still give us */

@@ -209,7 +209,8 @@ static void fill_row(store *s, weight_table *t, int index, const placement *p,
 }
 
 /* Points the row at its place: the mapping, or the next bytes of the slab. */
-static void set_placed(const weight_table *t, weight *row, const placement *p, char **next) {
+static void set_placed(const weight_table *t, weight *row, const placement *p,
+                       char **next) {
     if (p->in_place) {
         const void *data = t->files ? weights_data(t->files, row->entry[0]) : *next;
         row->placed = tensor_make((void *)(uintptr_t)data, p->type, row->spec.placed);
@@ -241,7 +242,8 @@ static void bring_in(store *s, model_slot *m, uint64_t parts) {
     m->resident = parts;
     err *e = &device_host(s->dev)->err;
     float *staging = NULL;
-    if (!m->slab || (!dry && bytes.staging && !(staging = mem_alloc(e, bytes.staging, 1))))
+    if (!m->slab ||
+        (!dry && bytes.staging && !(staging = mem_alloc(e, bytes.staging, 1))))
         return;
     m->in_place = bytes.in_place;
     device_count_in_place(s->dev, bytes.in_place);
@@ -311,8 +313,8 @@ void store_pin(store *s, int model, int part) {
     model_slot *m = &s->model[model];
     assert(part >= 0 && part < 64);
     if (!((m->resident >> part) & 1u))
-        device_fail(s->dev, OVI_INTERNAL, "part %d of the %s is used but not resident", part,
-                    m->table->model);
+        device_fail(s->dev, OVI_INTERNAL, "part %d of the %s is used but not resident",
+                    part, m->table->model);
     m->pins++;
 }
 

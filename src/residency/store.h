@@ -25,9 +25,9 @@ typedef struct store_needs {
 
 /* What bringing in costs, by placement. */
 typedef struct store_bytes {
-    size_t in_place;  /* used from the mapping */
-    size_t slab;      /* packed and converted, alignment included */
-    size_t staging;   /* largest host buffer used while converting */
+    size_t in_place; /* used from the mapping */
+    size_t slab;     /* packed and converted, alignment included */
+    size_t staging;  /* largest host buffer used while converting */
 } store_bytes;
 
 typedef struct store store;

@@ -1,0 +1,289 @@
+/* params.c: the one table of options. Defaults, ranges, checks, setting by name, --help and
+ * docs/options.md all come from these rows. */
+#include "params.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LARGEST_SEED 18446744073709551615.0 /* 2^64 - 1, as near as a double comes */
+
+typedef struct row {
+    ovi_option option;
+    size_t offset; /* of the field in its struct */
+} row;
+
+#define FIELD(scope, member) offsetof(ovi_##scope, member)
+#define SETTING(name_, type_, member, lo, hi, def, choices_, meta, help_)                \
+    {                                                                                    \
+        {name_,                                                                          \
+         OVI_OPTION_SETTINGS,                                                            \
+         OVI_TYPE_##type_,                                                               \
+         lo,                                                                             \
+         hi,                                                                             \
+         def,                                                                            \
+         choices_,                                                                       \
+         "open",                                                                         \
+         meta,                                                                           \
+         help_},                                                                         \
+            FIELD(settings, member)                                                      \
+    }
+#define REQUEST(name_, type_, member, lo, hi, def, choices_, stage_, meta, help_)        \
+    {                                                                                    \
+        {name_, OVI_OPTION_REQUEST, OVI_TYPE_##type_, lo,   hi,                          \
+         def,   choices_,           stage_,           meta, help_},                      \
+            FIELD(request, member)                                                       \
+    }
+
+static const row rows[] = {
+    SETTING("models", STRING, models, 0, 0, NULL, NULL, "DIR",
+            "model directory: the official layout, or one with an ovi.json"),
+    SETTING("variant", CHOICE, variant, 0, 0, NULL, "720x720_5s|960x960_5s|960x960_10s",
+            "NAME", "published model variant; default: the only one in the directory"),
+    SETTING("fusion", STRING, fusion, 0, 0, NULL, NULL, "FILE",
+            "fusion model, instead of the directory's"),
+    SETTING("text-encoder", STRING, text_encoder, 0, 0, NULL, NULL, "FILE",
+            "umT5-XXL encoder, instead of the directory's"),
+    SETTING("tokenizer", STRING, tokenizer, 0, 0, NULL, NULL, "FILE",
+            "spiece.model or tokenizer.json, instead of the directory's"),
+    SETTING("video-vae", STRING, video_vae, 0, 0, NULL, NULL, "FILE",
+            "Wan2.2 video VAE, instead of the directory's"),
+    SETTING("audio-vae", STRING, audio_vae, 0, 0, NULL, NULL, "FILE",
+            "MMAudio VAE, instead of the directory's"),
+    SETTING("vocoder", STRING, vocoder, 0, 0, NULL, NULL, "FILE",
+            "BigVGAN vocoder, instead of the directory's"),
+    SETTING("device", CHOICE, device, 0, 0, "auto", "auto|cpu|ref", "NAME",
+            "what computes; ref is the slow plain reference"),
+    SETTING("dtype", CHOICE, dtype, 0, 0, "auto", "auto|f32|bf16", "TYPE",
+            "arithmetic of the big models; auto: bf16 where the processor has it"),
+    SETTING("threads", INT, threads, 0, 1024, "0", NULL, "N",
+            "processor threads; 0: all. Changes no bit of the result"),
+
+    REQUEST("negative-video", STRING, negative_video, 0, 0,
+            "jitter, bad hands, blur, distortion", NULL, "text_encode", "TEXT",
+            "what the picture should not be"),
+    REQUEST("negative-audio", STRING, negative_audio, 0, 0,
+            "robotic, muffled, echo, distorted", NULL, "text_encode", "TEXT",
+            "what the sound should not be"),
+    REQUEST("size", STRING, size, 0, 0, NULL, NULL, "text_encode", "WIDTHxHEIGHT",
+            "size of the clip, snapped to the model's area; an image decides instead"),
+    REQUEST("aspect", STRING, aspect, 0, 0, NULL, NULL, "text_encode", "W:H",
+            "aspect of the clip at the model's area"),
+    REQUEST("steps", INT, steps, 1, 1000, "50", NULL, "diffuse", "N", "denoising steps"),
+    REQUEST("solver", CHOICE, solver, 0, 0, "unipc", "unipc|dpm++|euler", "diffuse",
+            "NAME", "solver of the diffusion equation"),
+    REQUEST("shift", DOUBLE, shift, 0.001, 1000, "5", NULL, "diffuse", "X",
+            "shift of the noise schedule"),
+    REQUEST("seed", UINT64, seed, 0, LARGEST_SEED, "100", NULL, "diffuse", "N",
+            "seed of the noise: same seed, same clip"),
+    REQUEST(
+        "rng", STRING, rng, 0, 0, "portable", NULL, "diffuse", "NAME",
+        "noise: portable, torch-cuda[:PxQ] or torch-cpu (a published seed's meaning)"),
+    REQUEST("video-guidance", DOUBLE, video_guidance, 0, 100, "4", NULL, "diffuse", "X",
+            "guidance scale of the picture; both scales 1: no negative pass"),
+    REQUEST("audio-guidance", DOUBLE, audio_guidance, 0, 100, "3", NULL, "diffuse", "X",
+            "guidance scale of the sound"),
+    REQUEST("slg-layer", INT, slg_layer, -1, 1000, "11", NULL, "diffuse", "N",
+            "block left out in the negative pass; 0 or less: none"),
+    REQUEST("save-latents", STRING, save_latents, 0, 0, NULL, NULL, "diffuse", "FILE",
+            "keep the latents in this file"),
+    REQUEST("quality", INT, quality, 0, 51, "18", NULL, "decode_video", "N",
+            "constant rate factor of H.264: 0 best, 51 smallest"),
+    REQUEST("output", STRING, output, 0, 0, NULL, NULL, "decode_video", "FILE",
+            "the clip to write: .mp4, .y4m or .wav"),
+};
+
+#define N_ROWS ((int)(sizeof rows / sizeof rows[0]))
+
+int ovi_option_count(void) {
+    return N_ROWS;
+}
+
+const ovi_option *ovi_option_at(int index) {
+    return index >= 0 && index < N_ROWS ? &rows[index].option : NULL;
+}
+
+/* ---- text to value ---- */
+
+static ovi_status bad_value(const ovi_option *o, const char *value, err *e) {
+    if (o->type == OVI_TYPE_CHOICE)
+        return err_set(e, OVI_ARGUMENT, "%s: expected one of %s, found \"%s\"", o->name,
+                       o->choices, value);
+    if (o->type == OVI_TYPE_UINT64)
+        return err_set(e, OVI_ARGUMENT,
+                       "%s: expected a whole number below 2^64, found \"%s\"", o->name,
+                       value);
+    return err_set(e, OVI_ARGUMENT, "%s: expected %s from %g to %g, found \"%s\"",
+                   o->name, o->type == OVI_TYPE_INT ? "a whole number" : "a number",
+                   o->min, o->max, value);
+}
+
+static bool choice_allowed(const char *choices, const char *value) {
+    size_t n = strlen(value);
+    for (const char *at = choices; at; at = strchr(at, '|')) {
+        at += *at == '|';
+        if (strncmp(at, value, n) == 0 && (at[n] == '|' || at[n] == '\0'))
+            return n > 0;
+    }
+    return false;
+}
+
+static ovi_status store_value(const row *r, void *target, const char *value, err *e) {
+    const ovi_option *o = &r->option;
+    char *field = (char *)target + r->offset, *end = NULL;
+    errno = 0;
+    switch (o->type) {
+    case OVI_TYPE_INT: {
+        long v = strtol(value, &end, 10);
+        if (end == value || *end || errno || (double)v < o->min || (double)v > o->max)
+            return bad_value(o, value, e);
+        int narrow = (int)v;
+        memcpy(field, &narrow, sizeof narrow);
+        return OVI_OK;
+    }
+    case OVI_TYPE_UINT64: {
+        unsigned long long v = strtoull(value, &end, 10);
+        if (value[0] < '0' || value[0] > '9' || *end || errno)
+            return bad_value(o, value, e);
+        uint64_t wide = v;
+        memcpy(field, &wide, sizeof wide);
+        return OVI_OK;
+    }
+    case OVI_TYPE_DOUBLE: {
+        double v = strtod(value, &end);
+        if (end == value || *end || !isfinite(v) || v < o->min || v > o->max)
+            return bad_value(o, value, e);
+        memcpy(field, &v, sizeof v);
+        return OVI_OK;
+    }
+    case OVI_TYPE_CHOICE:
+        if (!choice_allowed(o->choices, value))
+            return bad_value(o, value, e);
+        break;
+    case OVI_TYPE_STRING:
+        break;
+    }
+    memcpy(field, &value, sizeof value);
+    return OVI_OK;
+}
+
+static const row *find_row(ovi_option_scope scope, const char *name) {
+    for (int i = 0; i < N_ROWS; i++)
+        if (rows[i].option.scope == scope && strcmp(rows[i].option.name, name) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+static ovi_status set_by_name(ovi_option_scope scope, void *target, const char *name,
+                              const char *value, ovi_message *message) {
+    err e = {0};
+    const row *r = find_row(scope, name);
+    if (r)
+        store_value(r, target, value, &e);
+    else
+        err_set(&e, OVI_ARGUMENT, "there is no option named \"%s\"", name);
+    if (message)
+        memcpy(message->text, e.text, sizeof message->text);
+    return e.status;
+}
+
+ovi_status ovi_settings_set(ovi_settings *settings, const char *name, const char *value,
+                            ovi_message *message) {
+    return set_by_name(OVI_OPTION_SETTINGS, settings, name, value, message);
+}
+
+ovi_status ovi_request_set(ovi_request *request, const char *name, const char *value,
+                           ovi_message *message) {
+    return set_by_name(OVI_OPTION_REQUEST, request, name, value, message);
+}
+
+/* ---- defaults and checks ---- */
+
+static void set_defaults(ovi_option_scope scope, void *target) {
+    err e = {0};
+    for (int i = 0; i < N_ROWS; i++)
+        if (rows[i].option.scope == scope && rows[i].option.default_value)
+            store_value(&rows[i], target, rows[i].option.default_value, &e);
+}
+
+void ovi_settings_init(ovi_settings *settings) {
+    *settings =
+        (ovi_settings){.struct_size = sizeof *settings, .log_level = OVI_LOG_INFO};
+    set_defaults(OVI_OPTION_SETTINGS, settings);
+}
+
+void ovi_request_init(ovi_request *request) {
+    *request = (ovi_request){.struct_size = sizeof *request};
+    set_defaults(OVI_OPTION_REQUEST, request);
+}
+
+/* Fields that a caller set directly are held to the same ranges. */
+static ovi_status check_field(const row *r, const void *source, err *e) {
+    const ovi_option *o = &r->option;
+    const char *field = (const char *)source + r->offset;
+    char text[64];
+    if (o->type == OVI_TYPE_INT) {
+        int v;
+        memcpy(&v, field, sizeof v);
+        snprintf(text, sizeof text, "%d", v);
+        return v < o->min || v > o->max ? bad_value(o, text, e) : OVI_OK;
+    }
+    if (o->type == OVI_TYPE_DOUBLE) {
+        double v;
+        memcpy(&v, field, sizeof v);
+        snprintf(text, sizeof text, "%g", v);
+        return !(v >= o->min && v <= o->max) ? bad_value(o, text, e) : OVI_OK;
+    }
+    if (o->type == OVI_TYPE_CHOICE) {
+        const char *v;
+        memcpy(&v, field, sizeof v);
+        return v && !choice_allowed(o->choices, v) ? bad_value(o, v, e) : OVI_OK;
+    }
+    return OVI_OK;
+}
+
+static ovi_status check_all(ovi_option_scope scope, const void *source, err *e) {
+    for (int i = 0; i < N_ROWS; i++)
+        if (rows[i].option.scope == scope && check_field(&rows[i], source, e) != OVI_OK)
+            return e->status;
+    return OVI_OK;
+}
+
+ovi_status params_check_settings(const ovi_settings *settings, err *e) {
+    if (settings->struct_size != sizeof *settings)
+        return err_set(e, OVI_ARGUMENT, "settings: call ovi_settings_init first");
+    return check_all(OVI_OPTION_SETTINGS, settings, e);
+}
+
+ovi_status params_check_request(const ovi_request *request, err *e) {
+    if (request->struct_size != sizeof *request)
+        return err_set(e, OVI_ARGUMENT, "request: call ovi_request_init first");
+    int a, b;
+    if (request->size && !params_parse_pair(request->size, 'x', &a, &b))
+        return err_set(e, OVI_ARGUMENT, "size: expected WIDTHxHEIGHT, found \"%s\"",
+                       request->size);
+    if (request->aspect && !params_parse_pair(request->aspect, ':', &a, &b))
+        return err_set(e, OVI_ARGUMENT, "aspect: expected W:H, found \"%s\"",
+                       request->aspect);
+    return check_all(OVI_OPTION_REQUEST, request, e);
+}
+
+bool params_parse_pair(const char *text, char separator, int *first, int *second) {
+    int value[2];
+    for (int i = 0; i < 2; i++) {
+        char *end;
+        if (*text < '0' || *text > '9')
+            return false;
+        long v = strtol(text, &end, 10);
+        if (v < 1 || v > 65536 || *end != (i == 0 ? separator : '\0'))
+            return false;
+        value[i] = (int)v;
+        text = end + 1;
+    }
+    *first = value[0];
+    *second = value[1];
+    return true;
+}
