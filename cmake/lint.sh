@@ -1,0 +1,72 @@
+#!/bin/sh
+# lint.sh: what the compiler does not check: format, the include law, headers that compile
+# alone, and file names that are unique in the tree.
+set -eu
+cd "$(dirname "$0")/.."
+status=0
+fail() {
+    echo "lint: $*"
+    status=1
+}
+
+sources=$(git ls-files -co --exclude-standard 'src/*.[ch]' 'tools/*.[ch]' 'tests/*.[ch]' \
+    'bench/*.[ch]' 'include/*.h' 'examples/*.c')
+
+# Format.
+for file in $sources; do
+    case $file in *_table.h) continue ;; esac
+    clang-format --dry-run -Werror "$file" >/dev/null 2>&1 || fail "$file: not in clang-format's form"
+done
+
+# Include law: folder -> folders it may include. "top" is src/*.c.
+allowed() {
+    case $1 in
+        core) echo "core" ;;
+        backend) echo "backend core" ;;
+        weights) echo "weights backend/tensor.h core" ;;
+        residency) echo "residency weights backend core" ;;
+        sample) echo "sample backend core" ;;
+        text | fusion | video | audio) echo "$1 residency weights backend core" ;;
+        media) echo "media core" ;;
+        top) echo "core backend weights residency sample text fusion video audio media top" ;;
+        tools/cli) echo "none" ;;
+    esac
+}
+for file in $sources; do
+    case $file in
+        src/*/*) folder=${file#src/} folder=${folder%%/*} ;;
+        src/*) folder=top ;;
+        tools/cli/*) folder=tools/cli ;;
+        *) continue ;;
+    esac
+    rule=$(allowed "$folder")
+    for included in $(sed -n 's/^#include "\(.*\)"/\1/p' "$file"); do
+        case $included in
+            ovi.h) continue ;;
+            cli.h) [ "$folder" = tools/cli ] && continue ;;
+            */*) target=${included%%/*} ;;
+            *) target=top ;;
+        esac
+        ok=no
+        for name in $rule; do
+            [ "$name" = "$target" ] || [ "$name" = "$included" ] && ok=yes
+        done
+        [ $ok = yes ] || fail "$file: may not include $included"
+    done
+done
+
+# Headers compile alone.
+flags="-std=gnu11 -D_GNU_SOURCE -DOVI_WITH_CPU -Wall -Wextra -Werror -fsyntax-only -Iinclude -Isrc -Itools/golden"
+for file in $sources; do
+    case $file in
+        *.h) printf '#include "%s"\n' "$PWD/$file" | cc $flags -x c - || fail "$file: does not compile alone" ;;
+    esac
+done
+printf '#include "ovi.h"\n' | c++ -Wall -Wextra -Werror -fsyntax-only -Iinclude -x c++ - || fail "ovi.h: not C++ clean"
+
+# Unique names.
+repeated=$(for file in $sources; do basename "$file"; done | sort | uniq -d)
+[ -z "$repeated" ] || fail "file names used twice: $repeated"
+
+[ $status -eq 0 ] && echo "lint: clean"
+exit $status
