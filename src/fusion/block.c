@@ -1,0 +1,402 @@
+/* block.c: one pair of transformer blocks (spec/fusion.md 5; formulas in block.h).
+ *
+ *   audio self, video self                                 X1 of both
+ *   video: kf, vf from A1 (small, kept over the audio's turn, which overwrites A1)
+ *   audio: kf, vf from V1, cross, ffn                      reads V1, ends audio's turn
+ *   video: cross, ffn
+ *
+ * Memory, [B, N, D] each beside the two residual streams: self 4 (normed input that becomes
+ * the attention's output, q, k, v); audio cross 3 of video's size (normed V1, kf, vf); video
+ * cross 3 (q, rotated q, sum of the attentions); ffn 1 + ffn_dim/D, or ffn_rows of them.
+ *
+ * Tracing shows what fusion hides: q, k before rotation, the second attention alone, o
+ * before the residual sum.
+ *
+ * Details that have caused bugs (with the relative error each makes):
+ *   both crosses read the state after self, not after the other's cross or ffn   0.3 - 0.7
+ *   modulation rows: shift before scale                                          0.5 - 1
+ *   skipped block counted from 0, both streams pass through                      0.6 - 0.9
+ *   norm3 and pre_attn_norm_fusion have weight and bias; the other norms do not  0.1 - 0.4
+ *   pairs are neighbours; exponents over the part; y before x in the table       0.1 - 0.2
+ *   kf turns by the other stream's positions and has a norm of its own           0.1
+ *   one o, one bias, after the sum of both attentions                            0.1
+ *   padded text is one more key with ln(count) on its score, not masked          0.1
+ *   text attention takes q unrotated                                             0.02 - 0.1
+ *   RMS norms run over all heads together                                        0.05
+ *   GELU in its tanh form                                                        1e-4
+ *   eps 1e-6 in every norm                                                       1e-6
+ * and outside the blocks (fusion.c):
+ *   no SiLU before time_projection; sine half first                              0.6 - 1.6
+ *   w1 and w3 exchanged                                                          0.4 - 0.6
+ *   patch features have the channel slowest, head features fastest               1
+ *   timestep truncated to an integer                                             0.1 - 0.2 */
+#include "fusion/block.h"
+
+#include <math.h>
+#include <stdio.h>
+
+const char *fusion_stream_name(int stream) {
+    return stream == FUSION_VIDEO ? "video" : "audio";
+}
+
+/* ------------------------------------------------------------------ declaration ---- */
+
+fusion_linear fusion_declare_linear(weight_table *t, int part, int64_t n, int64_t k,
+                                    const char *prefix) {
+    fusion_linear l;
+    l.weight = weight_linear(t, part, DTYPE_BF16, n, k, "%s.weight", prefix);
+    l.bias = weight_vector(t, part, DTYPE_BF16, SHAPE(n), "%s.bias", prefix);
+    return l;
+}
+
+/* Where the rows of one half go. */
+typedef struct half_names {
+    weight_table *table;
+    const char *stream;
+    int index;
+    int64_t dim;
+} half_names;
+
+static fusion_linear declare_linear(const half_names *h, int64_t n, int64_t k,
+                                    const char *name) {
+    char prefix[WEIGHT_NAME_MAX];
+    snprintf(prefix, sizeof prefix, "%s_model.blocks.%d.%s", h->stream, h->index, name);
+    return fusion_declare_linear(h->table, h->index, n, k, prefix);
+}
+
+static fusion_linear declare_square(const half_names *h, const char *name) {
+    return declare_linear(h, h->dim, h->dim, name);
+}
+
+static wref declare_vector(const half_names *h, shape dims, const char *name) {
+    return weight_vector(h->table, h->index, DTYPE_BF16, dims, "%s_model.blocks.%d.%s",
+                         h->stream, h->index, name);
+}
+
+static fusion_linear declare_affine(const half_names *h, const char *name) {
+    char full[WEIGHT_NAME_MAX];
+    fusion_linear l;
+    snprintf(full, sizeof full, "%s.weight", name);
+    l.weight = declare_vector(h, SHAPE(h->dim), full);
+    snprintf(full, sizeof full, "%s.bias", name);
+    l.bias = declare_vector(h, SHAPE(h->dim), full);
+    return l;
+}
+
+void fusion_half_declare(fusion_half *half, weight_table *t, const fusion_config *cfg,
+                         int stream, int index) {
+    const fusion_stream_config *c = &cfg->stream[stream];
+    const half_names h = {t, fusion_stream_name(stream), index, c->dim};
+    half->self.q = declare_square(&h, "self_attn.q");
+    half->self.k = declare_square(&h, "self_attn.k");
+    half->self.v = declare_square(&h, "self_attn.v");
+    half->self.o = declare_square(&h, "self_attn.o");
+    half->self.norm_q = declare_vector(&h, SHAPE(c->dim), "self_attn.norm_q.weight");
+    half->self.norm_k = declare_vector(&h, SHAPE(c->dim), "self_attn.norm_k.weight");
+    half->norm3 = declare_affine(&h, "norm3");
+    half->cross.q = declare_square(&h, "cross_attn.q");
+    half->cross.k = declare_square(&h, "cross_attn.k");
+    half->cross.v = declare_square(&h, "cross_attn.v");
+    half->cross.o = declare_square(&h, "cross_attn.o");
+    half->cross.norm_q = declare_vector(&h, SHAPE(c->dim), "cross_attn.norm_q.weight");
+    half->cross.norm_k = declare_vector(&h, SHAPE(c->dim), "cross_attn.norm_k.weight");
+    half->cross.k_fusion = declare_square(&h, "cross_attn.k_fusion");
+    half->cross.v_fusion = declare_square(&h, "cross_attn.v_fusion");
+    half->cross.pre_norm = declare_affine(&h, "cross_attn.pre_attn_norm_fusion");
+    half->cross.norm_k_fusion =
+        declare_vector(&h, SHAPE(c->dim), "cross_attn.norm_k_fusion.weight");
+    half->ffn[0] = declare_linear(&h, c->ffn_dim, c->dim, "ffn.0");
+    half->ffn[1] = declare_linear(&h, c->dim, c->ffn_dim, "ffn.2");
+    half->modulation = declare_vector(&h, SHAPE(1, 6, c->dim), "modulation.modulation");
+}
+
+/* ------------------------------------------------------------- one half of a block ---- */
+
+/* Rows of M, and which tensors of modulation() they are. */
+enum { SHIFT_SELF, SCALE_SELF, GATE_SELF, SHIFT_FFN, SCALE_FFN, GATE_FFN };
+
+/* One stream while its block runs. */
+typedef struct half_run {
+    device *d;
+    const weight_table *weights;
+    const fusion_half *w;
+    const fusion_stream_config *cfg;
+    const fusion_tokens *s;
+    tensor modulation; /* [6, R, D] */
+    int stream, index;
+} half_run;
+
+static half_run half_begin(device *d, const fusion_block_desc *b, int stream) {
+    return (half_run){.d = d,
+                      .weights = b->weights,
+                      .w = &b->block->half[stream],
+                      .cfg = &b->cfg->stream[stream],
+                      .s = &b->stream[stream],
+                      .stream = stream,
+                      .index = b->index};
+}
+
+static tensor get(const half_run *h, wref r) {
+    return *weight_get(h->weights, r);
+}
+
+/* Shows "blockI.S.name" [B, N, D]; split into heads unless whole. */
+static void tap(const half_run *h, const char *name, tensor t) {
+    device_tap(h->d, &t, "block%d.%s.%s", h->index, fusion_stream_name(h->stream), name);
+}
+
+static tensor heads(const half_run *h, tensor t) {
+    return tensor_split(t, t.rank - 1, h->cfg->dim / h->cfg->num_heads);
+}
+
+static void tap_heads(const half_run *h, const char *name, tensor t) {
+    tap(h, name, heads(h, t));
+}
+
+static tensor push_like(const half_run *h, const tensor *t) {
+    return arena_push(h->d, t->type, tensor_shape(t));
+}
+
+static void linear(const half_run *h, tensor x, fusion_linear l, tensor out) {
+    op_linear(h->d,
+              &(linear_desc){
+                  .x = x, .w = get(h, l.weight), .bias = get(h, l.bias), .out = out});
+}
+
+/* out = LN(x) * weight + bias */
+static void norm_affine(const half_run *h, tensor x, fusion_linear l, tensor out) {
+    op_norm(h->d, &(norm_desc){.kind = NORM_LAYER,
+                               .eps = (float)h->cfg->eps,
+                               .x = x,
+                               .weight = get(h, l.weight),
+                               .bias = get(h, l.bias),
+                               .out = out});
+}
+
+/* out = LN(x) * (1 + scale) + shift, for tokens from `first` of the branch on */
+static void norm_modulated(const half_run *h, tensor x, int shift, int64_t first,
+                           tensor out) {
+    const int64_t split = h->s->split > first ? h->s->split - first : 0;
+    op_norm(h->d, &(norm_desc){.kind = NORM_LAYER,
+                               .eps = (float)h->cfg->eps,
+                               .x = x,
+                               .shift = tensor_index(h->modulation, 0, shift),
+                               .scale = tensor_index(h->modulation, 0, shift + 1),
+                               .split = split,
+                               .out = out});
+}
+
+/* x = rotate(RMS(x) * gain) in place, by the positions of stream s; the value before the
+ * rotation goes to `normed` if that is a tensor. */
+static void norm_rotate(const half_run *h, tensor x, wref gain, const fusion_tokens *s,
+                        tensor normed) {
+    op_norm(h->d, &(norm_desc){.kind = NORM_RMS,
+                               .eps = (float)h->cfg->eps,
+                               .x = x,
+                               .weight = get(h, gain),
+                               .cos = s->cos,
+                               .sin = s->sin,
+                               .head_dim = h->cfg->dim / h->cfg->num_heads,
+                               .normed = normed,
+                               .out = x});
+}
+
+/* out (+)= attn(q, k, v); all [B, tokens, D]. */
+static void attend(const half_run *h, tensor q, fusion_keys keys, bool accumulate,
+                   tensor out) {
+    const double head_dim = (double)(h->cfg->dim / h->cfg->num_heads);
+    op_attention(h->d, &(attention_desc){.q = heads(h, q),
+                                         .k = heads(h, keys.k),
+                                         .v = heads(h, keys.v),
+                                         .key_bias = keys.bias,
+                                         .scale = (float)(1.0 / sqrt(head_dim)),
+                                         .accumulate = accumulate,
+                                         .out = heads(h, out)});
+}
+
+/* q or k of self-attention from the normed input. */
+static tensor project_rotated(const half_run *h, tensor x, fusion_linear l, wref norm,
+                              char name) {
+    const tensor y = push_like(h, &x);
+    linear(h, x, l, y);
+    const size_t mark = arena_mark(h->d);
+    const bool tracing = device_tracing(h->d);
+    const tensor normed = tracing ? push_like(h, &y) : (tensor){0};
+    norm_rotate(h, y, norm, h->s, normed);
+    if (tracing) {
+        tap_heads(h, name == 'q' ? "sa.q_norm" : "sa.k_norm", normed);
+        tap_heads(h, name == 'q' ? "sa.q_rope" : "sa.k_rope", y);
+    }
+    arena_reset(h->d, mark);
+    return y;
+}
+
+/* X += gate * o(attn(q, k, v)) */
+static void self_attention(const half_run *h) {
+    const size_t mark = arena_mark(h->d);
+    const tensor x = h->s->x; /* [B, N, D] */
+    const tensor y = push_like(h, &x);
+    norm_modulated(h, x, SHIFT_SELF, 0, y);
+    const tensor q = project_rotated(h, y, h->w->self.q, h->w->self.norm_q, 'q');
+    const tensor k = project_rotated(h, y, h->w->self.k, h->w->self.norm_k, 'k');
+    const tensor v = push_like(h, &x);
+    linear(h, y, h->w->self.v, v);
+    tap_heads(h, "sa.v", v);
+    attend(h, q, (fusion_keys){.k = k, .v = v}, false, y);
+    op_linear(h->d, &(linear_desc){.x = y,
+                                   .w = get(h, h->w->self.o.weight),
+                                   .bias = get(h, h->w->self.o.bias),
+                                   .gate = tensor_index(h->modulation, 0, GATE_SELF),
+                                   .split = h->s->split,
+                                   .residual = x,
+                                   .out = x});
+    tap(h, "after_sa", x);
+    arena_reset(h->d, mark);
+}
+
+/* Pushes keys and values [B, M, D] of the other stream's tokens, as this stream sees them. */
+static fusion_keys keys_of_other(const half_run *h, const fusion_tokens *other) {
+    const fusion_keys keys = {.k = push_like(h, &other->x), .v = push_like(h, &other->x)};
+    const size_t mark = arena_mark(h->d);
+    const tensor y = push_like(h, &other->x);
+    norm_affine(h, other->x, h->w->cross.pre_norm, y);
+    linear(h, y, h->w->cross.k_fusion, keys.k);
+    norm_rotate(h, keys.k, h->w->cross.norm_k_fusion, other, (tensor){0});
+    linear(h, y, h->w->cross.v_fusion, keys.v);
+    tap_heads(h, "ca.k_fusion_rope", keys.k);
+    tap_heads(h, "ca.v_fusion", keys.v);
+    arena_reset(h->d, mark);
+    return keys;
+}
+
+/* What the fused calls of cross-attention hide: the second attention alone, and o before
+ * the residual sum. */
+static void trace_fusion_attention(const half_run *h, tensor q, fusion_keys keys) {
+    const size_t mark = arena_mark(h->d);
+    const tensor out = push_like(h, &q);
+    attend(h, q, keys, false, out);
+    tap_heads(h, "ca.fusion_attn", out);
+    arena_reset(h->d, mark);
+}
+
+static void trace_cross_out(const half_run *h, tensor r) {
+    const size_t mark = arena_mark(h->d);
+    const tensor out = push_like(h, &r);
+    linear(h, r, h->w->cross.o, out);
+    tap(h, "ca.out", out);
+    arena_reset(h->d, mark);
+}
+
+/* r = attn(q, text of each branch): lengths differ, so one call for each. */
+static void text_attention(const half_run *h, tensor q, tensor r) {
+    for (int64_t b = 0; b < q.dim[0]; b++) {
+        fusion_keys keys = h->s->text[b];
+        keys.k = tensor_repeat(keys.k, 0, 1);
+        keys.v = tensor_repeat(keys.v, 0, 1);
+        attend(h, tensor_slice(q, 0, b, 1), keys, false, tensor_slice(r, 0, b, 1));
+    }
+}
+
+/* X += o(attn(q, text) + attn(rot q, keys of the other stream)) */
+static void cross_attention(const half_run *h, fusion_keys keys) {
+    const size_t mark = arena_mark(h->d);
+    const tensor x = h->s->x;
+    const tensor y = push_like(h, &x), q = push_like(h, &x), r = push_like(h, &x);
+    norm_affine(h, x, h->w->norm3, y);
+    linear(h, y, h->w->cross.q, q);
+    norm_rotate(h, q, h->w->cross.norm_q, h->s, y); /* y: q before its rotation */
+    tap_heads(h, "ca.q_norm", y);
+    tap_heads(h, "ca.q_rope", q);
+    text_attention(h, y, r);
+    tap_heads(h, "ca.text_attn", r);
+    if (device_tracing(h->d))
+        trace_fusion_attention(h, q, keys);
+    attend(h, q, keys, true, r);
+    if (device_tracing(h->d))
+        trace_cross_out(h, r);
+    op_linear(h->d, &(linear_desc){.x = r,
+                                   .w = get(h, h->w->cross.o.weight),
+                                   .bias = get(h, h->w->cross.o.bias),
+                                   .residual = x,
+                                   .out = x});
+    tap(h, "after_ca", x);
+    arena_reset(h->d, mark);
+}
+
+/* X += gate * W2 gelu(W0 x), for n tokens from `first` on */
+static void feed_forward_rows(const half_run *h, int64_t first, int64_t n) {
+    const size_t mark = arena_mark(h->d);
+    const tensor x = tensor_slice(h->s->x, 1, first, n);
+    const tensor y = push_like(h, &x);
+    norm_modulated(h, x, SHIFT_FFN, first, y);
+    const tensor hidden = arena_push(h->d, x.type, SHAPE(x.dim[0], n, h->cfg->ffn_dim));
+    op_linear(h->d, &(linear_desc){.x = y,
+                                   .w = get(h, h->w->ffn[0].weight),
+                                   .bias = get(h, h->w->ffn[0].bias),
+                                   .act = ACT_GELU_TANH,
+                                   .out = hidden});
+    op_linear(h->d, &(linear_desc){.x = hidden,
+                                   .w = get(h, h->w->ffn[1].weight),
+                                   .bias = get(h, h->w->ffn[1].bias),
+                                   .gate = tensor_index(h->modulation, 0, GATE_FFN),
+                                   .split = h->s->split > first ? h->s->split - first : 0,
+                                   .residual = x,
+                                   .out = x});
+    arena_reset(h->d, mark);
+}
+
+static void feed_forward(const half_run *h, int64_t rows) {
+    const int64_t n = h->s->x.dim[1];
+    if (rows == 0)
+        rows = n;
+    for (int64_t first = 0; first < n; first += rows)
+        feed_forward_rows(h, first, n - first < rows ? n - first : rows);
+    tap(h, "out", h->s->x);
+}
+
+/* ------------------------------------------------------------------------ the pair ---- */
+
+tensor fusion_modulation(device *d, const tensor *m, const tensor *rows) {
+    const int64_t n_rows = rows->dim[0], n = rows->dim[1];
+    const tensor out = arena_push(d, DTYPE_F32, SHAPE(n, n_rows, rows->dim[2]));
+    op_lincomb(d, &(lincomb_desc){.n = 2,
+                                  .c = {1, 1},
+                                  .x = {PERMUTE(*rows, 1, 0, 2),
+                                        tensor_repeat(tensor_index(*m, 0, 0), 1, n_rows)},
+                                  .out = out});
+    return out;
+}
+
+void fusion_block_run(device *d, const fusion_block_desc *b) {
+    const size_t mark = arena_mark(d);
+    half_run video = half_begin(d, b, FUSION_VIDEO),
+             audio = half_begin(d, b, FUSION_AUDIO);
+    for (int i = 0; i < FUSION_STREAMS; i++) {
+        half_run *h = i == FUSION_VIDEO ? &video : &audio;
+        const tensor m = get(h, h->w->modulation);
+        h->modulation = fusion_modulation(d, &m, &h->s->e0);
+        self_attention(h);
+    }
+    const fusion_keys audio_keys = keys_of_other(&video, audio.s);
+
+    const size_t turn = arena_mark(d);
+    cross_attention(&audio, keys_of_other(&audio, video.s));
+    arena_reset(d, turn);
+    feed_forward(&audio, b->ffn_rows);
+
+    cross_attention(&video, audio_keys);
+    feed_forward(&video, b->ffn_rows);
+    arena_reset(d, mark);
+}
+
+void fusion_block_text(device *d, const fusion_block_desc *b, int stream,
+                       const tensor *context, const fusion_keys *out) {
+    const half_run h = half_begin(d, b, stream);
+    linear(&h, *context, h.w->cross.k, out->k);
+    op_norm(d, &(norm_desc){.kind = NORM_RMS,
+                            .eps = (float)h.cfg->eps,
+                            .x = out->k,
+                            .weight = get(&h, h.w->cross.norm_k),
+                            .out = out->k});
+    linear(&h, *context, h.w->cross.v, out->v);
+}
