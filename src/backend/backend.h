@@ -45,7 +45,8 @@ typedef enum act_kind {
 /* out = residual + gate * act(x w^T + bias)
  * x [B, M, K] or [M, K], out and residual [B, M, N] or [M, N] (rows may be strided), w
  * [N, K] dense. Types: x BF16 with w BF16; x F32 with w F32 or BF16. out F32 or BF16.
- * bias [N]; gate [R, N] or [B, R, N]; residual may be the very view of out. All optional.
+ * bias [N]; gate [R, N] or [B, R, N]; residual has out's type and may be the very view of
+ * out. All optional.
  * The tile grid of rows starts anew in every branch b. */
 typedef struct linear_desc {
     tensor x, w, out;
@@ -66,7 +67,7 @@ typedef enum norm_kind {
  * x, out [B, M, C] or [M, C], rows may be strided, out may be the very view of x.
  * weight, bias [C]; scale, shift [R, C] or [B, R, C] (both or neither).
  * cos, sin [M, d/2] F32, d = head_dim: pairs (y[2i], y[2i+1]) of every head turn,
- * (a cos - b sin, a sin + b cos). normed (optional, like out): y before rotation. */
+ * (a cos - b sin, a sin + b cos). normed (optional, like out): act(y), before rotation. */
 typedef struct norm_desc {
     norm_kind kind;
     float eps;
@@ -98,8 +99,8 @@ typedef struct conv_geometry {
 } conv_geometry;
 
 /* out = act(conv(x, w) + bias) + residual, cross-correlation, channels last.
- * x [T, H, W, I]; out [T', H', W', O] (frames may be strided); residual like out, may be the
- * very view of out. w: packed by device_pack_conv for this geometry and type; bias [O] F32.
+ * x [T, H, W, I]; out [T', H', W', O]; frames may be apart, pixels within a frame are dense;
+ * residual like out, may be the very view of out. w: packed by device_pack_conv for this geometry and type; bias [O] F32.
  * pad_lo/pad_hi: zeros before and after each of t, h, w. stride, dilation: 0 means 1.
  * upsample: every pixel of x counts as 2x2 (nearest) before padding.
  * Types: x, out, residual all F32 or all BF16; w was packed for that type. */
@@ -311,7 +312,8 @@ device_memory device_get_memory(const device *d);
 size_t device_free_memory(device *d);
 
 /* Has a call failed (or a cancel been seen)? Then everything up to the next
- * device_clear_failure does nothing. The sentence stands in h->err. */
+ * device_clear_failure does nothing. The latch is h->err itself: the first failure of the
+ * running call, wherever it came from, stops the device too. */
 bool device_failed(const device *d);
 void device_fail(device *d, ovi_status status, const char *fmt, ...) OVI_PRINTF(3, 4);
 void device_clear_failure(device *d);

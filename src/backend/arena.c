@@ -1,0 +1,105 @@
+/* arena.c: one region with two ends.
+ *
+ *   base                                                          base + capacity
+ *   | keep: lives as long as the stage ->      free      <- scratch: a stack |
+ *
+ * Every tensor takes a multiple of 64 bytes, at least 64, so that all addresses are aligned
+ * and no two tensors share one. Peaks are what the plan is made of: the same calls on a dry
+ * run give the same numbers. */
+#include <assert.h>
+
+#include "backend/device.h"
+
+void device_arena_open(device *d, size_t bytes) {
+    if (device_failed(d))
+        return;
+    assert(!d->arena);
+    device_memory *m = &d->memory;
+    if (device_is_null(d)) {
+        d->arena = (char *)NULL_ARENA_BASE;
+        m->arena_capacity = NULL_ARENA_BYTES;
+    } else {
+        size_t capacity = round_up(bytes > 0 ? bytes : 1, DEVICE_ALIGN);
+        d->arena = device_region_alloc(d, capacity);
+        m->arena_capacity = d->arena ? capacity : 0;
+    }
+    m->arena_keep = m->arena_scratch = 0;
+    m->arena_keep_peak = m->arena_scratch_peak = m->arena_peak = 0;
+}
+
+void device_arena_close(device *d) {
+    if (!device_is_null(d) && d->arena)
+        device_region_free(d, d->arena, d->memory.arena_capacity);
+    d->arena = NULL;
+    d->memory.arena_capacity = d->memory.arena_keep = d->memory.arena_scratch = 0;
+}
+
+/* What a tensor takes in the arena; false if no number holds it. */
+static bool arena_bytes(dtype type, const shape *s, size_t *bytes) {
+    size_t n = dtype_size(type);
+    for (int i = 0; i < s->rank; i++)
+        if (s->dim[i] < 0 || __builtin_mul_overflow(n, (size_t)s->dim[i], &n))
+            return false;
+    if (n > NULL_ARENA_BYTES)
+        return false;
+    *bytes = round_up(n > 0 ? n : 1, DEVICE_ALIGN);
+    return true;
+}
+
+/* Grows one end, and the peaks with it. False: failed. */
+static bool grow(device *d, size_t *end, size_t *end_peak, size_t bytes) {
+    device_memory *m = &d->memory;
+    size_t live = m->arena_keep + m->arena_scratch;
+    if (bytes > m->arena_capacity - live) {
+        device_fail(
+            d, OVI_INTERNAL,
+            "arena: expected at most %zu bytes, found %zu kept + %zu scratch + %zu "
+            "more: the plan was wrong",
+            m->arena_capacity, m->arena_keep, m->arena_scratch, bytes);
+        return false;
+    }
+    *end += bytes;
+    if (*end > *end_peak)
+        *end_peak = *end;
+    if (live + bytes > m->arena_peak)
+        m->arena_peak = live + bytes;
+    return true;
+}
+
+/* May this tensor be made now? */
+static bool admit(device *d, dtype type, const shape *s, size_t *bytes) {
+    if (device_failed(d))
+        return false;
+    if (!d->arena)
+        device_fail(d, OVI_INTERNAL, "arena: used while it is closed");
+    else if (!arena_bytes(type, s, bytes))
+        device_fail(d, OVI_INTERNAL, "arena: a tensor of negative or endless size");
+    return !device_failed(d);
+}
+
+tensor arena_keep(device *d, dtype type, shape s) {
+    device_memory *m = &d->memory;
+    size_t bytes = 0, at = m->arena_keep;
+    if (!admit(d, type, &s, &bytes) ||
+        !grow(d, &m->arena_keep, &m->arena_keep_peak, bytes))
+        return tensor_make(NULL, type, s);
+    return tensor_make(d->arena + at, type, s);
+}
+
+tensor arena_push(device *d, dtype type, shape s) {
+    device_memory *m = &d->memory;
+    size_t bytes = 0;
+    if (!admit(d, type, &s, &bytes) ||
+        !grow(d, &m->arena_scratch, &m->arena_scratch_peak, bytes))
+        return tensor_make(NULL, type, s);
+    return tensor_make(d->arena + (m->arena_capacity - m->arena_scratch), type, s);
+}
+
+size_t arena_mark(const device *d) {
+    return d->memory.arena_scratch;
+}
+
+void arena_reset(device *d, size_t mark) {
+    assert(mark <= d->memory.arena_scratch);
+    d->memory.arena_scratch = mark;
+}

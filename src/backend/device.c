@@ -1,0 +1,331 @@
+/* device.c: an open device: failures, regions and what they cost, movement between host and
+ * device, and the trace. Ops are in backend.c, the arena in arena.c, the dry run in null.c. */
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/device.h"
+#include "core/os.h"
+
+/* ---------------------------------------------------------------- open and close ---- */
+
+static void service_fail(host *h, ovi_status status, const char *sentence) {
+    err_set(&h->err, status, "%s", sentence);
+}
+
+static bool check_options(host *h, const backend *b, const device_options *o) {
+    if (b->abi != BACKEND_ABI)
+        err_set(&h->err, OVI_UNSUPPORTED,
+                "%s: expected a backend of version %d, found %d", b->name, BACKEND_ABI,
+                b->abi);
+    else if (o->compute != DTYPE_F32 && o->compute != DTYPE_BF16)
+        err_set(&h->err, OVI_ARGUMENT, "%s: expected compute type F32 or BF16, found %s",
+                b->name, dtype_name(o->compute));
+    else if (o->n_threads < 0 || o->index < 0)
+        err_set(&h->err, OVI_ARGUMENT,
+                "%s: expected threads and index of 0 or more, found %d and %d", b->name,
+                o->n_threads, o->index);
+    else
+        return true;
+    return false;
+}
+
+device *device_open_table(host *h, const backend *b, const backend *table,
+                          const device_options *o) {
+    if (!check_options(h, b, o))
+        return NULL;
+    device *d = mem_alloc(&h->err, 1, sizeof *d);
+    if (!d)
+        return NULL;
+    *d = (device){.host = h, .backend = b, .table = table, .options = *o};
+    if (d->options.n_threads == 0)
+        d->options.n_threads = os_cpu_count();
+    backend_services services = {BACKEND_ABI, h, service_fail};
+    d->self = table->open(&services, &d->options);
+    bool ok = d->self != NULL;
+    if (ok && !device_is_null(d)) {
+        d->ref = backend_ref.open(&services, &d->options);
+        ok = d->ref != NULL;
+    }
+    if (ok)
+        return d;
+    err_set(&h->err, OVI_DEVICE, "%s: the device did not open", b->name);
+    device_close(d);
+    return NULL;
+}
+
+device *device_open(host *h, const backend *b, const device_options *o) {
+    return device_open_table(h, b, b, o);
+}
+
+void device_close(device *d) {
+    if (!d)
+        return;
+    device_arena_close(d);
+    assert(d->memory.regions == 0);
+    if (d->ref)
+        backend_ref.close(d->ref);
+    if (d->self)
+        d->table->close(d->self);
+    mem_free(d);
+}
+
+host *device_host(const device *d) {
+    return d->host;
+}
+
+const backend *device_backend(const device *d) {
+    return d->backend;
+}
+
+const device_options *device_get_options(const device *d) {
+    return &d->options;
+}
+
+dtype device_compute(const device *d) {
+    return d->options.compute;
+}
+
+const device_counters *device_get_counters(const device *d) {
+    return &d->counters;
+}
+
+void device_reset_counters(device *d) {
+    d->counters = (device_counters){0};
+}
+
+void device_set_profiling(device *d, bool on) {
+    d->profiling = on;
+}
+
+/* --------------------------------------------------------------------- failures ---- */
+
+bool device_failed(const device *d) {
+    return err_failed(&d->host->err);
+}
+
+void device_fail(device *d, ovi_status status, const char *fmt, ...) {
+    char sentence[ERR_TEXT_MAX];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(sentence, sizeof sentence, fmt, args);
+    va_end(args);
+    err_set(&d->host->err, status, "%s", sentence);
+}
+
+void device_clear_failure(device *d) {
+    err_clear(&d->host->err);
+}
+
+bool device_ready(device *d) {
+    if (!device_failed(d) && host_cancelled(d->host))
+        device_fail(d, OVI_CANCELLED, "cancelled");
+    return !device_failed(d);
+}
+
+/* ----------------------------------------------------------------------- memory ---- */
+
+static void count_allocated(device *d, size_t bytes) {
+    d->memory.allocated += bytes;
+    if (d->memory.allocated > d->memory.peak)
+        d->memory.peak = d->memory.allocated;
+}
+
+void *device_region_alloc(device *d, size_t bytes) {
+    if (bytes == 0 || device_failed(d))
+        return NULL;
+    void *p = d->table->region_alloc(d->self, bytes);
+    if (!p) {
+        device_fail(d, OVI_MEMORY, "out of %s memory: a region of %zu bytes",
+                    d->backend->memory_name, bytes);
+        return NULL;
+    }
+    d->memory.regions++;
+    count_allocated(d, bytes);
+    return p;
+}
+
+void device_region_free(device *d, void *p, size_t bytes) {
+    if (!p)
+        return;
+    d->table->region_free(d->self, p, bytes);
+    d->memory.regions--;
+    d->memory.allocated -= bytes;
+}
+
+void device_count_in_place(device *d, size_t bytes) {
+    d->memory.in_place += bytes;
+    count_allocated(d, bytes);
+}
+
+void device_uncount_in_place(device *d, size_t bytes) {
+    d->memory.in_place -= bytes;
+    d->memory.allocated -= bytes;
+}
+
+device_memory device_get_memory(const device *d) {
+    return d->memory;
+}
+
+size_t device_free_memory(device *d) {
+    return d->table->free_memory(d->self);
+}
+
+size_t device_conv_packed_bytes(const device *d, const conv_geometry *g, dtype type) {
+    return d->backend->conv_packed_bytes(&d->options, g, type);
+}
+
+void device_pack_conv(device *d, const conv_geometry *g, dtype type, const float *src,
+                      void *dst) {
+    if (device_ready(d))
+        d->table->conv_pack(d->self, g, type, src, dst);
+}
+
+/* --------------------------------------------------------------- host and device ---- */
+
+#define STAGE_COUNT 2048 /* elements converted at a time, on the stack */
+
+/* Can t be moved as one run of bytes? */
+static bool movable(device *d, const char *what, const tensor *t) {
+    if (!device_ready(d))
+        return false;
+    if (t->data && tensor_is_dense(t))
+        return true;
+    device_fail(d, OVI_INTERNAL, "%s: expected a dense tensor, found %s", what,
+                t->data ? "a strided one" : "none");
+    return false;
+}
+
+static bool convertible(device *d, const char *what, const tensor *t) {
+    if (t->type == DTYPE_F32 || t->type == DTYPE_BF16 || t->type == DTYPE_F16)
+        return true;
+    device_fail(d, OVI_INTERNAL, "%s: expected F32, BF16 or F16, found %s", what,
+                dtype_name(t->type));
+    return false;
+}
+
+void device_write(device *d, const tensor *t, const void *src) {
+    if (movable(d, "write", t))
+        d->table->write(d->self, t->data, src, tensor_bytes(t));
+}
+
+void device_put_f32(device *d, const tensor *t, const float *src) {
+    if (!movable(d, "write", t) || !convertible(d, "write", t))
+        return;
+    if (t->type == DTYPE_F32) {
+        d->table->write(d->self, t->data, src, tensor_bytes(t));
+        return;
+    }
+    uint16_t stage[STAGE_COUNT];
+    size_t count = (size_t)tensor_count(t), n = 0;
+    for (size_t at = 0; at < count && !device_failed(d); at += n) {
+        n = count - at < STAGE_COUNT ? count - at : STAGE_COUNT;
+        dtype_from_f32(stage, t->type, src + at, n);
+        d->table->write(d->self, (char *)t->data + 2 * at, stage, 2 * n);
+    }
+}
+
+ovi_status device_read(device *d, void *dst, const tensor *t) {
+    if (movable(d, "read", t))
+        d->table->read(d->self, dst, t->data, tensor_bytes(t));
+    return d->host->err.status;
+}
+
+static void get_dense(device *d, float *dst, const tensor *t) {
+    if (t->type == DTYPE_F32) {
+        d->table->read(d->self, dst, t->data, tensor_bytes(t));
+        return;
+    }
+    uint16_t stage[STAGE_COUNT];
+    size_t count = (size_t)tensor_count(t), n = 0;
+    for (size_t at = 0; at < count && !device_failed(d); at += n) {
+        n = count - at < STAGE_COUNT ? count - at : STAGE_COUNT;
+        d->table->read(d->self, stage, (const char *)t->data + 2 * at, 2 * n);
+        dtype_to_f32(dst + at, stage, t->type, n);
+    }
+}
+
+/* Straight from host memory, in row-major order of t. */
+static void gather(float *dst, const tensor *t) {
+    size_t size = dtype_size(t->type);
+    int64_t index[TENSOR_MAX_RANK] = {0}, count = tensor_count(t);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = 0;
+        for (int k = 0; k < t->rank; k++)
+            at += index[k] * t->stride[k];
+        dtype_to_f32(dst + i, (const char *)t->data + at * (int64_t)size, t->type, 1);
+        for (int k = t->rank - 1; k >= 0 && ++index[k] == t->dim[k]; k--)
+            index[k] = 0;
+    }
+}
+
+/* Strided views: a dense copy on the device, unless the host can reach the memory. Which of
+ * the two depends on the backend alone, so a dry run takes the same scratch. */
+static void get_strided(device *d, float *dst, const tensor *t) {
+    if (device_is_null(d))
+        memset(dst, 0, (size_t)tensor_count(t) * sizeof *dst);
+    if (d->backend->host_memory) {
+        if (!device_is_null(d)) {
+            d->table->sync(d->self);
+            gather(dst, t);
+        }
+        return;
+    }
+    size_t mark = arena_mark(d);
+    tensor dense = arena_push(d, t->type, tensor_shape(t));
+    op_copy(d, &(copy_desc){.x = *t, .out = dense});
+    if (!device_failed(d))
+        get_dense(d, dst, &dense);
+    arena_reset(d, mark);
+}
+
+ovi_status device_get_f32(device *d, float *dst, const tensor *t) {
+    if (!device_ready(d) || !convertible(d, "read", t))
+        return d->host->err.status;
+    if (!t->data)
+        device_fail(d, OVI_INTERNAL, "read: expected a tensor, found none");
+    else if (tensor_is_dense(t))
+        get_dense(d, dst, t);
+    else
+        get_strided(d, dst, t);
+    return d->host->err.status;
+}
+
+ovi_status device_sync(device *d) {
+    if (device_ready(d))
+        d->table->sync(d->self);
+    return d->host->err.status;
+}
+
+/* ------------------------------------------------------------------------ trace ---- */
+
+void device_set_trace(device *d, bool on, device_trace_fn fn, void *user) {
+    d->trace.on = on;
+    d->trace.fn = fn;
+    d->trace.user = user;
+}
+
+bool device_tracing(const device *d) {
+    return d->trace.on;
+}
+
+void device_trace_prefix(device *d, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(d->trace.prefix, sizeof d->trace.prefix, fmt, args);
+    va_end(args);
+}
+
+void device_tap(device *d, const tensor *t, const char *fmt, ...) {
+    if (!d->trace.on || device_failed(d))
+        return;
+    char name[2 * TRACE_NAME_MAX];
+    size_t n = strlen(d->trace.prefix);
+    memcpy(name, d->trace.prefix, n);
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(name + n, sizeof name - n, fmt, args);
+    va_end(args);
+    d->trace.fn(d->trace.user, d, name, t);
+}

@@ -1,0 +1,62 @@
+/* device.h: what the files of the backend frame share about an open device. Private to
+ * backend.c (front doors), op_checks.c, op_cost.c, device.c, arena.c and null.c. */
+#ifndef OVI_BACKEND_DEVICE_H
+#define OVI_BACKEND_DEVICE_H
+
+#include "backend/backend.h"
+
+#define DEVICE_ALIGN   64 /* every tensor and workspace starts on such a boundary */
+#define TRACE_NAME_MAX 256
+
+typedef struct device_trace {
+    bool on;
+    device_trace_fn fn;
+    void *user; /* borrowed */
+    char prefix[TRACE_NAME_MAX];
+} device_trace;
+
+struct device {
+    host *host;             /* borrowed; its err is the latch of this device */
+    const backend *backend; /* decides sizes, support and packing, on dry runs too */
+    const backend *table;   /* what is called: backend itself, or backend_null */
+    void *self;             /* of table; owned */
+    void *ref;              /* of backend_ref, for fallbacks; owned; NULL on a dry run */
+    device_options options; /* n_threads resolved */
+    device_counters counters;
+    bool profiling;
+    char *arena; /* owned region (fake on a dry run); NULL: closed */
+    device_memory memory;
+    device_trace trace;
+};
+
+/* The table of nothing: what a dry run calls. */
+extern const backend backend_null;
+/* The arena of a dry run: an address that no one reads, and a size that no one reaches. */
+#define NULL_ARENA_BASE  ((uintptr_t)1 << 40)
+#define NULL_ARENA_BYTES ((size_t)1 << 46)
+
+/* Opens a device whose sizes come from `b` and whose calls go to `table`. */
+device *device_open_table(host *h, const backend *b, const backend *table,
+                          const device_options *o) OVI_MUST_CHECK;
+
+/* False if the device has failed, or if a cancel is seen (which it latches). */
+bool device_ready(device *d);
+
+static inline size_t round_up(size_t n, size_t to) {
+    return (n + to - 1) / to * to;
+}
+
+/* Shapes, types, strides and aliases against the contract of a descriptor; false: failed
+ * with a sentence. */
+#define OP_CHECK(tag, name) bool check_##name(device *d, const name##_desc *x);
+OP_LIST(OP_CHECK)
+#undef OP_CHECK
+
+/* What an operation takes at least: arithmetic, and every operand moved once. */
+typedef struct op_cost {
+    double flops, bytes;
+} op_cost;
+#define OP_COST(tag, name) op_cost cost_##name(const name##_desc *x);
+OP_LIST(OP_COST)
+#undef OP_COST
+#endif
