@@ -1,6 +1,6 @@
 /* block.c: one pair of transformer blocks (spec/fusion.md 5; formulas in block.h).
  *
- *   audio self, video self                                 X1 of both
+ *   self of both streams                                   A1, V1
  *   video: kf, vf from A1 (small, kept over the audio's turn, which overwrites A1)
  *   audio: kf, vf from V1, cross, ffn                      reads V1, ends audio's turn
  *   video: cross, ffn
@@ -173,16 +173,21 @@ static void norm_affine(const half_run *h, tensor x, fusion_linear l, tensor out
                                .out = out});
 }
 
+/* Where the second modulation row starts in n tokens from `first` of a branch on. */
+static int64_t split_of_rows(const half_run *h, int64_t first, int64_t n) {
+    const int64_t split = h->s->split - first;
+    return split < 0 ? 0 : split > n ? n : split;
+}
+
 /* out = LN(x) * (1 + scale) + shift, for tokens from `first` of the branch on */
 static void norm_modulated(const half_run *h, tensor x, int shift, int64_t first,
                            tensor out) {
-    const int64_t split = h->s->split > first ? h->s->split - first : 0;
     op_norm(h->d, &(norm_desc){.kind = NORM_LAYER,
                                .eps = (float)h->cfg->eps,
                                .x = x,
                                .shift = tensor_index(h->modulation, 0, shift),
                                .scale = tensor_index(h->modulation, 0, shift + 1),
-                               .split = split,
+                               .split = split_of_rows(h, first, x.dim[1]),
                                .out = out});
 }
 
@@ -339,7 +344,7 @@ static void feed_forward_rows(const half_run *h, int64_t first, int64_t n) {
                                    .w = get(h, h->w->ffn[1].weight),
                                    .bias = get(h, h->w->ffn[1].bias),
                                    .gate = tensor_index(h->modulation, 0, GATE_FFN),
-                                   .split = h->s->split > first ? h->s->split - first : 0,
+                                   .split = split_of_rows(h, first, n),
                                    .residual = x,
                                    .out = x});
     arena_reset(h->d, mark);
