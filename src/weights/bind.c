@@ -231,6 +231,20 @@ static void check_part(problems *p, const weight_spec *spec, const weight_part *
     }
 }
 
+/* Binds the tensor that stands for all parts; false if the file has none. */
+static bool bind_whole(const weight_table *t, weight *row, problems *p, bool *used) {
+    const weight_spec *spec = &row->spec;
+    const weights_entry *x = spec->whole[0] ? find_part(t, p->files, spec->whole) : NULL;
+    if (!x)
+        return false;
+    weight_part part = {.dims = spec->part[0].dims};
+    memcpy(part.name, spec->whole, sizeof part.name);
+    check_part(p, spec, &part, x);
+    row->entry[0] = x;
+    used[x - weights_at(p->files, 0)] = true;
+    return true;
+}
+
 /* Finds and checks all parts of a row; used[] marks the tensors that it takes. */
 static void bind_row(const weight_table *t, weight *row, problems *p, bool *used) {
     const weight_spec *spec = &row->spec;
@@ -239,7 +253,7 @@ static void bind_row(const weight_table *t, weight *row, problems *p, bool *used
         row->entry[i] = find_part(t, p->files, spec->part[i].name);
         found += row->entry[i] != NULL;
     }
-    if (spec->optional && found == 0)
+    if (found == 0 && (bind_whole(t, row, p, used) || spec->optional))
         return;
     for (int i = 0; i < spec->n_parts; i++) {
         check_part(p, spec, &spec->part[i], row->entry[i]);
@@ -290,6 +304,8 @@ static void fold(const weight_table *t, const weight *row, float *dst, err *e) {
     float *part[WEIGHT_MAX_PARTS] = {NULL};
     for (int i = 0; i < row->spec.n_parts && !err_failed(e); i++) {
         const weights_entry *x = row->entry[i];
+        if (!x) /* part 0 is the whole */
+            continue;
         part[i] = mem_alloc(e, (size_t)weights_entry_count(x), sizeof(float));
         if (part[i])
             weights_to_f32(t->files, x, part[i]);

@@ -44,6 +44,10 @@ typedef struct weight_spec {
     shape placed;        /* after folding or reshaping; rank 0 = that of part 0 */
     weight_fold_fn fold; /* NULL: part 0 as it is */
     bool optional;       /* absent parts leave the row unbound */
+    /* A tensor of part 0's shape that a file may hold in place of all parts, folded already
+     * (plain weights where weight norm was removed): it is entry 0 then, and the fold sees
+     * NULL for the other parts. "": there is none. */
+    char whole[WEIGHT_NAME_MAX];
 } weight_spec;
 
 /* Handle of a row: index into its table. */

@@ -1,0 +1,507 @@
+/* vocoder.c: BigVGAN, log10-mel to waveform (spec/audio-decoder.md section 3).
+ *
+ *   x = conv_pre(mel)                       [M, 80] -> [M, 1536]
+ *   six stages, rates u = 4 4 2 2 2 2:      L frames of 2C channels -> u L of C
+ *     x = up(x)                             transposed convolution of 2u taps
+ *     x = mean of three residual blocks     kernels 3, 7, 11
+ *   wave = tanh(conv_post(A(x)))            [256 M, 24] -> [256 M]
+ *   residual block, for dilations 1, 3, 5:  x = x + conv2(A(conv1(A(x))))
+ *   A: twice upsampled, snake, low-pass down (op_snake)
+ *
+ * A transposed convolution of 2u taps, stride u, written for t' = t + u/2, is an ordinary
+ * one: with t' = u m + p only inputs m - 1 and m reach an output,
+ *   y[u m + p - u/2, o] = sum_i w[i, o, u + p] x[m - 1, i] + w[i, o, p] x[m, i],
+ * a kernel of two taps from [L, 2C] to [L + 1, u C], whose rows, read as [u (L + 1), C], are
+ * the result with u/2 frames too many at both ends. The weights are folded to that shape.
+ *
+ * Memory: five buffers, each of one stage tensor (largest L x C; 7.4 MiB at five seconds):
+ * stage input, sum of the blocks, running x of a block, two temporaries. */
+#include "audio/vocoder.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "audio/audio_config.h"
+#include "audio/audio_conv.h"
+
+#define MODULE_NAME_MAX 64
+
+/* ---- configuration ---- */
+
+void vocoder_config_published(vocoder_config *cfg) {
+    *cfg = (vocoder_config){
+        .num_mels = 80,
+        .upsample_initial_channel = 1536,
+        .n_stages = 6,
+        .rate = {4, 4, 2, 2, 2, 2},
+        .n_kernels = 3,
+        .kernel = {3, 7, 11},
+        .dilation = {{1, 3, 5}, {1, 3, 5}, {1, 3, 5}},
+    };
+}
+
+static void read_rates(vocoder_config *c, const config_reader *r) {
+    int64_t kernel[VOCODER_MAX_STAGES] = {0};
+    c->n_stages = config_sizes(r, "upsample_rates", c->rate, VOCODER_MAX_STAGES);
+    int n = config_sizes(r, "upsample_kernel_sizes", kernel, VOCODER_MAX_STAGES);
+    bool matched = n == c->n_stages, even = true;
+    for (int i = 0; i < c->n_stages; i++) {
+        matched = matched && kernel[i] == 2 * c->rate[i];
+        even = even && c->rate[i] % 2 == 0;
+    }
+    config_require(r, "upsample_rates", even && vocoder_ratio(c) <= CONFIG_MAX_SIZE);
+    config_require(r, "upsample_kernel_sizes", matched);
+}
+
+static void read_blocks(vocoder_config *c, const config_reader *r) {
+    const char *key = "resblock_dilation_sizes";
+    c->n_kernels =
+        config_sizes(r, "resblock_kernel_sizes", c->kernel, VOCODER_MAX_KERNELS);
+    const json_t *lists = json_object_get(r->object, key);
+    config_require(r, key, json_array_size(lists) == (size_t)c->n_kernels);
+    for (int j = 0; j < c->n_kernels; j++) {
+        config_require(r, "resblock_kernel_sizes", c->kernel[j] % 2 == 1);
+        int n = config_list(r, key, json_array_get(lists, (size_t)j), c->dilation[j],
+                            VOCODER_LAYERS);
+        config_require(r, key, n == VOCODER_LAYERS);
+    }
+}
+
+static bool says(const config_reader *r, const char *key, const char *word) {
+    const char *found = json_string_value(json_object_get(r->object, key));
+    return found && strcmp(found, word) == 0;
+}
+
+ovi_status vocoder_config_from_json(vocoder_config *cfg, const json_t *json, err *e) {
+    config_reader r = {json, "vocoder", e};
+    vocoder_config c = {
+        .num_mels = config_size(&r, "num_mels", CONFIG_MAX_SIZE),
+        .upsample_initial_channel =
+            config_size(&r, "upsample_initial_channel", CONFIG_MAX_SIZE),
+    };
+    read_rates(&c, &r);
+    read_blocks(&c, &r);
+    config_require(&r, "upsample_initial_channel",
+                   c.upsample_initial_channel % ((int64_t)1 << c.n_stages) == 0);
+    config_require(&r, "activation", says(&r, "activation", "snakebeta"));
+    config_require(&r, "resblock", says(&r, "resblock", "1"));
+    config_require(&r, "snake_logscale",
+                   json_is_true(json_object_get(json, "snake_logscale")));
+    if (!err_failed(e))
+        *cfg = c;
+    return e->status;
+}
+
+/* Past CONFIG_MAX_SIZE it stops multiplying: such a configuration is refused. */
+int64_t vocoder_ratio(const vocoder_config *cfg) {
+    int64_t ratio = 1;
+    for (int i = 0; i < cfg->n_stages && ratio <= CONFIG_MAX_SIZE; i++)
+        ratio *= cfg->rate[i];
+    return ratio;
+}
+
+/* Channels after stage i; before the first for i = -1. */
+static int64_t stage_channels(const vocoder_config *cfg, int i) {
+    return cfg->upsample_initial_channel >> (i + 1);
+}
+
+/* ---- folding ---- */
+
+/* Weight norm: w = v g / |v|, the norm over all but the first axis. A file that holds w
+ * itself gives no g. */
+static double row_scale(const float *const *parts, int64_t row, int64_t n) {
+    if (!parts[1])
+        return 1;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)parts[0][row * n + i] * parts[0][row * n + i];
+    return parts[1][row] / sqrt(sum);
+}
+
+static void fold_norm(const weight *row, const float *const *parts, float *dst) {
+    int64_t rows = row->spec.placed.dim[0];
+    int64_t n = shape_count(&row->spec.placed) / rows;
+    for (int64_t r = 0; r < rows; r++) {
+        double scale = row_scale(parts, r, n);
+        for (int64_t i = 0; i < n; i++)
+            dst[r * n + i] = (float)(parts[0][r * n + i] * scale);
+    }
+}
+
+/* [in, out, 2u] -> [u out, in, 2], see the head of this file. The norm belongs to input
+ * channels here. */
+static void fold_transposed(const weight *row, const float *const *parts, float *dst) {
+    const int64_t *stored = row->spec.part[0].dims.dim;
+    int64_t in = stored[0], out = stored[1], u = stored[2] / 2;
+    for (int64_t i = 0; i < in; i++) {
+        double scale = row_scale(parts, i, out * 2 * u);
+        for (int64_t o = 0; o < out; o++) {
+            const float *v = parts[0] + (i * out + o) * 2 * u;
+            for (int64_t p = 0; p < u; p++) {
+                float *to = dst + ((p * out + o) * in + i) * 2;
+                to[0] = (float)(v[u + p] * scale);
+                to[1] = (float)(v[p] * scale);
+            }
+        }
+    }
+}
+
+/* The bias of a transposed convolution, once for each of its u phases. */
+static void fold_repeated(const weight *row, const float *const *parts, float *dst) {
+    int64_t n = row->spec.part[0].dims.dim[0];
+    for (int64_t i = 0; i < row->spec.placed.dim[0]; i++)
+        dst[i] = parts[0][i % n];
+}
+
+/* ---- declaration ---- */
+
+static vocoder_conv declare_conv(vocoder *m, shape dims, const char *fmt, ...)
+    OVI_PRINTF(3, 4);
+
+/* The row of a weight-normed convolution, without its use-dependent fold. */
+static weight_spec normed_spec(shape dims, const char *name) {
+    weight_spec spec = {.use = WEIGHT_CONV,
+                        .published = DTYPE_F32,
+                        .exact = true,
+                        .n_parts = 2,
+                        .part = {{.dims = dims}, {.dims = SHAPE(dims.dim[0], 1, 1)}}};
+    snprintf(spec.part[0].name, WEIGHT_NAME_MAX, "%s.weight_v", name);
+    snprintf(spec.part[1].name, WEIGHT_NAME_MAX, "%s.weight_g", name);
+    snprintf(spec.whole, WEIGHT_NAME_MAX, "%s.weight", name);
+    return spec;
+}
+
+static vocoder_conv declare_conv(vocoder *m, shape dims, const char *fmt, ...) {
+    char name[MODULE_NAME_MAX];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(name, sizeof name, fmt, args);
+    va_end(args);
+    weight_spec spec = normed_spec(dims, name);
+    spec.fold = fold_norm;
+    wref w = weight_add(&m->weights, &spec);
+    return (vocoder_conv){
+        w, weight_vector(&m->weights, 0, DTYPE_F32, SHAPE(dims.dim[0]), "%s.bias", name)};
+}
+
+static vocoder_conv declare_up(vocoder *m, int stage) {
+    int64_t u = m->cfg.rate[stage], in = stage_channels(&m->cfg, stage - 1);
+    int64_t out = stage_channels(&m->cfg, stage);
+    char name[MODULE_NAME_MAX];
+    snprintf(name, sizeof name, "ups.%d.0", stage);
+    weight_spec spec = normed_spec(SHAPE(in, out, 2 * u), name);
+    spec.placed = SHAPE(u * out, in, 2);
+    spec.fold = fold_transposed;
+    weight_spec bias = {.use = WEIGHT_VECTOR,
+                        .published = DTYPE_F32,
+                        .exact = true,
+                        .n_parts = 1,
+                        .part = {{.dims = SHAPE(out)}},
+                        .placed = SHAPE(u * out),
+                        .fold = fold_repeated};
+    snprintf(bias.part[0].name, WEIGHT_NAME_MAX, "%s.bias", name);
+    wref w = weight_add(&m->weights, &spec);
+    return (vocoder_conv){w, weight_add(&m->weights, &bias)};
+}
+
+static void declare_filter(vocoder *m, const char *activation, const char *which) {
+    weight_spec spec = {.use = WEIGHT_HOST,
+                        .published = DTYPE_F32,
+                        .exact = true,
+                        .n_parts = 1,
+                        .part = {{.dims = SHAPE(1, 1, VOCODER_TAPS)}},
+                        .optional = true};
+    snprintf(spec.part[0].name, WEIGHT_NAME_MAX, "%s.%s.filter", activation, which);
+    m->filter[m->n_filters++] = weight_add(&m->weights, &spec);
+}
+
+static vocoder_activation declare_activation(vocoder *m, int64_t channels,
+                                             const char *name) {
+    weight_table *t = &m->weights;
+    shape dims = SHAPE(channels);
+    vocoder_activation a;
+    a.alpha = weight_vector(t, 0, DTYPE_F32, dims, "%s.act.alpha", name);
+    a.beta = weight_vector(t, 0, DTYPE_F32, dims, "%s.act.beta", name);
+    declare_filter(m, name, "upsample");
+    declare_filter(m, name, "downsample.lowpass");
+    return a;
+}
+
+/* number: blocks are counted through all stages. */
+static void declare_block(vocoder *m, vocoder_block *b, int number, int64_t channels) {
+    int64_t kernel = m->cfg.kernel[number % m->cfg.n_kernels];
+    shape dims = SHAPE(channels, channels, kernel);
+    for (int l = 0; l < VOCODER_LAYERS; l++) {
+        char name[MODULE_NAME_MAX];
+        b->conv1[l] = declare_conv(m, dims, "resblocks.%d.convs1.%d", number, l);
+        b->conv2[l] = declare_conv(m, dims, "resblocks.%d.convs2.%d", number, l);
+        snprintf(name, sizeof name, "resblocks.%d.activations.%d", number, 2 * l);
+        b->act1[l] = declare_activation(m, channels, name);
+        snprintf(name, sizeof name, "resblocks.%d.activations.%d", number, 2 * l + 1);
+        b->act2[l] = declare_activation(m, channels, name);
+    }
+}
+
+/* Writes prefix + name with its ending replaced; true if name ends so and the result fits. */
+static bool renamed(const char *name, const char *prefix, const char *ending,
+                    const char *replacement, char out[WEIGHT_NAME_MAX]) {
+    size_t length = strlen(name), cut = strlen(ending);
+    if (length < cut || strcmp(name + length - cut, ending) != 0)
+        return false;
+    int n = snprintf(out, WEIGHT_NAME_MAX, "%s%.*s%s", prefix, (int)(length - cut), name,
+                     replacement);
+    return n < WEIGHT_NAME_MAX;
+}
+
+/* The official file keeps everything under "generator."; newer exports of weight norm have
+ * names of their own, with the prefix or without. */
+static bool alias(const char *official, int k, char out[WEIGHT_NAME_MAX]) {
+    static const char *const prefix[] = {"generator.", "", "generator."};
+    if (k == 0)
+        return renamed(official, prefix[0], "", "", out);
+    if (k > 2)
+        return false;
+    return renamed(official, prefix[k], ".weight_g", ".parametrizations.weight.original0",
+                   out) ||
+           renamed(official, prefix[k], ".weight_v", ".parametrizations.weight.original1",
+                   out);
+}
+
+ovi_status vocoder_init(vocoder *m, const vocoder_config *cfg, err *e) {
+    *m = (vocoder){.cfg = *cfg};
+    weight_table_init(&m->weights, "vocoder", e);
+    m->weights.alias = alias;
+    int64_t first = cfg->upsample_initial_channel;
+    m->conv_pre = declare_conv(m, SHAPE(first, cfg->num_mels, 7), "conv_pre");
+    for (int i = 0; i < cfg->n_stages; i++) {
+        m->up[i] = declare_up(m, i);
+        for (int j = 0; j < cfg->n_kernels; j++)
+            declare_block(m, &m->block[i][j], i * cfg->n_kernels + j,
+                          stage_channels(cfg, i));
+    }
+    int64_t last = stage_channels(cfg, cfg->n_stages - 1);
+    m->act_post = declare_activation(m, last, "activation_post");
+    m->conv_post = declare_conv(m, SHAPE(1, last, 7), "conv_post");
+    weight_table_exact_from(&m->weights, 0);
+    return e->status;
+}
+
+void vocoder_release(vocoder *m) {
+    weight_table_release(&m->weights);
+}
+
+/* ---- the low-pass filter ---- */
+
+/* Modified Bessel function of the first kind, order 0, by its power series. */
+static double bessel_i0(double x) {
+    double term = 1, sum = 1;
+    for (int k = 1; term > 1e-17 * sum; k++) {
+        term *= (x / (2 * k)) * (x / (2 * k));
+        sum += term;
+    }
+    return sum;
+}
+
+/* Sinc of cutoff 1/4 under a Kaiser window of half-width 0.3, with sum 1. */
+static void published_filter(float taps[VOCODER_TAPS]) {
+    const double pi = 3.14159265358979323846;
+    const double attenuation = 2.285 * (VOCODER_TAPS / 2 - 1) * pi * 4 * 0.3 + 7.95;
+    const double beta = 0.1102 * (attenuation - 8.7);
+    double f[VOCODER_TAPS], sum = 0;
+    for (int k = 0; k < VOCODER_TAPS; k++) {
+        double at = 2.0 * k / (VOCODER_TAPS - 1) - 1;
+        double t = pi * (k - 0.5 * (VOCODER_TAPS - 1)) / 2;
+        f[k] = bessel_i0(beta * sqrt(1 - at * at)) * sin(t) / t;
+        sum += f[k];
+    }
+    for (int k = 0; k < VOCODER_TAPS; k++)
+        taps[k] = (float)(f[k] / sum);
+}
+
+ovi_status vocoder_filter(const vocoder *m, float taps[VOCODER_TAPS], err *e) {
+    const weight_table *t = &m->weights;
+    const weights_entry *first = NULL;
+    published_filter(taps);
+    for (int i = 0; t->files && i < m->n_filters; i++) {
+        const weights_entry *x = t->row[m->filter[i]].entry[0];
+        float found[VOCODER_TAPS];
+        if (!x)
+            continue;
+        weights_to_f32(t->files, x, first ? found : taps);
+        if (first && memcmp(found, taps, sizeof found) != 0)
+            return err_set(e, OVI_WEIGHTS,
+                           "%s: %s differs from %s; one filter must serve all",
+                           weights_path(t->files, x->file), x->name, first->name);
+        if (!first)
+            first = x;
+    }
+    return OVI_OK;
+}
+
+/* ---- running ---- */
+
+typedef struct bench { /* five flat buffers, and what all activations share */
+    tensor in, sum, running, a, b;
+    tensor filter;
+} bench;
+
+static tensor view(tensor buffer, int64_t length, int64_t channels) {
+    return tensor_reshape(tensor_slice(buffer, 0, 0, length * channels),
+                          SHAPE(length, channels));
+}
+
+/* Largest tensor: an upsampled one with its u/2 frames too many at both ends, or conv_pre's. */
+static int64_t buffer_values(const vocoder_config *cfg, int64_t frames) {
+    int64_t largest = frames * cfg->upsample_initial_channel, length = frames;
+    for (int i = 0; i < cfg->n_stages; i++) {
+        int64_t values = (length + 1) * cfg->rate[i] * stage_channels(cfg, i);
+        if (values > largest)
+            largest = values;
+        length *= cfg->rate[i];
+    }
+    return largest;
+}
+
+static bench bench_open(const vocoder *m, device *d, int64_t frames) {
+    tensor *buffer[5];
+    bench b = {0};
+    buffer[0] = &b.in, buffer[1] = &b.sum, buffer[2] = &b.running;
+    buffer[3] = &b.a, buffer[4] = &b.b;
+    for (int i = 0; i < 5; i++)
+        *buffer[i] = arena_push(d, DTYPE_F32, SHAPE(buffer_values(&m->cfg, frames)));
+    b.filter = arena_push(d, DTYPE_F32, SHAPE(VOCODER_TAPS));
+    return b;
+}
+
+static void tap(device *d, tensor x, const char *kind, int i) {
+    tensor shown = PERMUTE(x, 1, 0); /* the published [C, L] */
+    device_tap(d, &shown, "%s.%d", kind, i);
+}
+
+static void activation(const vocoder *m, device *d, vocoder_activation a, tensor x,
+                       tensor out, const bench *b) {
+    op_snake(d, &(snake_desc){.x = x,
+                              .out = out,
+                              .alpha = *weight_get(&m->weights, a.alpha),
+                              .beta = *weight_get(&m->weights, a.beta),
+                              .filter = b->filter});
+}
+
+static audio_conv_desc conv(const vocoder *m, vocoder_conv c, tensor x, tensor out) {
+    const weight *row = m->weights.row;
+    return (audio_conv_desc){.w = &row[c.w], .bias = &row[c.bias], .x = x, .out = out};
+}
+
+/* [L, 2C] in `sum` -> [u L, C] in `in`. */
+static tensor run_up(const vocoder *m, device *d, int stage, tensor x, const bench *b) {
+    int64_t u = m->cfg.rate[stage], channels = stage_channels(&m->cfg, stage);
+    int64_t length = x.dim[0];
+    tensor phases = view(b->in, length + 1, u * channels);
+    audio_conv_desc c = conv(m, m->up[stage], x, phases);
+    c.pad = 1;
+    audio_conv(d, &c);
+    tensor frames = tensor_reshape(phases, SHAPE((length + 1) * u, channels));
+    return tensor_slice(frames, 0, u / 2, length * u);
+}
+
+/* out = from + conv(x): in one operation unless the summand itself is to be seen. */
+static void conv_onto(device *d, audio_conv_desc *c, tensor from, tensor out,
+                      const char *name) {
+    if (!device_tracing(d)) {
+        c->residual = from;
+        c->out = out;
+        audio_conv(d, c);
+        return;
+    }
+    audio_conv(d, c);
+    tensor shown = PERMUTE(c->out, 1, 0);
+    device_tap(d, &shown, "%s", name);
+    op_lincomb(d, &(lincomb_desc){.n = 2, .c = {1, 1}, .x = {from, c->out}, .out = out});
+}
+
+/* One block on x; its last sum stands in out. x is only read. */
+static void run_block(const vocoder *m, device *d, int stage, int j, tensor x, tensor out,
+                      const bench *t) {
+    const vocoder_block *k = &m->block[stage][j];
+    int number = stage * m->cfg.n_kernels + j;
+    tensor a = view(t->a, x.dim[0], x.dim[1]), b = view(t->b, x.dim[0], x.dim[1]);
+    for (int l = 0; l < VOCODER_LAYERS; l++) {
+        char name[MODULE_NAME_MAX];
+        activation(m, d, k->act1[l], x, a, t);
+        snprintf(name, sizeof name, "resblocks.%d.activations", number);
+        tap(d, a, name, 2 * l);
+        audio_conv_desc conv1 = conv(m, k->conv1[l], a, b);
+        conv1.dilation = m->cfg.dilation[j][l];
+        audio_conv(d, &conv1);
+        activation(m, d, k->act2[l], b, a, t);
+        tap(d, a, name, 2 * l + 1);
+        snprintf(name, sizeof name, "resblocks.%d.convs1", number);
+        tap(d, b, name, l);
+        audio_conv_desc conv2 = conv(m, k->conv2[l], a, b);
+        snprintf(name, sizeof name, "resblocks.%d.convs2.%d", number, l);
+        conv_onto(d, &conv2, x, out, name);
+        x = out;
+    }
+    tap(d, out, "resblocks", number);
+}
+
+/* Mean of the blocks of one stage on x, in `sum`. */
+static tensor run_blocks(const vocoder *m, device *d, int stage, tensor x,
+                         const bench *b) {
+    int n = m->cfg.n_kernels;
+    tensor sum = view(b->sum, x.dim[0], x.dim[1]);
+    tensor running = view(b->running, x.dim[0], x.dim[1]);
+    run_block(m, d, stage, 0, x, sum, b);
+    for (int j = 1; j < n; j++) {
+        run_block(m, d, stage, j, x, running, b);
+        float c = j == n - 1 ? 1.0f / (float)n : 1;
+        op_lincomb(d,
+                   &(lincomb_desc){.n = 2, .c = {c, c}, .x = {sum, running}, .out = sum});
+    }
+    tap(d, sum, "stage", stage);
+    return sum;
+}
+
+/* wave = tanh(conv_post(x)). */
+static void run_post(const vocoder *m, device *d, tensor x, tensor wave) {
+    tensor out = tensor_reshape(wave, SHAPE(x.dim[0], 1));
+    audio_conv_desc c = conv(m, m->conv_post, x, out);
+    c.act = device_tracing(d) ? ACT_NONE : ACT_TANH;
+    audio_conv(d, &c);
+    if (!device_tracing(d))
+        return;
+    tensor shown = PERMUTE(out, 1, 0);
+    device_tap(d, &shown, "conv_post");
+    op_affine(d, &(affine_desc){.x = out, .out = out, .act = ACT_TANH});
+}
+
+void vocoder_run(const vocoder *m, device *d, const tensor *mel, const tensor *wave) {
+    const vocoder_config *cfg = &m->cfg;
+    size_t mark = arena_mark(d);
+    int64_t frames = mel->dim[0];
+    bench b = bench_open(m, d, frames);
+    float taps[VOCODER_TAPS];
+    if (vocoder_filter(m, taps, &device_host(d)->err) == OVI_OK) /* else d has failed */
+        device_put_f32(d, &b.filter, taps);
+    tensor x = view(b.sum, frames, cfg->upsample_initial_channel);
+    audio_conv_desc pre = conv(m, m->conv_pre, *mel, x);
+    audio_conv(d, &pre);
+    tensor shown = PERMUTE(x, 1, 0);
+    device_tap(d, &shown, "conv_pre");
+    for (int i = 0; i < cfg->n_stages; i++) {
+        x = run_up(m, d, i, x, &b);
+        char name[MODULE_NAME_MAX];
+        snprintf(name, sizeof name, "ups.%d", i);
+        tap(d, x, name, 0);
+        x = run_blocks(m, d, i, x, &b);
+    }
+    tensor a = view(b.a, x.dim[0], x.dim[1]);
+    activation(m, d, m->act_post, x, a, &b);
+    shown = PERMUTE(a, 1, 0);
+    device_tap(d, &shown, "activation_post");
+    run_post(m, d, a, *wave);
+    arena_reset(d, mark);
+}
