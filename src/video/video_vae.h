@@ -1,0 +1,153 @@
+/* video_vae.h: the Wan2.2 video autoencoder (spec/video-vae.md; sizes are the published
+ * ones).
+ *
+ *   video [3,T,H,W] in [-1,1]  <->  latents [48, 1+(T-1)/4, H/16, W/16]
+ *
+ * Causal in time: latent frame i is frame 0, or frames 4i-3 .. 4i, and what came before. So
+ * both directions walk through a clip chunk by chunk, one latent frame each, and causal
+ * convolutions remember their last input frames from one chunk to the next.
+ *
+ * Files: video_vae.c (sizes, names and shapes of the weights), video_layers.c (what both
+ * directions are made of), video_decode.c, video_encode.c.
+ *
+ * Inside, a clip is channels-last [t, h, w, C] in device_compute(): F32 or BF16. */
+#ifndef OVI_VIDEO_VAE_H
+#define OVI_VIDEO_VAE_H
+
+#include <jansson.h>
+
+#include "backend/backend.h"
+#include "weights/bind.h"
+
+#define VIDEO_STAGES     4
+#define VIDEO_MAX_RES    8   /* residual blocks of a stage */
+#define VIDEO_MAX_LATENT 128 /* latent channels */
+/* conv_in, head, the middle, two for each residual block, one time_conv a stage */
+#define VIDEO_MAX_MEMORIES (6 + VIDEO_STAGES * (2 * VIDEO_MAX_RES + 1))
+
+/* Residency parts: decoding needs the first, encoding the second. */
+enum { VIDEO_VAE_DECODER, VIDEO_VAE_ENCODER };
+
+typedef struct video_vae_config {
+    int64_t dim, dec_dim; /* base widths of encoder and decoder: 160, 256 */
+    int64_t z_dim;        /* latent channels: 48 */
+    int64_t dim_mult[VIDEO_STAGES];
+    int64_t num_res_blocks; /* of an encoder stage: 2; the decoder has one more */
+    int64_t patch_size;     /* 2x2 pixels are one position */
+    bool temporal_downsample[VIDEO_STAGES - 1]; /* does encoder stage i halve time? */
+    float mean[VIDEO_MAX_LATENT], std[VIDEO_MAX_LATENT]; /* [z_dim], of the latents */
+} video_vae_config;
+
+/* ---- what the model is made of: handles into the weight table ---- */
+
+/* A convolution. Causal ones see `history` earlier frames and have a memory. */
+typedef struct video_conv {
+    conv_geometry geometry;
+    wref weight, bias;
+    int64_t time_stride;
+    int64_t history; /* frames; 0: looks at single frames */
+    int memory;      /* index into video_pass.memory; -1: none */
+} video_conv;
+
+/* A 1x1x1 convolution: one product over all positions. */
+typedef struct video_product {
+    wref weight, bias; /* [O, I], [O] */
+} video_product;
+
+/* x -> conv2(silu(norm2(conv1(silu(norm1(x)))))) + (shortcut(x) or x) */
+typedef struct video_res {
+    int64_t in, out;
+    wref norm1, norm2; /* [in], [out] */
+    video_conv conv1, conv2;
+    video_product shortcut; /* only if in != out */
+} video_res;
+
+/* x -> x + proj(softmax(q k^T / sqrt(C)) v), each frame alone */
+typedef struct video_attention {
+    wref norm;
+    video_product to_qkv, proj; /* [3C, C], [C, C] */
+} video_attention;
+
+/* n_res blocks, then the change of size, unless it is the last stage. */
+typedef struct video_stage {
+    int64_t in, out;
+    int n_res;
+    video_res res[VIDEO_MAX_RES];
+    bool in_space, in_time; /* what changes by 2 */
+    video_conv resample;    /* [1,3,3], if in_space */
+    video_conv time_conv;   /* [3,1,1], if in_time */
+} video_stage;
+
+/* Encoder and decoder have the same pieces, put together in opposite order. */
+typedef struct video_half {
+    video_conv conv_in;
+    video_stage stage[VIDEO_STAGES];
+    video_res middle_before, middle_after;
+    video_attention attention;
+    wref head_norm;
+    video_conv head;
+} video_half;
+
+typedef struct video_vae {
+    video_vae_config cfg;
+    weight_table weights;
+    video_half encoder, decoder;
+    video_product moments; /* "conv1" [2z, 2z], behind the encoder */
+    video_product latent;  /* "conv2" [z, z], in front of the decoder */
+} video_vae;
+
+video_vae_config video_vae_config_published(void);
+/* Keys: those of the struct. `mean` and `std` may be missing where z_dim is the published
+ * one. An unknown key is an error. */
+ovi_status video_vae_config_from_json(video_vae_config *cfg, const json_t *json,
+                                      err *e) OVI_MUST_CHECK;
+/* Pixels per latent position along height and width; frames per latent frame. */
+int64_t video_vae_space(const video_vae_config *cfg);
+int64_t video_vae_time(const video_vae_config *cfg);
+
+/* Declares every weight of a model of these sizes; no file is needed. */
+ovi_status video_vae_init(video_vae *v, const video_vae_config *cfg,
+                          err *e) OVI_MUST_CHECK;
+void video_vae_release(video_vae *v);
+
+/* ---- running ---- */
+
+typedef struct video_size {
+    int64_t frames, height, width;
+} video_size;
+
+/* One walk through a clip. */
+typedef struct video_pass {
+    const video_vae *vae; /* borrowed */
+    device *dev;          /* borrowed */
+    int64_t chunk, n_chunks;
+    /* Last input frames [history, h, w, C] of each causal convolution, in the kept end of
+     * the arena; rank 0: it has not run yet, which counts as frames of zeros. */
+    tensor memory[VIDEO_MAX_MEMORIES];
+} video_pass;
+
+typedef struct video_decoder {
+    video_pass pass;
+    tensor latents; /* [F, h, w, z] un-scaled, through conv2; kept */
+} video_decoder;
+
+/* Starts a clip from latents [z, F, h, w] on the host (NULL on a dry run). size counts
+ * latents. The decoder's state lives in the kept end of the arena: one clip per arena.
+ * Failures latch on the device. */
+void video_decode_begin(video_decoder *s, const video_vae *v, device *d,
+                        const float *latents, video_size size);
+/* The frames of the next latent frame: [1 or 4, 16h, 16w, 3] F32 in [-1, 1], RGB. They lie
+ * in scratch: the caller marks the arena before, and resets it when they are used. Exactly
+ * F calls make a clip. */
+tensor video_decode_next(video_decoder *s);
+
+/* n values in [-1, 1] to bytes as published: clamped, then (v + 1) / 2 * 255 truncated. NaN
+ * gives 0. */
+void video_pixels_to_rgb8(uint8_t *dst, const float *src, size_t n);
+
+/* Encodes a whole clip (one image is a clip of one frame): video [3, T, H, W] on the host
+ * (NULL on a dry run) -> latents [z, 1+(T-1)/4, H/16, W/16] on the host. size counts pixels:
+ * T is 4k+1, H and W multiples of 16. State is kept as in decoding. */
+ovi_status video_encode(const video_vae *v, device *d, const float *video,
+                        video_size size, float *latents) OVI_MUST_CHECK;
+#endif
