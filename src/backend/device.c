@@ -217,6 +217,8 @@ void device_put_f32(device *d, const tensor *t, const float *src) {
         d->table->write(d->self, t->data, src, tensor_bytes(t));
         return;
     }
+    if (device_is_null(d))
+        return;
     uint16_t stage[STAGE_COUNT];
     size_t count = (size_t)tensor_count(t), n = 0;
     for (size_t at = 0; at < count && !device_failed(d); at += n) {
@@ -260,18 +262,8 @@ static void gather(float *dst, const tensor *t) {
     }
 }
 
-/* Strided views: a dense copy on the device, unless the host can reach the memory. Which of
- * the two depends on the backend alone, so a dry run takes the same scratch. */
+/* Strided views of memory that the host cannot reach: a dense copy on the device first. */
 static void get_strided(device *d, float *dst, const tensor *t) {
-    if (device_is_null(d))
-        memset(dst, 0, (size_t)tensor_count(t) * sizeof *dst);
-    if (d->backend->host_memory) {
-        if (!device_is_null(d)) {
-            d->table->sync(d->self);
-            gather(dst, t);
-        }
-        return;
-    }
     size_t mark = arena_mark(d);
     tensor dense = arena_push(d, t->type, tensor_shape(t));
     op_copy(d, &(copy_desc){.x = *t, .out = dense});
@@ -287,8 +279,14 @@ ovi_status device_get_f32(device *d, float *dst, const tensor *t) {
         device_fail(d, OVI_INTERNAL, "read: expected a tensor, found none");
     else if (tensor_is_dense(t))
         get_dense(d, dst, t);
-    else
+    else if (!d->backend->host_memory) /* a dry run takes the same scratch */
         get_strided(d, dst, t);
+    else if (device_is_null(d))
+        memset(dst, 0, (size_t)tensor_count(t) * sizeof *dst);
+    else {
+        d->table->sync(d->self);
+        gather(dst, t);
+    }
     return d->host->err.status;
 }
 

@@ -23,7 +23,7 @@ static void load_modulation(float *dst, const tensor *t, int64_t b, int64_t m,
 
 /* ------------------------------------------------------------------------ linear ---- */
 
-#define LINEAR_TILE 32 /* rows of x that one pass over w serves */
+#define LINEAR_TILE 16 /* rows of x that one pass over w serves */
 
 /* Rows [from, from + n) of branch b: products into y [n, N]. row: K floats. */
 static void linear_products(const linear_desc *x, const tensor *rows, float *xs,

@@ -1,0 +1,786 @@
+/* test_ops.c: every operation, on every backend of this build, against the reference.
+ *
+ * A case draws shapes, strides, types and options from a seeded generator, makes operands
+ * through the lab below and calls one front door. It is run on each subject with the same
+ * draws: first on a dry run, whose arena peak is then all that the real run gets, then on
+ * the device. Checked:
+ *  - values within a tolerance of the reference (from the types and the length of the sums),
+ *  - the same bytes at 1, 2 and 4 threads,
+ *  - nothing is written outside the output view, nothing outside the input views is read
+ *    (it is NaN), no output or workspace is read before it is written (they are NaN too),
+ *  - counters, workspace and arena peaks of the dry run are those of the real one.
+ * OVI_TEST_SEED sets the seed of the first case; failures print theirs. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "backend/backend.h"
+
+#define MAX_OUTPUTS  4
+#define MAX_SUBJECTS 4
+#define CASES        60
+
+/* ------------------------------------------------------------------------ subjects ---- */
+
+/* A backend at a number of threads, with its dry run. */
+typedef struct subject {
+    const backend *backend;
+    int n_threads;
+    device *real, *dry;
+} subject;
+
+static host test_host;
+static subject subjects[MAX_SUBJECTS];
+static int n_subjects;
+
+static int open_subjects(void **state) {
+    (void)state;
+    const struct {
+        const char *name;
+        int n_threads;
+    } wanted[MAX_SUBJECTS] = {{"ref", 1}, {"cpu", 1}, {"cpu", 2}, {"cpu", 4}};
+    for (int i = 0; i < MAX_SUBJECTS; i++) {
+        const backend *b = backend_find(wanted[i].name);
+        if (!b)
+            continue;
+        device_options o = {.compute = DTYPE_F32, .n_threads = wanted[i].n_threads};
+        subject *s = &subjects[n_subjects++];
+        *s = (subject){b, o.n_threads, device_open(&test_host, b, &o),
+                       device_open_null(&test_host, b, &o)};
+        if (!s->real || !s->dry)
+            return -1;
+    }
+    return 0;
+}
+
+static int close_subjects(void **state) {
+    (void)state;
+    for (int i = 0; i < n_subjects; i++) {
+        device_close(subjects[i].real);
+        device_close(subjects[i].dry);
+    }
+    return 0;
+}
+
+/* ----------------------------------------------------------------------------- lab ---- */
+
+/* What a case writes: a view into a run of guard elements. */
+typedef struct output {
+    tensor view, backing;
+    uint8_t *before; /* owned: the backing as it was; NULL on a dry run */
+    float *value;    /* owned: the view, dense */
+    int64_t count;
+} output;
+
+/* What a case works with: generator, device of this pass, and what it wrote. */
+typedef struct lab {
+    device *d;
+    uint64_t rng;
+    output out[MAX_OUTPUTS];
+    int n_out;
+    double
+        tolerance; /* absolute, on top of the rounding of the output's type; 0: equal */
+} lab;
+
+static uint64_t draw(lab *l) { /* splitmix64 */
+    uint64_t z = l->rng += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static int64_t pick(lab *l, int64_t lo, int64_t hi) {
+    return lo + (int64_t)(draw(l) % (uint64_t)(hi - lo + 1));
+}
+
+static bool flip(lab *l) {
+    return draw(l) & 1;
+}
+
+static double uniform(lab *l) { /* [-1, 1) */
+    return (double)(draw(l) >> 11) * 0x1p-52 - 1;
+}
+
+static dtype pick_type(lab *l) {
+    return flip(l) ? DTYPE_F32 : DTYPE_BF16;
+}
+
+/* How a view lies in its backing. */
+typedef enum layout {
+    LAYOUT_DENSE,  /* anywhere, also off a 64-byte boundary */
+    LAYOUT_FRAMES, /* gaps between indices of axis 0 only */
+    LAYOUT_ROWS,   /* gaps and any order of the outer axes, innermost stride 1 */
+    LAYOUT_ANY     /* gaps and any order of all axes */
+} layout;
+
+/* Order in which axes are laid out, innermost first. */
+static void pick_order(lab *l, int rank, layout how, int order[TENSOR_MAX_RANK]) {
+    for (int i = 0; i < rank; i++)
+        order[i] = rank - 1 - i;
+    int fixed = how == LAYOUT_ROWS ? 1 : how == LAYOUT_ANY ? 0 : rank;
+    for (int i = fixed; i + 1 < rank; i++) {
+        int j = (int)pick(l, i, rank - 1), swap = order[i];
+        order[i] = order[j];
+        order[j] = swap;
+    }
+}
+
+/* A view of that shape, with guard elements between, before and after. */
+static tensor lay_out(lab *l, dtype type, shape s, layout how, tensor *backing) {
+    tensor t = tensor_make(NULL, type, s);
+    int order[TENSOR_MAX_RANK];
+    pick_order(l, s.rank, how, order);
+    int64_t next = how == LAYOUT_ANY ? pick(l, 1, 2) : 1;
+    for (int i = 0; i < s.rank; i++) {
+        int axis = order[i];
+        bool gap = how >= LAYOUT_ROWS ? i > 0 || how == LAYOUT_ANY
+                                      : how == LAYOUT_FRAMES && axis == 0;
+        t.stride[axis] = next + (gap ? pick(l, 0, 2) : 0);
+        next = t.stride[axis] * s.dim[axis];
+    }
+    int64_t lead = pick(l, 0, 5);
+    *backing = arena_keep(l->d, type, SHAPE(lead + next + pick(l, 1, 5)));
+    if (backing->data)
+        t.data = (char *)backing->data + lead * (int64_t)dtype_size(type);
+    return t;
+}
+
+/* Element i of the view, counted from the first element of the backing. */
+static int64_t place(const tensor *view, const tensor *backing, int64_t i) {
+    int64_t at =
+        ((char *)view->data - (char *)backing->data) / (int64_t)dtype_size(view->type);
+    for (int k = view->rank - 1; k >= 0; k--) {
+        at += i % view->dim[k] * view->stride[k];
+        i /= view->dim[k];
+    }
+    return at;
+}
+
+/* Random values of about that size in the view, NaN around it. */
+static tensor make_values(lab *l, dtype type, shape s, layout how, double size,
+                          tensor *backing) {
+    tensor t = lay_out(l, type, s, how, backing);
+    int64_t n = tensor_count(backing);
+    float *all = malloc((size_t)n * sizeof *all);
+    assert_non_null(all);
+    for (int64_t i = 0; i < n; i++)
+        all[i] = NAN;
+    for (int64_t i = 0; i < tensor_count(&t); i++) {
+        float v = (float)(size * uniform(l));
+        if (t.data)
+            all[place(&t, backing, i)] = v;
+    }
+    device_put_f32(l->d, backing, all);
+    free(all);
+    return t;
+}
+
+static tensor input(lab *l, dtype type, shape s, layout how, double size) {
+    tensor backing;
+    return make_values(l, type, s, how, size, &backing);
+}
+
+static tensor vector(lab *l, int64_t n, double size) {
+    return input(l, DTYPE_F32, SHAPE(n), LAYOUT_DENSE, size);
+}
+
+static tensor maybe_vector(lab *l, int64_t n, double size) {
+    return flip(l) ? vector(l, n, size) : (tensor){0};
+}
+
+static void watch(lab *l, tensor view, tensor backing) {
+    output *o = &l->out[l->n_out++];
+    *o = (output){.view = view, .backing = backing, .count = tensor_count(&view)};
+    if (device_is_null(l->d))
+        return;
+    o->before = malloc(tensor_bytes(&backing));
+    assert_non_null(o->before);
+    assert_int_equal(device_read(l->d, o->before, &backing), OVI_OK);
+}
+
+/* An operand that is only written: NaN before. */
+static tensor result(lab *l, dtype type, shape s, layout how) {
+    tensor backing, t = lay_out(l, type, s, how, &backing);
+    int64_t n = tensor_count(&backing);
+    float *all = malloc((size_t)n * sizeof *all);
+    assert_non_null(all);
+    for (int64_t i = 0; i < n; i++)
+        all[i] = NAN;
+    device_put_f32(l->d, &backing, all);
+    free(all);
+    watch(l, t, backing);
+    return t;
+}
+
+/* An operand that is read and written. */
+static tensor updated(lab *l, dtype type, shape s, layout how, double size) {
+    tensor backing, t = make_values(l, type, s, how, size, &backing);
+    watch(l, t, backing);
+    return t;
+}
+
+/* Reads every output. Nothing around it may have changed, and all of it was written. */
+static void collect(lab *l) {
+    for (int i = 0; i < l->n_out; i++) {
+        output *o = &l->out[i];
+        size_t size = dtype_size(o->view.type), n = (size_t)tensor_count(&o->backing);
+        uint8_t *after = malloc(n * size);
+        o->value = malloc((size_t)(o->count + 1) * sizeof *o->value);
+        assert_true(after && o->value);
+        assert_int_equal(device_read(l->d, after, &o->backing), OVI_OK);
+        for (int64_t k = 0; k < o->count; k++) {
+            size_t at = (size_t)place(&o->view, &o->backing, k) * size;
+            dtype_to_f32(o->value + k, after + at, o->view.type, 1);
+            if (isnan(o->value[k]))
+                fail_msg("output %d, element %lld: not written, or NaN was read", i,
+                         (long long)k);
+            memcpy(after + at, o->before + at, size);
+        }
+        if (memcmp(after, o->before, n * size) != 0)
+            fail_msg("output %d: written outside the view", i);
+        free(after);
+    }
+}
+
+static void clear(lab *l) {
+    for (int i = 0; i < l->n_out; i++) {
+        free(l->out[i].before);
+        free(l->out[i].value);
+    }
+    *l = (lab){0};
+}
+
+/* ------------------------------------------------------------------------- running ---- */
+
+typedef void (*case_fn)(lab *l);
+
+/* NaN in every byte of the arena, so that workspace holds no luck. */
+static void poison(device *d) {
+    size_t n = device_get_memory(d).arena_capacity;
+    uint8_t *bytes = malloc(n);
+    assert_non_null(bytes);
+    memset(bytes, 0xff, n);
+    tensor first = arena_keep(d, DTYPE_U8, SHAPE(1));
+    tensor all = tensor_make(first.data, DTYPE_U8, SHAPE((int64_t)n));
+    device_write(d, &all, bytes);
+    free(bytes);
+}
+
+static void run_pass(device *d, case_fn fn, uint64_t seed, lab *l) {
+    *l = (lab){.d = d, .rng = seed};
+    device_reset_counters(d);
+    if (device_is_null(d))
+        (void)arena_keep(d, DTYPE_U8, SHAPE(1));
+    else
+        poison(d);
+    fn(l);
+}
+
+/* Dry, then real in the arena that the dry run asks for. Outputs stay in l. */
+static void run_subject(const subject *s, case_fn fn, uint64_t seed, lab *l) {
+    device_arena_open(s->dry, 0);
+    run_pass(s->dry, fn, seed, l);
+    clear(l);
+    size_t peak = device_get_memory(s->dry).arena_peak;
+    device_arena_close(s->dry);
+    device_arena_open(s->real, peak);
+    run_pass(s->real, fn, seed, l);
+    if (device_failed(s->real))
+        fail_msg("%s", test_host.err.text);
+    collect(l);
+    assert_int_equal(device_get_memory(s->real).arena_peak, peak);
+    const device_counters *dry = device_get_counters(s->dry);
+    const device_counters *real = device_get_counters(s->real);
+    assert_memory_equal(dry, real, sizeof *dry);
+    device_arena_close(s->real);
+}
+
+/* Is b within the tolerance of r, given the rounding of the output's type? */
+static bool close_to(float b, float r, dtype type, double tolerance) {
+    if (memcmp(&b, &r, sizeof b) == 0 || b == r)
+        return true;
+    double rounding = type == DTYPE_BF16 ? 0x1p-7 : 0x1p-21;
+    return tolerance > 0 && fabs((double)b - r) <= tolerance + rounding * fabs(r);
+}
+
+static void compare(const lab *got, const lab *expected, bool bytes) {
+    assert_int_equal(got->n_out, expected->n_out);
+    for (int i = 0; i < got->n_out; i++) {
+        const output *a = &got->out[i], *b = &expected->out[i];
+        assert_int_equal(a->count, b->count);
+        for (int64_t k = 0; k < a->count; k++) {
+            bool ok =
+                bytes ? memcmp(a->value + k, b->value + k, sizeof(float)) == 0
+                      : close_to(a->value[k], b->value[k], a->view.type, got->tolerance);
+            if (!ok)
+                fail_msg(
+                    "output %d of %s, element %lld of %lld: expected %.9g, found %.9g", i,
+                    dtype_name(a->view.type), (long long)k, (long long)a->count,
+                    (double)b->value[k], (double)a->value[k]);
+        }
+    }
+}
+
+static uint64_t first_seed(void) {
+    const char *text = getenv("OVI_TEST_SEED");
+    return text ? strtoull(text, NULL, 0) : 1;
+}
+
+static const char *current; /* what is running, for the line that a failure prints */
+static uint64_t current_seed;
+static const subject *current_subject;
+
+static int report(void **state) {
+    (void)state;
+    if (current)
+        print_message("case %s, %s with %d threads: OVI_TEST_SEED=%llu\n", current,
+                      current_subject->backend->name, current_subject->n_threads,
+                      (unsigned long long)current_seed);
+    current = NULL;
+    return 0;
+}
+
+static void run_case(const char *name, case_fn fn, uint64_t seed) {
+    lab first = {0},
+        base = {0}; /* of the reference; of this backend at its first count */
+    current = name;
+    current_seed = seed;
+    for (int i = 0; i < n_subjects; i++) {
+        lab l;
+        current_subject = &subjects[i];
+        run_subject(&subjects[i], fn, seed, &l);
+        bool same_backend = i > 0 && subjects[i].backend == subjects[i - 1].backend;
+        if (i > 0)
+            compare(&l, same_backend ? &base : &first, same_backend);
+        if (!same_backend && i > 0)
+            clear(&base);
+        if (i == 0)
+            first = l;
+        else if (!same_backend)
+            base = l;
+        else
+            clear(&l);
+    }
+    clear(&first);
+    clear(&base);
+    current = NULL;
+}
+
+static void run_cases(const char *name, case_fn fn) {
+    for (uint64_t i = 0; i < CASES; i++)
+        run_case(name, fn, first_seed() + i);
+}
+
+/* --------------------------------------------------------------------------- cases ---- */
+
+static act_kind pick_act(lab *l) {
+    return flip(l) ? ACT_NONE : (act_kind)pick(l, ACT_SILU, ACT_TANH);
+}
+
+/* [B, M, C], or [M, C] for batch 0. */
+static shape tokens(int64_t batch, int64_t m, int64_t c) {
+    return batch ? SHAPE(batch, m, c) : SHAPE(m, c);
+}
+
+/* [R, C] or [B, R, C] with R = 1 or 2. */
+static tensor modulation(lab *l, int64_t batch, int64_t n_rows, int64_t c) {
+    return input(l, DTYPE_F32, tokens(flip(l) ? batch : 0, n_rows, c), LAYOUT_ROWS, 1);
+}
+
+/* The residual of out, and out: none, apart, or the very view. */
+static tensor pick_residual(lab *l, dtype type, shape s, layout how, tensor *residual) {
+    int64_t kind = pick(l, 0, 2);
+    *residual = (tensor){0};
+    if (kind == 2)
+        return *residual = updated(l, type, s, how, 1);
+    if (kind == 1)
+        *residual = input(l, type, s, how, 1);
+    return result(l, type, s, how);
+}
+
+/* Sums of k products of values below 1 and 1/sqrt(k). */
+static double sum_tolerance(int64_t k) {
+    return 1e-6 + 0x1p-21 * sqrt((double)k);
+}
+
+static linear_desc make_linear(lab *l, int64_t batch, int64_t m, int64_t n, int64_t k) {
+    dtype type = pick_type(l), w_type = type == DTYPE_BF16 ? type : pick_type(l);
+    linear_desc x = {.act = pick_act(l), .split = pick(l, 0, m)};
+    x.x = input(l, type, tokens(batch, m, k), LAYOUT_ROWS, 1);
+    x.w = input(l, w_type, SHAPE(n, k), LAYOUT_DENSE, 1 / sqrt((double)k));
+    x.bias = maybe_vector(l, n, 1);
+    if (flip(l))
+        x.gate = modulation(l, batch, pick(l, 1, 2), n);
+    dtype out_type = pick_type(l);
+    x.out = pick_residual(l, out_type, tokens(batch, m, n), LAYOUT_ROWS, &x.residual);
+    l->tolerance = 4 * sum_tolerance(k);
+    return x;
+}
+
+static void case_linear(lab *l) {
+    int64_t batch = pick(l, 0, 3), m = pick(l, 1, 20), n = pick(l, 1, 60);
+    linear_desc x = make_linear(l, batch, m, n, pick(l, 1, 90));
+    op_linear(l->d, &x);
+}
+
+/* Past one tile of rows, of columns, and of both. */
+static void case_linear_tiles(lab *l) {
+    int64_t batch = pick(l, 0, 2), m = pick(l, 200, 600), n = pick(l, 300, 1100);
+    linear_desc x = make_linear(l, batch, m, n, pick(l, 1, 70));
+    op_linear(l->d, &x);
+}
+
+/* Branches one by one: run_branches compares this with the batch, byte by byte. */
+static void linear_in_turn(lab *l) {
+    int64_t m = pick(l, 1, 300), n = pick(l, 1, 300);
+    linear_desc x = make_linear(l, 2, m, n, pick(l, 1, 60));
+    for (int b = 0; b < 2; b++) {
+        linear_desc one = x;
+        one.x = tensor_index(x.x, 0, b);
+        one.out = tensor_index(x.out, 0, b);
+        if (x.residual.data)
+            one.residual = tensor_index(x.residual, 0, b);
+        if (x.gate.data && x.gate.rank == 3)
+            one.gate = tensor_index(x.gate, 0, b);
+        op_linear(l->d, &one);
+    }
+}
+
+static void linear_batched(lab *l) {
+    int64_t m = pick(l, 1, 300), n = pick(l, 1, 300);
+    linear_desc x = make_linear(l, 2, m, n, pick(l, 1, 60));
+    op_linear(l->d, &x);
+}
+
+static void case_norm(lab *l) {
+    static const float eps[] = {0, 1e-6f, 1e-6f, 1e-12f, 1e-4f};
+    int64_t batch = pick(l, 0, 2), m = pick(l, 1, 12);
+    int64_t head_dim = 2 * pick(l, 2, 20), c = head_dim * pick(l, 1, 3);
+    norm_desc x = {.kind = (norm_kind)pick(l, NORM_NONE, NORM_PIXEL),
+                   .head_dim = head_dim};
+    bool turn = flip(l);
+    c += turn ? 0 : pick(l, 0, 1);
+    x.eps = eps[x.kind];
+    x.split = pick(l, 0, m);
+    x.act = pick_act(l);
+    shape s = tokens(batch, m, c);
+    dtype type = pick_type(l);
+    double size = x.kind == NORM_NONE ? 1 : pow(10, (double)pick(l, -4, 1));
+    if (flip(l)) {
+        x.x = x.out = updated(l, type, s, LAYOUT_ROWS, size);
+    } else {
+        x.x = input(l, type, s, LAYOUT_ROWS, size);
+        x.out = result(l, pick_type(l), s, LAYOUT_ROWS);
+    }
+    x.weight = maybe_vector(l, c, 1);
+    x.bias = maybe_vector(l, c, 1);
+    if (flip(l)) {
+        int64_t n_rows = pick(l, 1, 2);
+        shape rows = tokens(flip(l) ? batch : 0, n_rows, c);
+        x.scale = input(l, DTYPE_F32, rows, LAYOUT_ROWS, 1);
+        x.shift = input(l, DTYPE_F32, rows, LAYOUT_ROWS, 1);
+    }
+    if (turn) {
+        x.cos = input(l, DTYPE_F32, SHAPE(m, head_dim / 2), LAYOUT_ROWS, 1);
+        x.sin = input(l, DTYPE_F32, SHAPE(m, head_dim / 2), LAYOUT_ROWS, 1);
+        if (flip(l))
+            x.normed = result(l, x.out.type, s, LAYOUT_ROWS);
+    }
+    l->tolerance = x.out.type == DTYPE_BF16 && turn ? 0x1p-6 : 2e-5;
+    op_norm(l->d, &x);
+}
+
+static void attention_of(lab *l, int64_t sq, int64_t sk, int64_t d) {
+    int64_t batch = pick(l, 1, 2), heads = pick(l, 1, 3);
+    dtype type = pick_type(l);
+    attention_desc x = {.scale = (float)(1 / sqrt((double)d)), .accumulate = flip(l)};
+    x.q = input(l, type, SHAPE(batch, sq, heads, d), LAYOUT_ROWS, 2);
+    x.k = input(l, type, SHAPE(batch, sk, heads, d), LAYOUT_ROWS, 2);
+    x.v = input(l, type, SHAPE(batch, sk, heads, d), LAYOUT_ROWS, 1);
+    x.key_bias = maybe_vector(l, sk, 2);
+    if (flip(l))
+        x.rel_bias = input(l, DTYPE_F32, SHAPE(heads, sq + sk - 1), LAYOUT_ROWS, 2);
+    shape s = SHAPE(batch, sq, heads, d);
+    x.out = x.accumulate ? updated(l, type, s, LAYOUT_ROWS, 1)
+                         : result(l, type, s, LAYOUT_ROWS);
+    /* in bf16 a kernel may round the weights of the softmax too */
+    l->tolerance = type == DTYPE_BF16 ? 0x1p-7 : 1e-5;
+    op_attention(l->d, &x);
+}
+
+static void case_attention(lab *l) {
+    int64_t sq = pick(l, 1, 20), sk = pick(l, 1, 30);
+    attention_of(l, sq, sk, pick(l, 1, 70));
+}
+
+/* Past one block of queries and of keys. */
+static void case_attention_blocks(lab *l) {
+    int64_t sq = pick(l, 60, 200), sk = pick(l, 60, 700);
+    attention_of(l, sq, sk, 8 * pick(l, 1, 4));
+}
+
+/* Packs random weights [O, I, kt, kh, kw] / sqrt(I taps) for the geometry. */
+static tensor conv_weights(lab *l, const conv_geometry *g, dtype type) {
+    int64_t k = g->in_channels * g->kernel[0] * g->kernel[1] * g->kernel[2];
+    int64_t n = g->out_channels * k;
+    float *values = malloc((size_t)n * sizeof *values);
+    assert_non_null(values);
+    for (int64_t i = 0; i < n; i++)
+        values[i] = (float)(uniform(l) / sqrt((double)k));
+    size_t bytes = device_conv_packed_bytes(l->d, g, type);
+    assert_int_equal(bytes % 64, 0);
+    tensor w = arena_keep(l->d, DTYPE_U8, SHAPE((int64_t)bytes));
+    device_pack_conv(l->d, g, type, values, w.data);
+    free(values);
+    return w;
+}
+
+/* Adds weights, input and output to a descriptor whose geometry and steps are set. */
+static void finish_conv(lab *l, conv_desc *x, const int64_t size[3]) {
+    const conv_geometry *g = &x->geometry;
+    int64_t out[3];
+    for (int i = 0; i < 3; i++) {
+        int64_t stride = x->stride[i] ? x->stride[i] : 1;
+        int64_t reach = (g->kernel[i] - 1) * (x->dilation[i] ? x->dilation[i] : 1) + 1;
+        int64_t n = size[i] * (x->upsample && i > 0 ? 2 : 1);
+        x->pad_lo[i] = pick(l, 0, g->kernel[i] / 2);
+        x->pad_hi[i] = pick(l, 0, g->kernel[i] / 2);
+        if (n + x->pad_lo[i] + x->pad_hi[i] < reach)
+            x->pad_lo[i] = reach - n;
+        out[i] = (n + x->pad_lo[i] + x->pad_hi[i] - reach) / stride + 1;
+    }
+    dtype type = pick_type(l);
+    x->act = pick_act(l);
+    x->x = input(l, type, SHAPE(size[0], size[1], size[2], g->in_channels), LAYOUT_FRAMES,
+                 1);
+    x->w = conv_weights(l, g, type);
+    x->bias = maybe_vector(l, g->out_channels, 1);
+    x->out = pick_residual(l, type, SHAPE(out[0], out[1], out[2], g->out_channels),
+                           LAYOUT_FRAMES, &x->residual);
+    l->tolerance = 4 * sum_tolerance(g->in_channels * 27);
+    op_conv(l->d, x);
+}
+
+static void case_conv(lab *l) {
+    conv_desc x = {
+        .geometry = {.out_channels = pick(l, 1, 40), .in_channels = pick(l, 1, 40)}};
+    for (int i = 0; i < 3; i++) {
+        x.geometry.kernel[i] = i && flip(l) ? 3 : pick(l, 1, 3);
+        x.stride[i] = pick(l, 0, 2);
+        x.dilation[i] = pick(l, 0, 2);
+    }
+    x.upsample = pick(l, 0, 3) == 0;
+    int64_t size[3] = {pick(l, 1, 3), pick(l, 1, 7), pick(l, 1, 9)};
+    finish_conv(l, &x, size);
+}
+
+/* Audio: [1, 1, L, C]. */
+static void case_conv_1d(lab *l) {
+    conv_desc x = {.geometry = {.out_channels = pick(l, 1, 40),
+                                .in_channels = pick(l, 1, 40),
+                                .kernel = {1, 1, pick(l, 1, 11)}}};
+    x.dilation[2] = pick(l, 0, 5);
+    int64_t size[3] = {1, 1, pick(l, 1, 80)};
+    finish_conv(l, &x, size);
+}
+
+/* A shape of any rank; small, with axes of 1. */
+static shape any_shape(lab *l) {
+    shape s = {.rank = (int)pick(l, 1, TENSOR_MAX_RANK)};
+    for (int i = 0; i < s.rank; i++)
+        s.dim[i] = pick(l, 1, 5);
+    return s;
+}
+
+static void case_copy(lab *l) {
+    shape s = any_shape(l), from = s;
+    int axis = (int)pick(l, 0, s.rank - 1);
+    bool repeat = flip(l);
+    if (repeat)
+        from.dim[axis] = 1;
+    copy_desc x = {.x = input(l, pick_type(l), from, LAYOUT_ANY, 1)};
+    if (repeat) {
+        x.x.dim[axis] = s.dim[axis];
+        x.x.stride[axis] = 0;
+    }
+    x.out = result(l, pick_type(l), s, LAYOUT_ANY);
+    op_copy(l->d, &x);
+}
+
+/* Rows long enough for every blocking of a transposition. */
+static void case_copy_large(lab *l) {
+    shape s = SHAPE(pick(l, 1, 3), pick(l, 30, 80), pick(l, 30, 80));
+    copy_desc x = {.x = input(l, pick_type(l), s, LAYOUT_ANY, 1)};
+    x.out = result(l, pick_type(l), s, LAYOUT_ANY);
+    op_copy(l->d, &x);
+}
+
+static void case_lincomb(lab *l) {
+    shape s = any_shape(l);
+    lincomb_desc x = {.n = (int)pick(l, 1, 4)};
+    int own = (int)pick(l, 0, 4); /* which term out is */
+    for (int i = 0; i < x.n; i++) {
+        x.c[i] = (float)(2 * uniform(l));
+        x.x[i] = i == own ? updated(l, pick_type(l), s, LAYOUT_ANY, 1)
+                          : input(l, pick_type(l), s, LAYOUT_ANY, 1);
+    }
+    x.out = own < x.n ? x.x[own] : result(l, pick_type(l), s, LAYOUT_ANY);
+    if (flip(l)) {
+        x.lo = -0.5f;
+        x.hi = (float)uniform(l);
+    }
+    op_lincomb(l->d, &x);
+}
+
+static void case_affine(lab *l) {
+    shape s = any_shape(l);
+    affine_desc x = {.act = pick_act(l)};
+    if (flip(l)) {
+        x.x = x.out = updated(l, pick_type(l), s, LAYOUT_ROWS, 2);
+    } else {
+        x.x = input(l, pick_type(l), s, LAYOUT_ROWS, 2);
+        x.out = result(l, pick_type(l), s, LAYOUT_ROWS);
+    }
+    x.scale = maybe_vector(l, s.dim[s.rank - 1], 1);
+    x.shift = maybe_vector(l, s.dim[s.rank - 1], 1);
+    if (flip(l)) {
+        x.lo = -0.5f;
+        x.hi = (float)uniform(l);
+    }
+    l->tolerance = 2e-6;
+    op_affine(l->d, &x);
+}
+
+static void case_gated(lab *l) {
+    shape s = SHAPE(pick(l, 1, 10), pick(l, 1, 70));
+    gated_desc x = {.act = pick_act(l)};
+    dtype type = pick_type(l);
+    int64_t own = pick(l, 0, 2);
+    x.a = own == 0 ? updated(l, type, s, LAYOUT_ROWS, 2)
+                   : input(l, type, s, LAYOUT_ROWS, 2);
+    x.b = own == 1 ? updated(l, type, s, LAYOUT_ROWS, 2)
+                   : input(l, type, s, LAYOUT_ROWS, 2);
+    x.out = own == 0 ? x.a : own == 1 ? x.b : result(l, pick_type(l), s, LAYOUT_ROWS);
+    l->tolerance = 4e-6;
+    op_gated(l->d, &x);
+}
+
+static void case_snake(lab *l) {
+    shape s = SHAPE(pick(l, 1, 90), pick(l, 1, 40));
+    snake_desc x = {.x = input(l, DTYPE_F32, s, LAYOUT_ROWS, 2),
+                    .alpha = vector(l, s.dim[1], 1),
+                    .beta = vector(l, s.dim[1], 1),
+                    .filter = vector(l, 12, 0.5)};
+    x.out = result(l, DTYPE_F32, s, LAYOUT_ROWS);
+    l->tolerance = 5e-5;
+    op_snake(l->d, &x);
+}
+
+/* A divisor of n. */
+static int64_t pick_divisor(lab *l, int64_t n) {
+    int64_t d = pick(l, 1, n);
+    while (n % d)
+        d--;
+    return d;
+}
+
+/* out of a shortcut: assigned or added to. */
+static tensor shortcut_out(lab *l, shape s, bool assign) {
+    dtype type = pick_type(l);
+    return assign ? result(l, type, s, LAYOUT_ROWS) : updated(l, type, s, LAYOUT_ROWS, 1);
+}
+
+static void case_dup_up(lab *l) {
+    int64_t t = pick(l, 1, 3), h = pick(l, 1, 5), w = pick(l, 1, 5), f = pick(l, 1, 2);
+    int64_t o = pick(l, 1, 12), i = pick_divisor(l, 4 * f * o);
+    dup_up_desc x = {.time_factor = (int)f, .assign = flip(l)};
+    x.drop = (int)pick(l, 0, f - 1);
+    x.x = input(l, pick_type(l), SHAPE(t, h, w, i), LAYOUT_ROWS, 1);
+    x.out = shortcut_out(l, SHAPE(t * f - x.drop, 2 * h, 2 * w, o), x.assign);
+    l->tolerance = 1e-6;
+    op_dup_up(l->d, &x);
+}
+
+static void case_avg_down(lab *l) {
+    int64_t t = pick(l, 1, 4), h = pick(l, 1, 4), w = pick(l, 1, 4), f = pick(l, 1, 2);
+    int64_t s = pick(l, 1, 2), i = pick(l, 1, 12), o = pick_divisor(l, i * f * s * s);
+    avg_down_desc x = {.time_factor = (int)f, .space_factor = (int)s, .assign = flip(l)};
+    x.x = input(l, pick_type(l), SHAPE(t, h * s, w * s, i), LAYOUT_ROWS, 1);
+    x.out = shortcut_out(l, SHAPE((t + f - 1) / f, h, w, o), x.assign);
+    l->tolerance = 2e-6;
+    op_avg_down(l->d, &x);
+}
+
+static void case_fill(lab *l) {
+    op_fill(l->d, &(fill_desc){result(l, pick_type(l), any_shape(l), LAYOUT_ANY)});
+}
+
+/* --------------------------------------------------------------------------- tests ---- */
+
+#define CASE_LIST(X)                                                                     \
+    X(linear)                                                                            \
+    X(norm)                                                                              \
+    X(attention)                                                                         \
+    X(conv)                                                                              \
+    X(conv_1d)                                                                           \
+    X(copy)                                                                              \
+    X(lincomb)                                                                           \
+    X(affine)                                                                            \
+    X(gated)                                                                             \
+    X(snake)                                                                             \
+    X(dup_up)                                                                            \
+    X(avg_down)                                                                          \
+    X(fill)
+
+#define CASE_TEST(name)                                                                  \
+    static void name##_agrees_on_every_backend(void **state) {                           \
+        (void)state;                                                                     \
+        run_cases(#name, case_##name);                                                   \
+    }
+CASE_LIST(CASE_TEST)
+#undef CASE_TEST
+
+static void large_shapes_agree_on_every_backend(void **state) {
+    (void)state;
+    for (uint64_t i = 0; i < 3; i++) {
+        run_case("linear_tiles", case_linear_tiles, first_seed() + i);
+        run_case("attention_blocks", case_attention_blocks, first_seed() + i);
+        run_case("copy_large", case_copy_large, first_seed() + i);
+    }
+}
+
+static void branches_batched_or_in_turn_give_the_same_bytes(void **state) {
+    (void)state;
+    current = "linear branches";
+    for (int i = 0; i < n_subjects; i++) {
+        current_subject = &subjects[i];
+        for (current_seed = first_seed(); current_seed < first_seed() + 10;
+             current_seed++) {
+            lab batched, in_turn;
+            run_subject(&subjects[i], linear_batched, current_seed, &batched);
+            run_subject(&subjects[i], linear_in_turn, current_seed, &in_turn);
+            compare(&in_turn, &batched, true);
+            clear(&batched);
+            clear(&in_turn);
+        }
+    }
+    current = NULL;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+#define CASE_ROW(name) cmocka_unit_test_teardown(name##_agrees_on_every_backend, report),
+        CASE_LIST(CASE_ROW)
+#undef CASE_ROW
+            cmocka_unit_test_teardown(large_shapes_agree_on_every_backend, report),
+        cmocka_unit_test_teardown(branches_batched_or_in_turn_give_the_same_bytes,
+                                  report),
+    };
+    return cmocka_run_group_tests(tests, open_subjects, close_subjects);
+}
