@@ -90,7 +90,8 @@ static ovi_status read_tensor(weights *w, int file, const char *name, const json
         return e->status;
     x.offset += data_start;
     set_dense_strides(&x);
-    return set_add_entry(w, &x, e);
+    set_add_entry(w, &x, e);
+    return e->status;
 }
 
 /* -------------------------------------------------------------------- one file ---- */

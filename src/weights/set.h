@@ -31,7 +31,7 @@ struct weights {
 /* Maps a further file into the set and writes its number. */
 ovi_status set_add_file(weights *w, const char *path, int *number, err *e) OVI_MUST_CHECK;
 /* Adds one tensor; its name is copied. What it says of the file must have been checked. */
-ovi_status set_add_entry(weights *w, const weights_entry *x, err *e) OVI_MUST_CHECK;
+void set_add_entry(weights *w, const weights_entry *x, err *e);
 
 /* Elements of a shape; false if a dimension is negative or the product leaves 63 bits. */
 bool set_count(int rank, const int64_t *dim, int64_t *count);

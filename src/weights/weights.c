@@ -29,22 +29,21 @@ ovi_status set_add_file(weights *w, const char *path, int *number, err *e) {
     return OVI_OK;
 }
 
-ovi_status set_add_entry(weights *w, const weights_entry *x, err *e) {
+void set_add_entry(weights *w, const weights_entry *x, err *e) {
     if (w->n == w->capacity) {
         int capacity = w->capacity ? 2 * w->capacity : 256;
         weights_entry *grown =
             mem_resize(e, w->entry, (size_t)capacity, sizeof *w->entry);
         if (!grown)
-            return e->status;
+            return;
         w->entry = grown;
         w->capacity = capacity;
     }
     char *name = mem_strdup(e, x->name);
     if (!name)
-        return e->status;
+        return;
     w->entry[w->n] = *x;
     w->entry[w->n++].name = name;
-    return OVI_OK;
 }
 
 bool set_count(int rank, const int64_t *dim, int64_t *count) {
@@ -120,6 +119,14 @@ static bool is_json(const os_map *m) {
     return i < m->size && m->data[i] == '{';
 }
 
+static bool is_zip(const os_map *m) {
+    return m->size >= 4 && m->data[0] == 'P' && m->data[1] == 'K';
+}
+
+static bool is_pickle(const os_map *m) {
+    return m->size >= 2 && m->data[0] == 0x80;
+}
+
 /* Tried from the top; the first that recognises the first bytes reads the file. */
 static const struct {
     const char *name;
@@ -127,6 +134,8 @@ static const struct {
     ovi_status (*read)(weights *, err *);
 } containers[] = {
     {"safetensors", is_safetensors, safetensors_read},
+    {"torch", is_zip, torchzip_read},
+    {"torch", is_pickle, torchzip_refuse_legacy},
     {"safetensors", is_json, safetensors_read_index},
     {"safetensors", is_odd_safetensors, safetensors_read},
 };
