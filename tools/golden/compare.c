@@ -144,12 +144,13 @@ static bool judge(const gold_error *x, const gold_limit *limit, bool same_bits,
     size_t at = 0;
     bool good = !limit->equal || same_bits;
     if (limit->equal)
-        at = (size_t)snprintf(detail, 256, "not equal bit for bit, abs %.3g  ", x->abs);
+        at = (size_t)snprintf(detail, 256, "not equal bit for bit, abs %.3g", x->abs);
     for (size_t i = 0; i < sizeof bound / sizeof *bound; i++) {
         if (bound[i].limit <= 0.0)
             continue;
-        at += (size_t)snprintf(detail + at, 256 - at, "%s %.3g (limit %.3g)  ",
-                               bound[i].name, bound[i].error, bound[i].limit);
+        at += (size_t)snprintf(detail + at, 256 - at, "%s%s %.3g (limit %.3g)",
+                               at ? ", " : "", bound[i].name, bound[i].error,
+                               bound[i].limit);
         good &= bound[i].error <= bound[i].limit;
     }
     return good;
@@ -281,7 +282,7 @@ void gold_check_that(gold *g, bool ok, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    frame_add(g, text, NULL, ok ? NULL : "is not so");
+    frame_add(g, text, NULL, ok ? NULL : "");
 }
 
 /* ------------------------------------------------------------------- the handler ---- */

@@ -20,7 +20,7 @@ typedef struct gold_error {
 /* One comparison; kept in order. */
 typedef struct gold_result {
     char *name;   /* owned */
-    char *detail; /* owned; why it failed, NULL if it did not */
+    char *detail; /* owned; NULL: passed, "": the name says it all */
     gold_error error;
     bool values; /* error holds numbers (not a JSON comparison) */
 } gold_result;

@@ -32,7 +32,7 @@ static double pick_max(const gold_error *x) {
 
 static void print_result(const gold_result *r) {
     if (r->detail)
-        printf("  FAIL %s: %s\n", r->name, r->detail);
+        printf("  FAIL %s%s%s\n", r->name, *r->detail ? ": " : "", r->detail);
     else if (r->values)
         printf("  ok   %s: l2 %.3g  max %.3g  max/rms %.3g  abs %.3g\n", r->name,
                r->error.l2, r->error.max, r->error.max_rms, r->error.abs);
