@@ -102,7 +102,8 @@ typedef struct setup {
     const backend *backend;
     dtype compute;
     int threads;
-    bool dry, traced, missing_blocks;
+    bool dry, traced;
+    uint64_t parts;        /* resident ones; 0: all */
     fusion_clip_desc desc; /* sizes and texts are filled in where they are 0 */
     int step;
 } setup;
@@ -204,7 +205,7 @@ static result *run(setup s) {
     store *st = store_create(d, &h.err);
     assert_non_null(st);
     store_add(st, 3, &m.weights);
-    store_needs needs = {.parts = {[3] = s.missing_blocks ? 24 : STORE_ALL_PARTS}};
+    store_needs needs = {.parts = {[3] = s.parts ? s.parts : STORE_ALL_PARTS}};
     assert_int_equal(store_enter(st, &needs), OVI_OK);
     run_model(&(fusion_place){&m, st, 3, d}, &s, r);
     r->status = h.err.status;
@@ -610,7 +611,9 @@ static void what_cannot_run_is_refused_with_a_sentence(void **state) {
         {{.backend = ref, .desc = {.branch = {{.text = {{text_features[0], -1}}}}}},
          "video text tokens"},
         {{.backend = ref, .desc = {.branch = {{.text = {{NULL, 3}}}}}}, "none of 3"},
-        {{.backend = ref, .missing_blocks = true}, "not resident"},
+        {{.backend = ref, .parts = 0x1f & ~(1u << 1)}, "part 1 of the fusion model"},
+        {{.backend = ref, .parts = 0x1f & ~(1u << 3)}, "part 3 of the fusion model"},
+        {{.backend = ref, .parts = 0x1f & ~(1u << 4)}, "part 4 of the fusion model"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         result *r = run(cases[i].s);

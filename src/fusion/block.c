@@ -112,7 +112,7 @@ void fusion_half_declare(fusion_half *half, weight_table *t, const fusion_config
 
 /* ------------------------------------------------------------- one half of a block ---- */
 
-/* Rows of M, and which tensors of modulation() they are. */
+/* Rows of M; a scale stands behind its shift. */
 enum { SHIFT_SELF, SCALE_SELF, GATE_SELF, SHIFT_FFN, SCALE_FFN, GATE_FFN };
 
 /* One stream while its block runs. */
@@ -140,7 +140,7 @@ static tensor get(const half_run *h, wref r) {
     return *weight_get(h->weights, r);
 }
 
-/* Shows "blockI.S.name" [B, N, D]; split into heads unless whole. */
+/* Shows "blockI.S.name" [B, N, D]. */
 static void tap(const half_run *h, const char *name, tensor t) {
     device_tap(h->d, &t, "block%d.%s.%s", h->index, fusion_stream_name(h->stream), name);
 }

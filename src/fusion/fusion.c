@@ -399,7 +399,8 @@ static void run_block(const step_run *r, int layer) {
             t->text[b] = text_keys(c, s, first + b, layer);
     }
     store_pin(c->at.store, c->at.id, layer);
-    fusion_block_run(c->at.dev, &block);
+    if (!device_failed(c->at.dev)) /* else the weights may have no shape */
+        fusion_block_run(c->at.dev, &block);
     store_unpin(c->at.store, c->at.id, layer);
 }
 
@@ -490,7 +491,7 @@ void fusion_velocity(const fusion_clip *clip, const fusion_pass *pass) {
     }
     for (int i = 0; i < fusion_part_step(m) && !device_failed(d); i++)
         run_block(&r, i);
-    for (int b = 0; b < clip->n_branches; b++)
+    for (int b = 0; b < clip->n_branches && !device_failed(d); b++)
         for (int s = 0; s < FUSION_STREAMS; s++)
             head(&r, s, b);
     store_unpin(clip->at.store, clip->at.id, fusion_part_step(m));
