@@ -91,7 +91,9 @@ static void check_file(gold *g, const char *file, const char *path, const json_t
     weights *w = NULL;
     err e = {0};
     if (weights_open(&w, path, &e) != OVI_OK) {
-        gold_check_that(g, word && strstr(e.text, word), "%s: %s", file, e.text);
+        /* The path alone may hold the word. */
+        size_t skip = strncmp(e.text, path, strlen(path)) == 0 ? strlen(path) : 0;
+        gold_check_that(g, word && strstr(e.text + skip, word), "%s: %s", file, e.text);
         return;
     }
     gold_check_that(g, !word, "%s is to be read", file);
