@@ -109,9 +109,6 @@ static void run_op(device *d, op_kind op, const void *desc) {
 OP_LIST(OP_FRONT_DOOR_BODY)
 #undef OP_FRONT_DOOR_BODY
 
-#ifdef OVI_WITH_CPU
-extern const backend backend_cpu __attribute__((weak)); /* until it is in the tree */
-#endif
 /* Best first. */
 static const backend *const registry[] = {
 #ifdef OVI_WITH_CPU
@@ -122,7 +119,7 @@ static const backend *const registry[] = {
 
 const backend *backend_find(const char *name) {
     for (size_t i = 0; i < sizeof registry / sizeof registry[0]; i++)
-        if (registry[i] && (!name || strcmp(registry[i]->name, name) == 0))
+        if (!name || strcmp(registry[i]->name, name) == 0)
             return registry[i];
     return NULL;
 }

@@ -18,17 +18,18 @@ size_t ref_conv_packed_bytes(const device_options *o, const conv_geometry *g,
     return round_up(count * sizeof(float), DEVICE_ALIGN);
 }
 
-/* [O, I, taps] -> [O, taps, I] */
+/* [O, I, taps] -> [O, taps, I], with the values that the type can hold */
 void ref_conv_pack(void *self, const conv_geometry *g, dtype type, const float *src,
                    void *dst) {
     (void)self;
-    (void)type;
     int64_t n = taps(g), in = g->in_channels;
     float *to = dst;
     for (int64_t o = 0; o < g->out_channels; o++)
         for (int64_t k = 0; k < n; k++)
-            for (int64_t i = 0; i < in; i++)
-                *to++ = src[(o * in + i) * n + k];
+            for (int64_t i = 0; i < in; i++) {
+                float v = src[(o * in + i) * n + k];
+                *to++ = type == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(v)) : v;
+            }
 }
 
 /* Where tap k of output position `at` lies along axis i of x; -1 in the padding. */

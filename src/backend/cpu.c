@@ -1,0 +1,164 @@
+/* cpu.c: the cpu backend: its table, its threads, its failures. Operations stand in
+ * cpu_linear.c, cpu_conv.c (both on cpu_product.c), cpu_attention.c, cpu_norm.c,
+ * cpu_pointwise.c and cpu_resample.c; products are tiles of oneDNN (cpu_gemm.c) and the
+ * loops over rows are cpu_kernels.c.
+ *
+ * Nothing here depends on the number of threads but speed and the size of the workspace. */
+#include <omp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "backend/cpu_internal.h"
+#include "core/os.h"
+
+#define HUGE_REGION (8u << 20) /* regions from this size ask for large pages */
+
+void cpu_fail(cpu *self, ovi_status status, const char *fmt, ...) {
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    self->services.fail(self->services.host, status, text);
+}
+
+void cpu_finish(cpu *self, const char *op, int dnnl_status) {
+    if (dnnl_status != dnnl_success)
+        cpu_fail(self, OVI_DEVICE, "%s: a oneDNN product failed with status %d", op,
+                 dnnl_status);
+    else if (cpu_cancelled(self))
+        cpu_fail(self, OVI_CANCELLED, "cancelled");
+}
+
+bool cpu_has_bf16(void) {
+    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    return isa == dnnl_cpu_isa_avx512_core_bf16 || isa == dnnl_cpu_isa_avx512_core_amx;
+}
+
+static dtype cpu_native_dtype(void) {
+    return cpu_has_bf16() ? DTYPE_BF16 : DTYPE_F32;
+}
+
+static int thread_count(const device_options *o) {
+    return o->n_threads > 0 ? o->n_threads : os_cpu_count();
+}
+
+/* -------------------------------------------------------------------------- device ---- */
+
+static void cpu_close(void *self_) {
+    cpu *self = self_;
+    gemm_clear(self);
+    for (int i = 0; self->streams && i < self->n_threads; i++)
+        if (self->streams[i])
+            dnnl_stream_destroy(self->streams[i]);
+    mem_free(self->streams);
+    if (self->engine)
+        dnnl_engine_destroy(self->engine);
+    mem_free(self);
+}
+
+static int make_engine(cpu *self) {
+    int r = dnnl_engine_create(&self->engine, dnnl_cpu, 0);
+    for (int i = 0; r == dnnl_success && i < self->n_threads; i++)
+        r = dnnl_stream_create(&self->streams[i], self->engine,
+                               dnnl_stream_default_flags);
+    return r;
+}
+
+static void *cpu_open(const backend_services *services, const device_options *o) {
+    err *e = &services->host->err;
+    cpu *self = mem_alloc(e, 1, sizeof *self);
+    if (!self)
+        return NULL;
+    self->services = *services;
+    self->n_threads = thread_count(o);
+    self->native_bf16 = cpu_has_bf16();
+    self->streams = mem_alloc(e, (size_t)self->n_threads, sizeof(dnnl_stream_t));
+    int r = self->streams ? make_engine(self) : dnnl_success;
+    if (self->streams && r == dnnl_success)
+        return self;
+    if (r != dnnl_success)
+        cpu_fail(self, OVI_DEVICE, "oneDNN gives no engine: status %d", r);
+    cpu_close(self);
+    return NULL;
+}
+
+/* Large pages save a tenth of a product's time in page walks; a refusal costs nothing. */
+static void *cpu_region_alloc(void *self, size_t bytes) {
+    void *p = os_region_alloc(bytes, &((cpu *)self)->services.host->err);
+    if (p && bytes >= HUGE_REGION)
+        (void)madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
+static void cpu_region_free(void *self, void *p, size_t bytes) {
+    (void)self;
+    os_region_free(p, bytes);
+}
+
+static size_t cpu_free_memory(void *self) {
+    (void)self;
+    return os_free_memory();
+}
+
+static void cpu_write(void *self, void *dst, const void *src, size_t bytes) {
+    (void)self;
+    if (bytes > 0)
+        memcpy(dst, src, bytes);
+}
+
+static void cpu_read(void *self, void *dst, const void *src, size_t bytes) {
+    (void)self;
+    if (bytes > 0)
+        memcpy(dst, src, bytes);
+}
+
+/* Operations are done when they return. */
+static void cpu_sync(void *self) {
+    (void)self;
+}
+
+static size_t cpu_sizes(const device_options *o, op_kind op, const void *desc) {
+    int n_threads = thread_count(o);
+    switch (op) {
+#define CPU_SIZE(tag, name)                                                              \
+    case OP_##tag:                                                                       \
+        return cpu_##name##_bytes(n_threads, desc);
+        OP_LIST(CPU_SIZE)
+#undef CPU_SIZE
+    case OP_COUNT:
+        break;
+    }
+    return 0;
+}
+
+/* Everything is offered, for every shape and type of the contract. */
+static const char *cpu_supports(const device_options *o, op_kind op, const void *desc) {
+    (void)o;
+    (void)op;
+    (void)desc;
+    return NULL;
+}
+
+const backend backend_cpu = {.abi = BACKEND_ABI,
+                             .name = "cpu",
+                             .memory_name = "CPU",
+                             .host_memory = true,
+                             .open = cpu_open,
+                             .close = cpu_close,
+                             .native_dtype = cpu_native_dtype,
+                             .region_alloc = cpu_region_alloc,
+                             .region_free = cpu_region_free,
+                             .free_memory = cpu_free_memory,
+                             .write = cpu_write,
+                             .read = cpu_read,
+                             .sync = cpu_sync,
+                             .sizes = cpu_sizes,
+                             .supports = cpu_supports,
+                             .conv_packed_bytes = cpu_conv_packed_bytes,
+                             .conv_pack = cpu_conv_pack,
+#define CPU_MEMBER(tag, name) .name = cpu_##name,
+                             OP_LIST(CPU_MEMBER)
+#undef CPU_MEMBER
+};

@@ -1,0 +1,224 @@
+/* cpu_gemm.c: single-thread matrix products of oneDNN, made once per shape and kept.
+ *
+ * A primitive is made with one OpenMP thread and a scratchpad that we give, so that a tile
+ * allocates nothing and uses the thread it runs on and no other. The list of oneDNN's
+ * implementations is searched for a batch-reduce kernel ("brg"); the general "gemm:jit" of
+ * older instruction sets is taken where there is none (it allocates 1.85 MB per call
+ * behind our back), the reference kernel never. */
+#include <omp.h>
+#include <stdio.h>
+
+#include "backend/cpu_internal.h"
+
+enum { ARG_A, ARG_B, ARG_C, ARG_SCRATCH, ARG_COUNT };
+static const int arg_ids[ARG_COUNT] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST,
+                                       DNNL_ARG_SCRATCHPAD};
+
+struct gemm {
+    gemm_shape shape;
+    dnnl_primitive_t primitive;
+    dnnl_memory_desc_t desc[ARG_COUNT];
+    int n_threads;
+    dnnl_memory_t (*memory)[ARG_COUNT]; /* owned, one row per thread */
+};
+
+void gemm_enter_thread(void) {
+    omp_set_num_threads(1);
+}
+
+static void gemm_free(gemm *g) {
+    if (!g)
+        return;
+    for (int t = 0; g->memory && t < g->n_threads; t++)
+        for (int i = 0; i < ARG_COUNT; i++)
+            if (g->memory[t][i])
+                dnnl_memory_destroy(g->memory[t][i]);
+    mem_free(g->memory);
+    if (g->primitive)
+        dnnl_primitive_destroy(g->primitive);
+    mem_free(g);
+}
+
+void gemm_clear(cpu *self) {
+    for (int i = 0; i < CPU_GEMM_CACHE; i++) {
+        gemm_free(self->gemms[i]);
+        self->gemms[i] = NULL;
+    }
+}
+
+/* Descriptors of the three matrices. */
+static int describe(const gemm_shape *s, dnnl_memory_desc_t *desc) {
+    dnnl_data_type_t type = s->bf16 ? dnnl_bf16 : dnnl_f32;
+    dnnl_dims_t a = {s->m, s->k}, a_stride = {s->lda, 1};
+    dnnl_dims_t b = {s->k, s->n}, b_stride = {s->ldb, 1};
+    dnnl_dims_t c = {s->m, s->n}, c_stride = {s->ldc, 1};
+    if (s->b_by_column) {
+        b_stride[0] = 1;
+        b_stride[1] = s->ldb;
+    }
+    int r = dnnl_memory_desc_init_by_strides(&desc[ARG_A], 2, a, type, a_stride);
+    if (r == dnnl_success)
+        r = dnnl_memory_desc_init_by_strides(&desc[ARG_B], 2, b, type, b_stride);
+    if (r == dnnl_success)
+        r = dnnl_memory_desc_init_by_strides(&desc[ARG_C], 2, c, dnnl_f32, c_stride);
+    return r;
+}
+
+/* Rank of an implementation: 2 good, 1 usable, 0 not wanted. */
+static int implementation_rank(const_dnnl_primitive_desc_t pd) {
+    const char *name = "";
+    dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *)&name);
+    const dnnl_memory_desc_t *scratch =
+        dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    if (scratch && dnnl_memory_desc_get_size(scratch) > CPU_GEMM_SCRATCH)
+        return 0;
+    if (strncmp(name, "brg", 3) == 0)
+        return 2;
+    return strncmp(name, "ref", 3) != 0;
+}
+
+/* The best implementation in oneDNN's list, or the status that says why there is none. */
+static int choose(cpu *self, const dnnl_matmul_desc_t *op,
+                  const_dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *best) {
+    dnnl_primitive_desc_iterator_t it = NULL;
+    int best_rank = 0;
+    *best = NULL;
+    int r = dnnl_primitive_desc_iterator_create(&it, op, attr, self->engine, NULL);
+    if (r != dnnl_success)
+        return r;
+    do {
+        dnnl_primitive_desc_t pd = dnnl_primitive_desc_iterator_fetch(it);
+        int rank = pd ? implementation_rank(pd) : 0;
+        if (rank > best_rank) {
+            if (*best)
+                dnnl_primitive_desc_destroy(*best);
+            *best = pd;
+            best_rank = rank;
+        } else if (pd) {
+            dnnl_primitive_desc_destroy(pd);
+        }
+    } while (best_rank < 2 && dnnl_primitive_desc_iterator_next(it) == dnnl_success);
+    dnnl_primitive_desc_iterator_destroy(it);
+    return *best ? dnnl_success : dnnl_unimplemented;
+}
+
+static int make_attr(const gemm_shape *s, dnnl_primitive_attr_t *attr) {
+    dnnl_post_ops_t ops = NULL;
+    int r = dnnl_primitive_attr_create(attr);
+    if (r == dnnl_success)
+        r = dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
+    if (r != dnnl_success || !s->accumulate)
+        return r;
+    r = dnnl_post_ops_create(&ops);
+    if (r == dnnl_success)
+        r = dnnl_post_ops_append_sum(ops, 1.0f);
+    if (r == dnnl_success)
+        r = dnnl_primitive_attr_set_post_ops(*attr, ops);
+    dnnl_post_ops_destroy(ops);
+    return r;
+}
+
+static int make_primitive(cpu *self, gemm *g) {
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_matmul_desc_t op;
+    int r = describe(&g->shape, g->desc);
+    if (r == dnnl_success)
+        r = dnnl_matmul_desc_init(&op, &g->desc[ARG_A], &g->desc[ARG_B], NULL,
+                                  &g->desc[ARG_C]);
+    if (r == dnnl_success)
+        r = make_attr(&g->shape, &attr);
+    if (r == dnnl_success)
+        r = choose(self, &op, attr, &pd);
+    if (r == dnnl_success) {
+        g->desc[ARG_SCRATCH] =
+            *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+        r = dnnl_primitive_create(&g->primitive, pd);
+    }
+    if (pd)
+        dnnl_primitive_desc_destroy(pd);
+    if (attr)
+        dnnl_primitive_attr_destroy(attr);
+    return r;
+}
+
+static int make_memory(cpu *self, gemm *g) {
+    for (int t = 0; t < g->n_threads; t++)
+        for (int i = 0; i < ARG_COUNT; i++) {
+            int r = dnnl_memory_create(&g->memory[t][i], &g->desc[i], self->engine, NULL);
+            if (r != dnnl_success)
+                return r;
+        }
+    return dnnl_success;
+}
+
+static gemm *gemm_create(cpu *self, const gemm_shape *s) {
+    err *e = &self->services.host->err;
+    gemm *g = mem_alloc(e, 1, sizeof *g);
+    if (!g)
+        return NULL;
+    g->shape = *s;
+    g->n_threads = self->n_threads;
+    g->memory = mem_alloc(e, (size_t)g->n_threads, sizeof *g->memory);
+    if (!g->memory) {
+        gemm_free(g);
+        return NULL;
+    }
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1);
+    int r = make_primitive(self, g);
+    if (r == dnnl_success)
+        r = make_memory(self, g);
+    omp_set_num_threads(threads);
+    if (r == dnnl_success)
+        return g;
+    gemm_free(g);
+    cpu_fail(self, OVI_DEVICE,
+             "oneDNN refuses the matrix product %lld x %lld x %lld in %s: status %d",
+             (long long)s->m, (long long)s->n, (long long)s->k, s->bf16 ? "bf16" : "f32",
+             r);
+    return NULL;
+}
+
+/* Least recently used slot, or an empty one. */
+static int victim(const cpu *self) {
+    int slot = 0;
+    for (int i = 0; i < CPU_GEMM_CACHE; i++) {
+        if (!self->gemms[i])
+            return i;
+        if (self->gemm_used[i] < self->gemm_used[slot])
+            slot = i;
+    }
+    return slot;
+}
+
+const gemm *gemm_get(cpu *self, const gemm_shape *s) {
+    for (int i = 0; i < CPU_GEMM_CACHE; i++)
+        if (self->gemms[i] && memcmp(&self->gemms[i]->shape, s, sizeof *s) == 0) {
+            self->gemm_used[i] = ++self->gemm_clock;
+            return self->gemms[i];
+        }
+    gemm *g = gemm_create(self, s);
+    if (!g)
+        return NULL;
+    int slot = victim(self);
+    gemm_free(self->gemms[slot]);
+    self->gemms[slot] = g;
+    self->gemm_used[slot] = ++self->gemm_clock;
+    return g;
+}
+
+int gemm_run(const cpu *self, const gemm *g, int thread, const void *a, const void *b,
+             float *c, void *scratch) {
+    const dnnl_memory_t *m = g->memory[thread];
+    /* oneDNN's handles are not const; a and b are only read. */
+    void *data[ARG_COUNT] = {(void *)(uintptr_t)a, (void *)(uintptr_t)b, c, scratch};
+    dnnl_exec_arg_t args[ARG_COUNT];
+    for (int i = 0; i < ARG_COUNT; i++) {
+        int r = dnnl_memory_set_data_handle(m[i], data[i]);
+        if (r != dnnl_success)
+            return r;
+        args[i] = (dnnl_exec_arg_t){arg_ids[i], m[i]};
+    }
+    return dnnl_primitive_execute(g->primitive, self->streams[thread], ARG_COUNT, args);
+}

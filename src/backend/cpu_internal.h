@@ -1,0 +1,158 @@
+/* cpu_internal.h: what the files of the cpu backend share.
+ *
+ * Every product (linear, attention, convolution) is cut into a fixed grid of tiles, and
+ * each tile is one single-thread oneDNN matrix product under our own OpenMP loop. Which
+ * thread runs a tile, and how many threads there are, changes no bit of it.
+ *
+ * Memory: an operation works in the workspace that cpu_sizes() names (a formula), cut into
+ * one slice per thread. Primitives and the handles they need are made by the calling thread
+ * before the loop starts and are kept in a bounded cache. */
+#ifndef OVI_BACKEND_CPU_INTERNAL_H
+#define OVI_BACKEND_CPU_INTERNAL_H
+
+#include <math.h>
+#include <oneapi/dnnl/dnnl.h>
+
+#include "backend/backend.h"
+
+/* Kernels are compiled for three levels of x86-64 and chosen when the program is loaded. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) &&                \
+    !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define CPU_KERNEL                                                                       \
+    __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CPU_KERNEL
+#endif
+
+#define CPU_GEMM_CACHE   128        /* primitives kept */
+#define CPU_GEMM_SCRATCH (4u << 20) /* most scratchpad bytes of one tile product */
+
+/* c[m, n] (f32) = a[m, k] b, or c += a b. b is [k, n], or [n, k] with b_by_column. Leading
+ * dimensions in elements. a and b are bf16 or f32. All fields are int64_t: keys of the
+ * cache are compared as bytes. */
+typedef struct gemm_shape {
+    int64_t m, n, k;
+    int64_t lda, ldb, ldc;
+    int64_t b_by_column, accumulate, bf16;
+} gemm_shape;
+
+typedef struct gemm gemm;
+
+typedef struct cpu {
+    backend_services services;
+    int n_threads;
+    bool native_bf16; /* oneDNN multiplies bf16 on this machine */
+    dnnl_engine_t engine;
+    dnnl_stream_t *streams; /* owned, one per thread */
+    gemm *gemms[CPU_GEMM_CACHE];
+    uint64_t gemm_used[CPU_GEMM_CACHE], gemm_clock;
+} cpu;
+
+/* ---- cpu.c ---- */
+void cpu_fail(cpu *self, ovi_status status, const char *fmt, ...) OVI_PRINTF(3, 4);
+static inline bool cpu_cancelled(const cpu *self) {
+    return host_cancelled(self->services.host);
+}
+/* After a loop: reports a failed primitive (status as oneDNN gave it) or a cancel. */
+void cpu_finish(cpu *self, const char *op, int dnnl_status);
+bool cpu_has_bf16(void);
+static inline size_t cpu_round64(size_t bytes) {
+    return (bytes + 63) & ~(size_t)63;
+}
+/* The slice of the workspace that belongs to a thread; bytes is the size of one slice. */
+static inline char *cpu_slice(work w, size_t bytes, int thread) {
+    return (char *)w.data + bytes * (size_t)thread;
+}
+static inline int64_t cpu_min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static inline int64_t cpu_div_up(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+static inline char *cpu_at(const tensor *t, int64_t offset) {
+    return (char *)t->data + offset * (int64_t)dtype_size(t->type);
+}
+
+/* ---- cpu_gemm.c ---- */
+/* The primitive of a shape, from the cache or new; NULL: failed and reported. Stays valid
+ * for the next CPU_GEMM_CACHE - 1 requests. Only the calling thread of an operation. */
+const gemm *gemm_get(cpu *self, const gemm_shape *s);
+void gemm_clear(cpu *self);
+/* Runs on the calling OpenMP thread alone. Returns a dnnl_status_t. */
+int gemm_run(const cpu *self, const gemm *g, int thread, const void *a, const void *b,
+             float *c, void *scratch);
+/* First statement of every parallel region that runs primitives: oneDNN must not spread
+ * out, not even in a team of one. */
+void gemm_enter_thread(void);
+
+/* ---- cpu_product.c: tiled out = epilogue(a b^T) for linear layers and convolutions ---- */
+
+/* Rows of a matrix that lie in groups (frames) in branches; strides in elements. */
+typedef struct row_view {
+    char *data; /* NULL: absent */
+    dtype type;
+    int64_t branch, group, group_stride, stride; /* group: rows in a group */
+} row_view;
+
+static inline char *row_at(const row_view *v, int64_t branch, int64_t row) {
+    int64_t offset = branch * v->branch + row / v->group * v->group_stride +
+                     row % v->group * v->stride;
+    return v->data + offset * (int64_t)dtype_size(v->type);
+}
+
+typedef struct product product;
+/* Fills panel [rows, k_n] with columns k0.. of rows row0.. of the left matrix, as f32 or
+ * bf16 (p->bf16). */
+typedef void (*product_gather)(const product *p, int64_t row0, int64_t rows, int64_t k0,
+                               int64_t k_n, void *panel);
+
+struct product {
+    const char *op;
+    int64_t branches, m, n, k;
+    int64_t m_tile, n_tile, k_chunk;
+    bool bf16;             /* operands as the primitive takes them */
+    row_view a;            /* left rows, if gather is NULL */
+    product_gather gather; /* else this makes them, on branch 0 */
+    const void *user;      /* for gather */
+    const void *b;         /* [n, k] */
+    dtype b_type;
+    row_view out, residual;
+    const float *bias;                    /* [n] or NULL */
+    const float *gate;                    /* NULL, or rows of gate_row elements */
+    int64_t gate_branch, gate_row, split; /* rows from split on use the second gate row */
+    act_kind act;
+};
+
+size_t product_slice_bytes(const product *p);
+void product_run(cpu *self, const product *p, work w);
+
+/* ---- cpu_kernels.c: loops over rows of floats, vectorised ---- */
+void row_to_f32(float *dst, const void *src, dtype type, int64_t n);
+void row_from_f32(void *dst, dtype type, const float *src, int64_t n);
+void row_act(float *x, act_kind act, int64_t n);
+void row_add(float *x, const float *y, int64_t n);
+void row_mul(float *x, const float *y, int64_t n);
+void row_scale(float *x, float factor, int64_t n);
+void row_standardise(float *x, float offset, float factor, int64_t n);
+void row_modulate(float *x, const float *scale, const float *shift, int64_t n);
+void row_clamp(float *x, float lo, float hi, int64_t n);
+void row_rotate(float *x, const float *cos, const float *sin, int64_t pairs);
+void row_axpy(float *y, float a, const float *x, int64_t n);
+float row_sum(const float *x, int64_t n);
+float row_sum_squares(const float *x, float mean, int64_t n);
+/* x = x * scale + bias_a + bias_b (either may be NULL); returns the largest. */
+float row_scores(float *x, float scale, const float *bias_a, const float *bias_b,
+                 int64_t n);
+float row_exp_sum(float *x, float max, int64_t n); /* x = exp(x - max); returns the sum */
+void row_snake(float *x, const float *alpha, const float *inv_beta, int64_t n);
+
+/* ---- operations and the workspace each needs ---- */
+#define CPU_OP(tag, name)                                                                \
+    void cpu_##name(void *self, const name##_desc *d, work w);                           \
+    size_t cpu_##name##_bytes(int n_threads, const name##_desc *d);
+OP_LIST(CPU_OP)
+#undef CPU_OP
+size_t cpu_conv_packed_bytes(const device_options *o, const conv_geometry *g, dtype type);
+void cpu_conv_pack(void *self, const conv_geometry *g, dtype type, const float *src,
+                   void *dst);
+#endif
