@@ -571,9 +571,16 @@ void audio_vae_encode(const audio_vae *m, device *d, const tensor *mel,
                       const tensor *moments) {
     const audio_vae_config *cfg = &m->cfg;
     const audio_half *h = &m->encoder;
+    int64_t frames = mel->dim[0], ratio = audio_vae_ratio(cfg);
+    if (frames < ratio) {
+        device_fail(d, OVI_ARGUMENT,
+                    "audio VAE: sound of %" PRId64 " mel frames, at least %" PRId64
+                    " needed",
+                    frames, ratio);
+        return;
+    }
     size_t mark = arena_mark(d);
     band_affine entering = push_statistics(m, d, true);
-    int64_t frames = mel->dim[0], ratio = audio_vae_ratio(cfg);
     audio_stream s = stream_open(m, d, (frames + ratio - 1) / ratio);
     tensor x = push(d, frames, cfg->data_dim);
     op_affine(d,

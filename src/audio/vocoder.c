@@ -295,36 +295,17 @@ void vocoder_release(vocoder *m) {
 
 /* ---- the low-pass filter ---- */
 
-/* Modified Bessel function of the first kind, order 0, by its power series. */
-static double bessel_i0(double x) {
-    double term = 1, sum = 1;
-    for (int k = 1; term > 1e-17 * sum; k++) {
-        term *= (x / (2 * k)) * (x / (2 * k));
-        sum += term;
-    }
-    return sum;
-}
-
-/* Sinc of cutoff 1/4 under a Kaiser window of half-width 0.3, with sum 1. */
-static void published_filter(float taps[VOCODER_TAPS]) {
-    const double pi = 3.14159265358979323846;
-    const double attenuation = 2.285 * (VOCODER_TAPS / 2 - 1) * pi * 4 * 0.3 + 7.95;
-    const double beta = 0.1102 * (attenuation - 8.7);
-    double f[VOCODER_TAPS], sum = 0;
-    for (int k = 0; k < VOCODER_TAPS; k++) {
-        double at = 2.0 * k / (VOCODER_TAPS - 1) - 1;
-        double t = pi * (k - 0.5 * (VOCODER_TAPS - 1)) / 2;
-        f[k] = bessel_i0(beta * sqrt(1 - at * at)) * sin(t) / t;
-        sum += f[k];
-    }
-    for (int k = 0; k < VOCODER_TAPS; k++)
-        taps[k] = (float)(f[k] / sum);
-}
+/* Sinc of cutoff 1/4 under a Kaiser window of half-width 0.3, with sum 1, as stored in the
+ * published file: this half, then its mirror image. */
+static const float published_half[VOCODER_TAPS / 2] = {0.0020289647f,  0.0093894657f,
+                                                       -0.0255434588f, -0.0576573834f,
+                                                       0.1285725832f,  0.4432097971f};
 
 ovi_status vocoder_filter(const vocoder *m, float taps[VOCODER_TAPS], err *e) {
     const weight_table *t = &m->weights;
     const weights_entry *first = NULL;
-    published_filter(taps);
+    for (int k = 0; k < VOCODER_TAPS; k++)
+        taps[k] = published_half[k < VOCODER_TAPS / 2 ? k : VOCODER_TAPS - 1 - k];
     for (int i = 0; t->files && i < m->n_filters; i++) {
         const weights_entry *x = t->row[m->filter[i]].entry[0];
         float found[VOCODER_TAPS];

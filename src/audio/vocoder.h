@@ -64,7 +64,7 @@ ovi_status vocoder_init(vocoder *m, const vocoder_config *cfg, err *e) OVI_MUST_
 void vocoder_release(vocoder *m);
 
 /* The one low-pass filter of all activations: the file's, which must repeat it everywhere
- * (OVI_WEIGHTS if not), or the published formula's where a file has none. */
+ * (OVI_WEIGHTS if not), or the published one where a file has none. */
 ovi_status vocoder_filter(const vocoder *m, float taps[VOCODER_TAPS],
                           err *e) OVI_MUST_CHECK;
 
