@@ -17,6 +17,7 @@
 #include "weights/safetensors_write.h"
 
 #define WEIGHTS_FILE OVI_BINARY_DIR "/test_fusion.safetensors"
+#define ARENA_BYTES  ((size_t)1 << 28) /* more than any run here takes */
 
 /* ------------------------------------------------------------------ a small model ---- */
 
@@ -176,7 +177,7 @@ static void run_model(const fusion_place *at, const setup *s, result *r) {
     device *d = at->dev;
     if (s->traced)
         device_set_trace(d, true, count_tap, &r->taps_in_block1);
-    device_arena_open(d, s->dry ? 0 : (size_t)16 << 20);
+    device_arena_open(d, s->dry ? 0 : ARENA_BYTES);
     fusion_prepare(at, &s->desc, &clip);
     if (!device_failed(d))
         run_step(&clip, s, r);
