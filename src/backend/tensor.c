@@ -10,10 +10,16 @@ shape shape_make(int rank, const int64_t *dim) {
     return s;
 }
 
+/* Wraps where no number holds the product: such shapes never get memory (arena.c), but code
+ * that made one runs on until it asks. */
+static int64_t times(int64_t a, int64_t b) {
+    return (int64_t)((uint64_t)a * (uint64_t)b);
+}
+
 int64_t shape_count(const shape *s) {
     int64_t n = 1;
     for (int i = 0; i < s->rank; i++)
-        n *= s->dim[i];
+        n = times(n, s->dim[i]);
     return n;
 }
 
@@ -23,7 +29,7 @@ tensor tensor_make(void *data, dtype type, shape s) {
     for (int i = s.rank - 1; i >= 0; i--) {
         t.dim[i] = s.dim[i];
         t.stride[i] = stride;
-        stride *= s.dim[i];
+        stride = times(stride, s.dim[i]);
     }
     return t;
 }
@@ -46,7 +52,7 @@ bool tensor_is_dense(const tensor *t) {
     for (int i = t->rank - 1; i >= 0; i--) {
         if (t->dim[i] != 1 && t->stride[i] != stride)
             return false;
-        stride *= t->dim[i];
+        stride = times(stride, t->dim[i]);
     }
     return true;
 }
