@@ -120,7 +120,7 @@ static bool is_json(const os_map *m) {
 }
 
 static bool is_zip(const os_map *m) {
-    return m->size >= 4 && m->data[0] == 'P' && m->data[1] == 'K';
+    return m->size >= 2 && m->data[0] == 'P' && m->data[1] == 'K';
 }
 
 static bool is_pickle(const os_map *m) {
