@@ -48,8 +48,10 @@ static bool has_rank(checker c, operand a, int lo, int hi) {
     }
     if (a.t->rank >= lo && a.t->rank <= hi)
         return true;
-    device_fail(c.d, OVI_INTERNAL, "%s: %s %s: expected rank %d to %d, found %d", c.op,
-                a.name, TEXT(a), lo, hi, a.t->rank);
+    char ranks[32];
+    snprintf(ranks, sizeof ranks, lo == hi ? "%d" : "%d to %d", lo, hi);
+    device_fail(c.d, OVI_INTERNAL, "%s: %s %s: expected rank %s, found %d", c.op, a.name,
+                TEXT(a), ranks, a.t->rank);
     return false;
 }
 
@@ -447,13 +449,22 @@ static bool check_shortcut(checker c, operand x, operand out) {
            is_writable(c, out) && are_apart(c, x, out);
 }
 
-static bool is_factor(checker c, const char *name, int factor, int64_t whole,
-                      int64_t part) {
-    if ((factor == 1 || factor == 2) && part > 0 && whole % part == 0)
+static bool is_factor(checker c, const char *name, int factor) {
+    if (factor == 1 || factor == 2)
+        return true;
+    device_fail(c.d, OVI_INTERNAL, "%s: expected %s of 1 or 2, found %d", c.op, name,
+                factor);
+    return false;
+}
+
+/* Channels of one side that unfold into `whole` values, in groups of equal size. */
+static bool divides(checker c, operand a, int64_t whole) {
+    int64_t part = a.t->dim[3];
+    if (part > 0 && whole % part == 0)
         return true;
     device_fail(c.d, OVI_INTERNAL,
-                "%s: expected %s of 1 or 2 and %lld channels to divide %lld, found %d",
-                c.op, name, (long long)part, (long long)whole, factor);
+                "%s: %s %s: expected channels that divide %lld, found %lld", c.op, a.name,
+                TEXT(a), (long long)whole, (long long)part);
     return false;
 }
 
@@ -461,7 +472,8 @@ bool check_dup_up(device *d, const dup_up_desc *x) {
     checker c = {d, "dup_up"};
     int64_t f = x->time_factor;
     if (!check_shortcut(c, OPERAND(x), OPERAND(out)) ||
-        !is_factor(c, "time_factor", x->time_factor, 4 * f * x->out.dim[3], x->x.dim[3]))
+        !is_factor(c, "time_factor", x->time_factor) ||
+        !divides(c, OPERAND(x), 4 * f * x->out.dim[3]))
         return false;
     if (x->drop < 0 || x->drop >= x->x.dim[0] * f) {
         device_fail(d, OVI_INTERNAL, "dup_up: x %s: expected to drop 0 to %lld, found %d",
@@ -477,10 +489,9 @@ bool check_avg_down(device *d, const avg_down_desc *x) {
     checker c = {d, "avg_down"};
     int64_t f = x->time_factor, s = x->space_factor;
     if (!check_shortcut(c, OPERAND(x), OPERAND(out)) ||
-        !is_factor(c, "space_factor", x->space_factor, x->x.dim[3] * f * s * s,
-                   x->out.dim[3]) ||
-        !is_factor(c, "time_factor", x->time_factor, x->x.dim[3] * f * s * s,
-                   x->out.dim[3]))
+        !is_factor(c, "time_factor", x->time_factor) ||
+        !is_factor(c, "space_factor", x->space_factor) ||
+        !divides(c, OPERAND(out), x->x.dim[3] * f * s * s))
         return false;
     return has_dim(c, OPERAND(out), 0, (x->x.dim[0] + f - 1) / f) &&
            has_dim(c, OPERAND(x), 1, x->out.dim[1] * s) &&
