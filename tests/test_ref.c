@@ -123,6 +123,14 @@ static void each_norm_divides_by_its_own_size(void **state) {
     }
 }
 
+/* The eps of NORM_L2 is the least length, not a term of the root. */
+static void l2_norm_of_a_short_row_divides_by_eps(void **state) {
+    device *d = *state;
+    tensor x = PUT(d, SHAPE(1, 2), 3, 5), y = room(d, SHAPE(1, 2));
+    op_norm(d, &(norm_desc){.x = x, .out = y, .kind = NORM_L2, .eps = 10});
+    EXPECT(d, y, 3 * sqrt(2) / 10, 5 * sqrt(2) / 10);
+}
+
 static void norm_applies_weight_then_modulation(void **state) {
     device *d = *state;
     tensor x = PUT(d, SHAPE(2, 2), 1, 2, 3, 4), y = room(d, SHAPE(2, 2));
@@ -458,6 +466,7 @@ int main(void) {
         TEST(linear_gates_rows_before_and_after_the_split),
         TEST(activations_have_their_published_values),
         TEST(each_norm_divides_by_its_own_size),
+        TEST(l2_norm_of_a_short_row_divides_by_eps),
         TEST(norm_applies_weight_then_modulation),
         TEST(norm_turns_neighbours_of_every_head),
         TEST(attention_weighs_values_by_exponentials),
