@@ -138,6 +138,11 @@ void os_writer_put(os_writer *w, const void *bytes, size_t n) {
     }
 }
 
+void os_writer_patch(os_writer *w, size_t offset, const void *bytes, size_t n) {
+    if (!err_failed(w->err) && pwrite(w->fd, bytes, n, (off_t)offset) != (ssize_t)n)
+        err_set(w->err, OVI_IO, "%s: write failed: %s", w->path, strerror(errno));
+}
+
 ovi_status os_writer_commit(os_writer *w) {
     if (!err_failed(w->err) && (fsync(w->fd) != 0 || rename(w->temp, w->path) != 0))
         err_set(w->err, OVI_IO, "%s: cannot finish: %s", w->path, strerror(errno));

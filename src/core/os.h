@@ -30,6 +30,8 @@ typedef struct os_writer {
 } os_writer;
 ovi_status os_writer_open(os_writer *w, const char *path, err *e) OVI_MUST_CHECK;
 void os_writer_put(os_writer *w, const void *bytes, size_t n);
+/* Overwrites bytes that were put before, for sizes known only at the end. */
+void os_writer_patch(os_writer *w, size_t offset, const void *bytes, size_t n);
 ovi_status os_writer_commit(os_writer *w) OVI_MUST_CHECK;
 void os_writer_abort(os_writer *w); /* also after commit, or on a zeroed writer: no-op */
 

@@ -11,9 +11,9 @@
 typedef struct media_format {
     int width, height; /* 0 x 0: no picture */
     int fps;
-    int sample_rate;       /* 0: no sound; mono */
-    int quality;           /* x264 CRF, 0..51 */
-    const char *metadata;  /* the request as JSON, stored in the file; may be NULL */
+    int sample_rate;      /* 0: no sound; mono */
+    int quality;          /* x264 CRF, 0..51 */
+    const char *metadata; /* the request as JSON, stored in the file; may be NULL */
 } media_format;
 
 typedef struct media_writer media_writer;
@@ -27,7 +27,8 @@ ovi_status media_open(media_writer **out, const char *path, const media_format *
  * failure of the thread is reported by the next call. */
 ovi_status media_put_frames(media_writer *w, const uint8_t *rgb, int n) OVI_MUST_CHECK;
 /* Appends samples in [-1, 1]. All sound may be given before the first frame. */
-ovi_status media_put_samples(media_writer *w, const float *samples, size_t n) OVI_MUST_CHECK;
+ovi_status media_put_samples(media_writer *w, const float *samples,
+                             size_t n) OVI_MUST_CHECK;
 /* Finishes, closes and renames. The writer is freed in any case. */
 ovi_status media_finish(media_writer *w) OVI_MUST_CHECK;
 void media_abort(media_writer *w); /* takes NULL */
@@ -45,7 +46,8 @@ void media_image_release(media_image *m);
 /* By content, not by name: PNG, JPEG (and what else the build's decoders offer). Alpha is
  * dropped without compositing, grey expanded, 16 bits cut to 8, EXIF rotation applied. */
 ovi_status media_image_load(media_image *m, const char *path, err *e) OVI_MUST_CHECK;
-ovi_status media_image_save_png(const media_image *m, const char *path, err *e) OVI_MUST_CHECK;
+ovi_status media_image_save_png(const media_image *m, const char *path,
+                                err *e) OVI_MUST_CHECK;
 
 /* A decoded clip for `ovi encode`: all frames as RGB and/or mono sound at 16 kHz. */
 typedef struct media_clip {
@@ -56,11 +58,11 @@ typedef struct media_clip {
     float *samples; /* owned, 16 kHz mono; NULL without sound */
 } media_clip;
 void media_clip_release(media_clip *c);
-ovi_status media_clip_load(media_clip *c, const char *path, int max_frames, err *e)
-    OVI_MUST_CHECK;
+ovi_status media_clip_load(media_clip *c, const char *path, int max_frames,
+                           err *e) OVI_MUST_CHECK;
 
 /* First-frame preprocessing (spec/text-encoder.md 7): RGB -> bicubic (a = -0.75, no
  * antialiasing, not clamped) -> planar f32 [3, out_height, out_width] in about [-1, 1]. */
-ovi_status image_to_tensor(const media_image *m, int out_height, int out_width, float *dst,
-                           err *e) OVI_MUST_CHECK;
+ovi_status image_to_tensor(const media_image *m, int out_height, int out_width,
+                           float *dst, err *e) OVI_MUST_CHECK;
 #endif
