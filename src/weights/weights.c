@@ -154,6 +154,16 @@ static ovi_status read_container(weights *w, err *e) {
                    w->file[0].path, m->size);
 }
 
+bool set_recognises(const char *path) {
+    os_map m;
+    err e = {0};
+    if (os_map_file(&m, path, &e) != OVI_OK)
+        return false;
+    bool known = is_safetensors(&m) || is_zip(&m) || is_pickle(&m);
+    os_map_release(&m);
+    return known;
+}
+
 ovi_status weights_open(weights **out, const char *path, err *e) {
     weights *w = mem_alloc(e, 1, sizeof *w);
     if (!w)
