@@ -38,9 +38,10 @@ static fusion_config small_config(void) {
     fusion_stream_config *video = &cfg.stream[FUSION_VIDEO];
     fusion_stream_config *audio = &cfg.stream[FUSION_AUDIO];
     video->in_dim = video->out_dim = 4;
-    video->patch[0] = video->patch[1] = 2;
+    video->patch[0] = 1;
+    video->patch[1] = video->patch[2] = 2;
     audio->in_dim = audio->out_dim = 5;
-    audio->patch[0] = audio->patch[1] = 1;
+    audio->patch[0] = audio->patch[1] = audio->patch[2] = 1;
     audio->temporal_rope_scaling_factor = 0.25;
     return cfg;
 }

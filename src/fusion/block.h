@@ -25,7 +25,7 @@ const char *fusion_stream_name(int stream);
 typedef struct fusion_stream_config {
     int64_t dim, num_heads, num_layers, ffn_dim, freq_dim, text_dim, text_len;
     int64_t in_dim, out_dim;
-    int64_t patch[2]; /* height, width; audio: 1, 1 */
+    int64_t patch[3]; /* frames (1), height, width; audio: 1, 1, 1 */
     double eps;
     double temporal_rope_scaling_factor; /* audio positions; 1 for video */
 } fusion_stream_config;

@@ -79,16 +79,16 @@ static bool check_sizes(device *d, const fusion *m, const fusion_clip_desc *desc
     const int64_t *patch = m->cfg.stream[FUSION_VIDEO].patch;
     const bool fits =
         size_fits(desc->frames, 1) && size_fits(desc->audio_len, 1) &&
-        size_fits(desc->height, patch[0]) && size_fits(desc->width, patch[1]) &&
-        desc->frames * (desc->height / patch[0]) <= MAX_TOKENS &&
-        desc->frames * (desc->height / patch[0]) * (desc->width / patch[1]) <= MAX_TOKENS;
+        size_fits(desc->height, patch[1]) && size_fits(desc->width, patch[2]) &&
+        desc->frames * (desc->height / patch[1]) <= MAX_TOKENS &&
+        desc->frames * (desc->height / patch[1]) * (desc->width / patch[2]) <= MAX_TOKENS;
     if (!fits)
         device_fail(
             d, OVI_ARGUMENT,
             "fusion model: latents of %lld x %lld x %lld and %lld: expected height "
             "and width to be multiples of %lld and %lld, and at most %lld tokens",
             (long long)desc->frames, (long long)desc->height, (long long)desc->width,
-            (long long)desc->audio_len, (long long)patch[0], (long long)patch[1],
+            (long long)desc->audio_len, (long long)patch[1], (long long)patch[2],
             (long long)MAX_TOKENS);
     else if (desc->n_branches < 1 || desc->n_branches > FUSION_MAX_BRANCHES)
         device_fail(d, OVI_ARGUMENT, "fusion model: expected 1 or 2 branches, found %d",
@@ -104,8 +104,8 @@ static bool check_sizes(device *d, const fusion *m, const fusion_clip_desc *desc
 static void keep_rope(fusion_clip *c) {
     const fusion_stream_config *cfg = config(c, FUSION_VIDEO);
     const int64_t head_dim = cfg->dim / cfg->num_heads;
-    const int64_t video[3] = {c->latent[0], c->latent[1] / cfg->patch[0],
-                              c->latent[2] / cfg->patch[1]};
+    const int64_t video[3] = {c->latent[0], c->latent[1] / cfg->patch[1],
+                              c->latent[2] / cfg->patch[2]};
     const int64_t audio[3] = {c->tokens[FUSION_AUDIO], 1, 1};
     for (int s = 0; s < FUSION_STREAMS; s++)
         rope_keep(c->at.dev, s == FUSION_VIDEO ? video : audio, head_dim,
@@ -267,7 +267,7 @@ void fusion_prepare(const fusion_place *at, const fusion_clip_desc *desc,
         .n_steps = desc->n_steps,
         .n_branches = desc->n_branches,
         .latent = {desc->frames, desc->height, desc->width},
-        .tokens = {desc->frames * (desc->height / patch[0]) * (desc->width / patch[1]),
+        .tokens = {desc->frames * (desc->height / patch[1]) * (desc->width / patch[2]),
                    desc->audio_len},
         .ffn_rows = desc->ffn_rows,
         .first_frame_clean = desc->first_frame_clean};
@@ -306,7 +306,7 @@ static int64_t clean_tokens(const fusion_clip *c, int s) {
 /* [C, F, h, w] as [F, h/ph, w/pw, C, ph, pw]. */
 static tensor patches(const fusion_clip *c, tensor latent) {
     const int64_t *patch = config(c, FUSION_VIDEO)->patch;
-    return PERMUTE(tensor_split(tensor_split(latent, 3, patch[1]), 2, patch[0]), 1, 2, 4,
+    return PERMUTE(tensor_split(tensor_split(latent, 3, patch[2]), 2, patch[1]), 1, 2, 4,
                    0, 3, 5);
 }
 
@@ -413,7 +413,7 @@ static tensor push_head(const step_run *r, int s, int b) {
     const fusion_outside *o = &c->at.model->outside[s];
     device *d = c->at.dev;
     const tensor x = tensor_index(r->x[s], 0, b); /* [N, D] */
-    const int64_t features = cfg->out_dim * cfg->patch[0] * cfg->patch[1];
+    const int64_t features = cfg->out_dim * cfg->patch[1] * cfg->patch[2];
     const tensor out = arena_push(d, DTYPE_F32, SHAPE(c->tokens[s], features));
     const size_t mark = arena_mark(d);
     const tensor stored = weight_of(c, o->head_modulation);

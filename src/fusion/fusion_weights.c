@@ -27,10 +27,11 @@ fusion_config fusion_config_published(void) {
     fusion_stream_config *video = &cfg.stream[FUSION_VIDEO];
     fusion_stream_config *audio = &cfg.stream[FUSION_AUDIO];
     video->in_dim = video->out_dim = 48;
-    video->patch[0] = video->patch[1] = 2;
+    video->patch[0] = 1;
+    video->patch[1] = video->patch[2] = 2;
     video->temporal_rope_scaling_factor = 1;
     audio->in_dim = audio->out_dim = 20;
-    audio->patch[0] = audio->patch[1] = 1;
+    audio->patch[0] = audio->patch[1] = audio->patch[2] = 1;
     audio->temporal_rope_scaling_factor = 0.19676;
     return cfg;
 }
@@ -64,17 +65,15 @@ static double read_number(const reader *r, const char *key) {
 }
 
 /* Video [1, height, width]: no patch spans frames. Audio [1]. */
-static void read_patch(const reader *r, int64_t patch[2]) {
+static void read_patch(const reader *r, int64_t patch[3]) {
     const json_t *list = json_object_get(r->object, "patch_size");
     const size_t n = r->stream == FUSION_VIDEO ? 3 : 1;
-    json_int_t size[3] = {0, 1, 1};
+    patch[0] = patch[1] = patch[2] = 1;
     for (size_t i = 0; i < n; i++)
-        size[i] = json_integer_value(json_array_get(list, i));
-    if (json_array_size(list) != n || size[0] != 1 || size[1] < 1 || size[1] > 64 ||
-        size[2] < 1 || size[2] > 64)
+        patch[i] = (int64_t)json_integer_value(json_array_get(list, i));
+    if (json_array_size(list) != n || patch[0] != 1 || patch[1] < 1 || patch[1] > 64 ||
+        patch[2] < 1 || patch[2] > 64)
         bad(r, "patch_size", n == 3 ? "[1, height, width], 1 to 64 each" : "[1]");
-    patch[0] = (int64_t)size[1];
-    patch[1] = (int64_t)size[2];
 }
 
 /* Keys of the official files that this code has only one value for. */
@@ -194,7 +193,7 @@ static fusion_linear declare(fusion *m, int stream, int part, const int64_t size
 /* A linear layer that the file stores as the convolution [D, C, 1, ph, pw]. */
 static fusion_linear declare_video_patch(fusion *m) {
     const fusion_stream_config *c = &m->cfg.stream[FUSION_VIDEO];
-    const int64_t features = c->in_dim * c->patch[0] * c->patch[1];
+    const int64_t features = c->in_dim * c->patch[1] * c->patch[2];
     const int part = fusion_part_step(m);
     fusion_linear l;
     l.weight = weight_add(
@@ -204,7 +203,7 @@ static fusion_linear declare_video_patch(fusion *m) {
                        .published = DTYPE_BF16,
                        .n_parts = 1,
                        .part = {{"video_model.patch_embedding.weight",
-                                 SHAPE(c->dim, c->in_dim, 1, c->patch[0], c->patch[1])}},
+                                 SHAPE(c->dim, c->in_dim, 1, c->patch[1], c->patch[2])}},
                        .placed = SHAPE(c->dim, features)});
     l.bias = weight_vector(&m->weights, part, DTYPE_BF16, SHAPE(c->dim),
                            "video_model.patch_embedding.bias");
@@ -250,7 +249,7 @@ static void declare_stream(fusion *m, int s) {
         fusion_half_declare(&m->block[i].half[s], &m->weights, &m->cfg, s, i);
     o->head_modulation = weight_vector(&m->weights, step, DTYPE_BF16, SHAPE(1, 2, c->dim),
                                        "%s_model.head.modulation", fusion_stream_name(s));
-    o->head = declare(m, s, step, SIZES(c->out_dim * c->patch[0] * c->patch[1], c->dim),
+    o->head = declare(m, s, step, SIZES(c->out_dim * c->patch[1] * c->patch[2], c->dim),
                       "head.head");
 }
 
