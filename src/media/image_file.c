@@ -133,9 +133,36 @@ static ovi_status turn(media_image *m, int orientation, err *e) {
 
 /* ------------------------------------------------------------------------- loading ---- */
 
+/* Does a JPEG reach its end marker? The decoder fills what a cut file lacks with grey. Walks
+ * segment by segment; in the coded data behind a scan's header, FF 00 and FF D0..D7 are no
+ * markers. */
+static bool jpeg_is_whole(const uint8_t *b, size_t size) {
+    enum { END = 0xd9, SCAN = 0xda };
+    for (size_t at = 2; at + 1 < size;) {
+        int marker = b[at + 1];
+        if (b[at] != 0xff)
+            return false;
+        if (marker == END)
+            return true;
+        if (marker == 0xff) { /* filling */
+            at++;
+            continue;
+        }
+        if (at + 3 >= size)
+            return false;
+        at += 2 + ((size_t)b[at + 2] << 8 | b[at + 3]);
+        while (marker == SCAN && at + 1 < size &&
+               (b[at] != 0xff || b[at + 1] == 0 || (b[at + 1] & 0xf8) == 0xd0))
+            at++;
+    }
+    return false;
+}
+
 /* One whole file is one packet; the decoder refuses sizes above the limit by itself. */
 static int decode(const image_kind *kind, const char *bytes, size_t size,
                   AVFrame *frame) {
+    if (kind->codec == AV_CODEC_ID_MJPEG && !jpeg_is_whole((const uint8_t *)bytes, size))
+        return AVERROR_INVALIDDATA;
     const AVCodec *codec = avcodec_find_decoder(kind->codec);
     AVCodecContext *c = codec ? avcodec_alloc_context3(codec) : NULL;
     AVPacket *packet = av_packet_alloc();
