@@ -18,25 +18,6 @@
 
 /* ------------------------------------------------------------------------ kinds ---- */
 
-/* Handlers that are still being written. */
-#pragma weak gold_text_clean
-#pragma weak gold_sizes_prompts
-#pragma weak gold_image_resize
-#pragma weak gold_umt5
-#pragma weak gold_ops
-#pragma weak gold_rope
-#pragma weak gold_block
-#pragma weak gold_fusion
-#pragma weak gold_sampling
-#pragma weak gold_pipeline
-#pragma weak gold_torch_noise
-#pragma weak gold_wan_vae
-#pragma weak gold_mmaudio_vae
-#pragma weak gold_bigvgan
-#pragma weak gold_audio_e2e
-#pragma weak gold_mel
-#pragma weak gold_torch_archives
-
 static const gold_kind kinds[] = {
     {"text_clean", gold_text_clean, false},
     {"sizes_prompts", gold_sizes_prompts, false},
@@ -59,7 +40,7 @@ static const gold_kind kinds[] = {
 
 static const gold_kind *find_kind(const char *name) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (strcmp(kinds[i].kind, name) == 0 && kinds[i].run)
+        if (strcmp(kinds[i].kind, name) == 0)
             return &kinds[i];
     return NULL;
 }
