@@ -25,63 +25,73 @@ static void load_modulation(float *dst, const tensor *t, int64_t b, int64_t m,
 
 #define LINEAR_TILE 16 /* rows of x that one pass over w serves */
 
-/* Rows [from, from + n) of branch b: products into y [n, N]. row: K floats. */
-static void linear_products(const linear_desc *x, const tensor *rows, float *xs,
-                            float *wrow, float *y) {
-    int64_t n = rows->dim[0], k = x->w.dim[1], width = x->w.dim[0];
+/* Rows as f32: x [tile, K], w [K], y [tile, N], the others [N]. */
+typedef struct linear_rows {
+    float *x, *w, *y, *bias, *gate, *residual;
+} linear_rows;
+
+/* y = x w^T for the n rows of one tile, [n, K]. */
+static void linear_products(const linear_desc *x, const linear_rows *r,
+                            const tensor *tile) {
+    int64_t n = tile->dim[0], k = x->w.dim[1], width = x->w.dim[0];
     for (int64_t m = 0; m < n; m++) {
-        tensor row = ref_row(rows, m);
-        ref_load(xs + m * k, &row);
+        tensor row = ref_row(tile, m);
+        ref_load(r->x + m * k, &row);
     }
     for (int64_t o = 0; o < width; o++) {
         tensor row = ref_row(&x->w, o);
-        ref_load(wrow, &row);
+        ref_load(r->w, &row);
         for (int64_t m = 0; m < n; m++)
-            y[m * width + o] = (float)ref_dot(xs + m * k, wrow, k);
+            r->y[m * width + o] = (float)ref_dot(r->x + m * k, r->w, k);
     }
 }
 
-/* out = residual + gate * act(y + bias), one row. */
-static void linear_finish(const linear_desc *x, const float *bias, const float *gate,
-                          float *residual, float *y) {
+/* residual + gate * act(y + bias) of one row, in place. */
+static void linear_finish(const linear_desc *x, const linear_rows *r, float *y) {
     for (int64_t o = 0; o < x->w.dim[0]; o++) {
-        double v = ref_act(x->act, (double)y[o] + (x->bias.data ? bias[o] : 0));
-        v *= x->gate.data ? gate[o] : 1;
-        y[o] = (float)(v + (x->residual.data ? residual[o] : 0));
+        double v = ref_act(x->act, (double)y[o] + (x->bias.data ? r->bias[o] : 0));
+        v *= x->gate.data ? r->gate[o] : 1;
+        y[o] = (float)(v + (x->residual.data ? r->residual[o] : 0));
+    }
+}
+
+/* Rows [from, from + n) of branch b. */
+static void linear_tile(const linear_desc *x, const linear_rows *r, int64_t b,
+                        int64_t from, int64_t n) {
+    tensor in = tensor_index(ref_batched(x->x), 0, b);
+    tensor out = tensor_index(ref_batched(x->out), 0, b), add = ref_batched(x->residual);
+    tensor tile = tensor_slice(in, 0, from, n);
+    linear_products(x, r, &tile);
+    for (int64_t m = from; m < from + n; m++) {
+        float *y = r->y + (m - from) * x->w.dim[0];
+        tensor to = ref_row(&out, m);
+        if (add.data) {
+            tensor row = ref_row(&add, b * add.dim[1] + m);
+            ref_load(r->residual, &row);
+        }
+        load_modulation(r->gate, &x->gate, b, m, x->split);
+        linear_finish(x, r, y);
+        ref_store(&to, y);
     }
 }
 
 void ref_linear(void *self, const linear_desc *x, work w) {
     (void)w;
     int64_t k = x->w.dim[1], width = x->w.dim[0];
-    float *xs = ref_scratch(self, LINEAR_TILE * (k + width) + k + 3 * width);
-    if (!xs)
+    float *s = ref_scratch(self, LINEAR_TILE * (k + width) + k + 3 * width);
+    if (!s)
         return;
-    float *wrow = xs + LINEAR_TILE * k, *y = wrow + k, *bias = y + LINEAR_TILE * width;
-    float *gate = bias + width, *residual = gate + width;
-    tensor in = ref_batched(x->x), out = ref_batched(x->out),
-           add = ref_batched(x->residual);
-    int64_t tokens = in.dim[1];
-    load_vector(bias, &x->bias);
-    for (int64_t b = 0; b < in.dim[0]; b++) {
-        for (int64_t from = 0; from < tokens; from += LINEAR_TILE) {
-            int64_t n = tokens - from < LINEAR_TILE ? tokens - from : LINEAR_TILE;
-            tensor rows = tensor_slice(tensor_index(in, 0, b), 0, from, n);
-            linear_products(x, &rows, xs, wrow, y);
-            for (int64_t m = from; m < from + n; m++) {
-                float *line = y + (m - from) * width;
-                tensor to = ref_row(&out, b * tokens + m);
-                if (add.data) {
-                    tensor row = ref_row(&add, b * tokens + m);
-                    ref_load(residual, &row);
-                }
-                load_modulation(gate, &x->gate, b, m, x->split);
-                linear_finish(x, bias, gate, residual, line);
-                ref_store(&to, line);
-            }
-            if (ref_cancelled(self))
-                return;
-        }
+    linear_rows r = {.x = s, .w = s + LINEAR_TILE * k};
+    r.y = r.w + k;
+    r.bias = r.y + LINEAR_TILE * width;
+    r.gate = r.bias + width;
+    r.residual = r.gate + width;
+    load_vector(r.bias, &x->bias);
+    tensor in = ref_batched(x->x);
+    int64_t tokens = in.dim[1], n_tiles = (tokens + LINEAR_TILE - 1) / LINEAR_TILE;
+    for (int64_t i = 0; i < in.dim[0] * n_tiles && !ref_cancelled(self); i++) {
+        int64_t from = i % n_tiles * LINEAR_TILE, left = tokens - from;
+        linear_tile(x, &r, i / n_tiles, from, left < LINEAR_TILE ? left : LINEAR_TILE);
     }
 }
 
