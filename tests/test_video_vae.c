@@ -20,7 +20,7 @@
 
 #define WEIGHTS_FILE OVI_BINARY_DIR "/test_video_vae.safetensors"
 
-/* ------------------------------------------------------------------ a small model ---- */
+/* ----------------------------------------------------------------- a small model ---- */
 
 /* Latents of FRAMES x HEIGHT x WIDTH; a position is 16 x 16 pixels. */
 enum { Z = 6, FRAMES = 3, HEIGHT = 2, WIDTH = 1, TALL = 16 * HEIGHT, WIDE = 16 * WIDTH };
@@ -94,7 +94,7 @@ static int remove_weights(void **state) {
     return unlink(WEIGHTS_FILE);
 }
 
-/* --------------------------------------------------------------------- running it ---- */
+/* -------------------------------------------------------------------- running it ---- */
 
 /* How a run is set up. bytes 0: a dry run. */
 typedef struct setup {
@@ -231,7 +231,7 @@ static float largest(const float *x, size_t n) {
     return m;
 }
 
-/* -------------------------------------------------------------------------- tests ---- */
+/* ------------------------------------------------------------------------- tests ---- */
 
 static void check_prefix(const setup *s) {
     static float latents[LATENT_COUNT], whole[CLIP_COUNT], part[CLIP_COUNT];
@@ -357,9 +357,10 @@ static void published_model_has_its_tensors_and_parameters(void **state) {
     video_vae_release(&v);
 }
 
-/* spec/video-vae.md 5 and 8: the memories of 704x704 take 1,768,729,600 bytes with those of
- * conv1 (2 frames of 48 channels), which reads the kept latents instead. Activations are
- * largest in the first block of up 3: 512 (4 + 6) + 256 * 4 channels of 352x352. */
+/* spec/video-vae.md 5 and 8: the memories of 704x704 take 1,768,729,600 bytes with
+ * those of conv1 (2 frames of 48 channels), which reads the kept latents instead.
+ * Activations are largest in the first block of up 3: 512 (4 + 6) + 256 * 4 channels of
+ * 352x352. */
 static void published_decode_takes_the_memory_it_should(void **state) {
     (void)state;
     const size_t latents = (size_t)31 * 44 * 44 * 48 * 2,
@@ -376,8 +377,8 @@ static void published_decode_takes_the_memory_it_should(void **state) {
     assert_int_equal(m.arena_peak, m.arena_keep_peak + block);
 }
 
-/* Three tensors of 160 channels are live in down 0, beside the results of the stages: 1/4,
- * 1/8, 1/16 and 1/16 of one. */
+/* Three tensors of 160 channels are live in down 0, beside the results of the stages:
+ * 1/4, 1/8, 1/16 and 1/16 of one. */
 static void published_image_encode_keeps_no_memories(void **state) {
     (void)state;
     const size_t stage = (size_t)160 * 352 * 352 * 2;

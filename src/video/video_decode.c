@@ -11,12 +11,12 @@
  *     up 3  3 RES (-> 256)                                   [1|4, 352, 352, 256]
  *     head: norm, SiLU, conv -> unpatchify -> clamp          [1|4, 704, 704, 3]
  *
- * Memory. Kept: the latents and the memories of the causal convolutions, made when each runs
- * for the first time. Scratch is a stack, so a stage's result is pushed before what makes
- * it: running the last stage runs the ones before it. The shortcut is written into the
- * result first; then the blocks work in place over the stage's input, and the last
- * convolution adds to the result. The largest moment is the first block of up 3:
- * 512 channels in, 512 of 6 frames under the convolution, 256 out. */
+ * Memory. Kept: the latents and the memories of the causal convolutions, made when each
+ * runs for the first time. Scratch is a stack, so a stage's result is pushed before
+ * what makes it: running the last stage runs the ones before it. The shortcut is
+ * written into the result first; then the blocks work in place over the stage's input,
+ * and the last convolution adds to the result. The largest moment is the first block of
+ * up 3: 512 channels in, 512 of 6 frames under the convolution, 256 out. */
 #include "video/video_layers.h"
 
 /* ------------------------------------------------------------------------ begin ---- */
@@ -87,8 +87,8 @@ static tensor run_front(video_decoder *s) {
     return x;
 }
 
-/* [t, h, w, C] -> [2t, h, w, C]: of the 2C channels at frame i, the first C become frame 2i
- * and the last C frame 2i+1. */
+/* [t, h, w, C] -> [2t, h, w, C]: of the 2C channels at frame i, the first C become
+ * frame 2i and the last C frame 2i+1. */
 static tensor double_time(video_pass *p, const video_conv *c, tensor x) {
     int64_t t = x.dim[0], h = x.dim[1], w = x.dim[2], channels = x.dim[3];
     int64_t history = video_history(p, c);

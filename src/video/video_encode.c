@@ -1,5 +1,5 @@
-/* video_encode.c: frames to latents (spec/video-vae.md, section 4; sizes of 704x704, first
- * chunk of one frame | later ones of four).
+/* video_encode.c: frames to latents (spec/video-vae.md, section 4; sizes of 704x704,
+ * first chunk of one frame | later ones of four).
  *
  *   video [3,T,704,704]
  *   per chunk:
@@ -13,10 +13,11 @@
  *     head: norm, SiLU, conv                                 [1,    44,  44, 96]
  *   conv1 over all chunks, its mean half, (mu - mean) inv    [48, F, 44, 44]
  *
- * Memory. Kept: the head's output of all chunks and, for more than one chunk, the memories
- * of the causal convolutions. Scratch is used as in video_decode.c: a stage's result is
- * pushed first, receives the shortcut, and then the blocks work in place over the input.
- * The largest moment is a block of down 0: for an image three tensors [352, 352, 160]. */
+ * Memory. Kept: the head's output of all chunks and, for more than one chunk, the
+ * memories of the causal convolutions. Scratch is used as in video_decode.c: a stage's
+ * result is pushed first, receives the shortcut, and then the blocks work in place over
+ * the input. The largest moment is a block of down 0: for an image three tensors of
+ * [352, 352, 160]. */
 #include "video/video_layers.h"
 
 typedef struct video_encoder {

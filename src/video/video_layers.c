@@ -2,10 +2,10 @@
  * sections 3 and 5).
  *
  * Time. A causal convolution reads frames [history + t]: those it remembers from the last
- * chunk, then the new ones. It is the same convolution over the whole clip, cut into chunks.
- * When it runs for the first time there is no history and the backend pads with zeros, which
- * costs nothing: the first chunk is a 2-D network. After the last chunk nothing is
- * remembered, so an image needs no memory at all.
+ * chunk, then the new ones. It is the same convolution over the whole clip, cut into
+ * chunks. When it runs for the first time there is no history and it pads with zeros
+ * instead: of its kernel only the last tap in time then matters. After the last chunk
+ * nothing is remembered, so an image needs no memory at all.
  *
  * Memory of a residual block I -> O over t frames, in frames of one channel:
  *

@@ -1,5 +1,6 @@
-/* video_layers.h: what both directions of the video VAE are made of. Private to src/video.
- * Tensors are [t, h, w, C] of the pass's compute type; failures latch on its device. */
+/* video_layers.h: what both directions of the video VAE are made of. Private to
+ * src/video. Tensors are [t, h, w, C] of the pass's compute type; failures latch on its
+ * device. */
 #ifndef OVI_VIDEO_LAYERS_H
 #define OVI_VIDEO_LAYERS_H
 
@@ -23,11 +24,12 @@ void video_norm(const video_pass *p, wref gamma, act_kind act, tensor x, tensor 
 
 /* A convolution without padding, to be completed by the caller. */
 conv_desc video_conv_desc(const video_pass *p, const video_conv *c, tensor x, tensor out);
-/* How many frames the input of a causal convolution has in front of the new ones: none when
- * it runs for the first time. */
+/* How many frames the input of a causal convolution has in front of the new ones: none
+ * when it runs for the first time. */
 int64_t video_history(const video_pass *p, const video_conv *c);
-/* frames [history + t, h, w, I]: the caller has filled in the last t; the history is written
- * here. out [t / time_stride, h, w, O]. Remembers the last frames for the next chunk. */
+/* frames [history + t, h, w, I]: the caller has filled in the last t; the history is
+ * written here. out [t / time_stride, h, w, O]. Remembers the last frames for the next
+ * chunk. */
 void video_causal_conv(video_pass *p, const video_conv *c, tensor frames, tensor out,
                        const tensor *residual);
 /* Only the last step of it. */

@@ -1,16 +1,15 @@
 /* video_vae.c: sizes of the video VAE, and its weights by their official names
  * (spec/video-vae.md, sections 1 and 2).
  *
- * Published: 196 tensors, 704,688,668 parameters. The published path rounds every parameter
- * to bf16 once and then computes in f32, so every row is rounded when it is placed: files in
- * f32 and in bf16 give the same numbers.
+ * Published: 196 tensors, 704,688,668 parameters. The published path rounds every
+ * parameter to bf16 once and then computes in f32, so every row is rounded when it is
+ * placed: files in f32 and in bf16 give the same numbers.
  *
  * 1x1x1 convolutions are products: stored as [O, I, 1, 1, (1)], placed as [O, I]. */
 #include "video/video_vae.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #define MAX_SIZE (1 << 20)
 
@@ -286,13 +285,21 @@ static video_attention declare_attention(maker *m, int64_t c, const char *prefix
     return a;
 }
 
-/* Residual blocks of a stage under "<prefix>.<j>". */
-static void declare_blocks(maker *m, video_stage *g, const char *prefix) {
+/* A stage under `prefix`: its blocks, then what changes the size. Convolutions in time give
+ * `time_out` channels. */
+static void declare_stage(maker *m, video_stage *g, int64_t time_out,
+                          const char *prefix) {
     char name[WEIGHT_NAME_MAX];
     for (int j = 0; j < g->n_res; j++) {
         snprintf(name, sizeof name, "%s.%d", prefix, j);
         g->res[j] = declare_res(m, j == 0 ? g->in : g->out, g->out, name);
     }
+    snprintf(name, sizeof name, "%s.%d.resample.1", prefix, g->n_res);
+    if (g->in_space)
+        g->resample = declare_conv(m, SHAPE(g->out, g->out, 3, 3), name);
+    snprintf(name, sizeof name, "%s.%d.time_conv", prefix, g->n_res);
+    if (g->in_time)
+        g->time_conv = declare_causal(m, SHAPE(time_out, g->out, 3, 1, 1), name);
 }
 
 static void declare_middle(maker *m, video_half *half, int64_t width,
@@ -314,36 +321,27 @@ static void declare_encoder(video_vae *v) {
     const video_vae_config *cfg = &v->cfg;
     maker m = {.table = &v->weights, .part = VIDEO_VAE_ENCODER};
     video_half *half = &v->encoder;
-    int64_t pixels = 3 * cfg->patch_size * cfg->patch_size;
+    int64_t z = cfg->z_dim, pixels = 3 * cfg->patch_size * cfg->patch_size;
     half->conv_in = declare_causal(&m, SHAPE(encoder_width(cfg, 0), pixels, 3, 3, 3),
                                    "encoder.conv1");
     for (int i = 0; i < VIDEO_STAGES; i++) {
-        char prefix[64], name[WEIGHT_NAME_MAX];
+        char prefix[64];
         snprintf(prefix, sizeof prefix, "encoder.downsamples.%d.downsamples", i);
+        bool last = i + 1 == VIDEO_STAGES;
         video_stage *g = &half->stage[i];
-        int64_t c = encoder_width(cfg, i + 1);
-        *g =
-            (video_stage){.in = encoder_width(cfg, i),
-                          .out = c,
-                          .n_res = (int)cfg->num_res_blocks,
-                          .in_space = i + 1 < VIDEO_STAGES,
-                          .in_time = i + 1 < VIDEO_STAGES && cfg->temporal_downsample[i]};
-        declare_blocks(&m, g, prefix);
-        snprintf(name, sizeof name, "%s.%d.resample.1", prefix, g->n_res);
-        if (g->in_space)
-            g->resample = declare_conv(&m, SHAPE(c, c, 3, 3), name);
-        snprintf(name, sizeof name, "%s.%d.time_conv", prefix, g->n_res);
-        if (g->in_time) {
-            g->time_conv = declare_causal(&m, SHAPE(c, c, 3, 1, 1), name);
-            g->time_conv.history = 1;
-            g->time_conv.time_stride = 2;
-        }
+        *g = (video_stage){.in = encoder_width(cfg, i),
+                           .out = encoder_width(cfg, i + 1),
+                           .n_res = (int)cfg->num_res_blocks,
+                           .in_space = !last,
+                           .in_time = !last && cfg->temporal_downsample[i]};
+        declare_stage(&m, g, g->out, prefix);
+        g->time_conv.history = 1;
+        g->time_conv.time_stride = 2;
     }
     int64_t width = encoder_width(cfg, VIDEO_STAGES);
     declare_middle(&m, half, width, "encoder.middle");
-    declare_head(&m, half, width, 2 * cfg->z_dim, "encoder.head");
-    v->moments =
-        declare_product(&m, SHAPE(2 * cfg->z_dim, 2 * cfg->z_dim, 1, 1, 1), "conv1");
+    declare_head(&m, half, width, 2 * z, "encoder.head");
+    v->moments = declare_product(&m, SHAPE(2 * z, 2 * z, 1, 1, 1), "conv1");
 }
 
 static void declare_decoder(video_vae *v) {
@@ -351,31 +349,25 @@ static void declare_decoder(video_vae *v) {
     maker m = {.table = &v->weights, .part = VIDEO_VAE_DECODER};
     video_half *half = &v->decoder;
     int64_t z = cfg->z_dim, width = decoder_width(cfg, 0);
+    int64_t pixels = 3 * cfg->patch_size * cfg->patch_size;
     v->latent = declare_product(&m, SHAPE(z, z, 1, 1, 1), "conv2");
     half->conv_in = declare_conv(&m, SHAPE(width, z, 3, 3, 3), "decoder.conv1");
     half->conv_in.history = 2;
     declare_middle(&m, half, width, "decoder.middle");
     for (int i = 0; i < VIDEO_STAGES; i++) {
-        char prefix[64], name[WEIGHT_NAME_MAX];
+        char prefix[64];
         snprintf(prefix, sizeof prefix, "decoder.upsamples.%d.upsamples", i);
+        bool last = i + 1 == VIDEO_STAGES;
         video_stage *g = &half->stage[i];
-        int64_t c = decoder_width(cfg, i + 1);
         *g = (video_stage){.in = decoder_width(cfg, i),
-                           .out = c,
+                           .out = decoder_width(cfg, i + 1),
                            .n_res = (int)cfg->num_res_blocks + 1,
-                           .in_space = i + 1 < VIDEO_STAGES,
-                           .in_time = i + 1 < VIDEO_STAGES &&
-                                      cfg->temporal_downsample[VIDEO_STAGES - 2 - i]};
-        declare_blocks(&m, g, prefix);
-        snprintf(name, sizeof name, "%s.%d.resample.1", prefix, g->n_res);
-        if (g->in_space)
-            g->resample = declare_conv(&m, SHAPE(c, c, 3, 3), name);
-        snprintf(name, sizeof name, "%s.%d.time_conv", prefix, g->n_res);
-        if (g->in_time)
-            g->time_conv = declare_causal(&m, SHAPE(2 * c, c, 3, 1, 1), name);
+                           .in_space = !last,
+                           .in_time =
+                               !last && cfg->temporal_downsample[VIDEO_STAGES - 2 - i]};
+        declare_stage(&m, g, 2 * g->out, prefix);
     }
-    declare_head(&m, half, decoder_width(cfg, VIDEO_STAGES),
-                 3 * cfg->patch_size * cfg->patch_size, "decoder.head");
+    declare_head(&m, half, decoder_width(cfg, VIDEO_STAGES), pixels, "decoder.head");
 }
 
 ovi_status video_vae_init(video_vae *v, const video_vae_config *cfg, err *e) {

@@ -3,9 +3,9 @@
  *
  *   video [3,T,H,W] in [-1,1]  <->  latents [48, 1+(T-1)/4, H/16, W/16]
  *
- * Causal in time: latent frame i is frame 0, or frames 4i-3 .. 4i, and what came before. So
- * both directions walk through a clip chunk by chunk, one latent frame each, and causal
- * convolutions remember their last input frames from one chunk to the next.
+ * Causal in time: latent frame i is frame 0, or frames 4i-3 .. 4i, and what came
+ * before. So both directions walk through a clip chunk by chunk, one latent frame each,
+ * and causal convolutions remember their last input frames from one chunk to the next.
  *
  * Files: video_vae.c (sizes, names and shapes of the weights), video_layers.c (what both
  * directions are made of), video_decode.c, video_encode.c.
@@ -136,18 +136,18 @@ typedef struct video_decoder {
  * Failures latch on the device. */
 void video_decode_begin(video_decoder *s, const video_vae *v, device *d,
                         const float *latents, video_size size);
-/* The frames of the next latent frame: [1 or 4, 16h, 16w, 3] F32 in [-1, 1], RGB. They lie
- * in scratch: the caller marks the arena before, and resets it when they are used. Exactly
- * F calls make a clip. */
+/* The frames of the next latent frame: [1 or 4, 16h, 16w, 3] F32 in [-1, 1], RGB. They
+ * lie in scratch: the caller marks the arena before, and resets it when they are used.
+ * Exactly F calls make a clip. */
 tensor video_decode_next(video_decoder *s);
 
-/* n values in [-1, 1] to bytes as published: clamped, then (v + 1) / 2 * 255 truncated. NaN
- * gives 0. */
+/* n values in [-1, 1] to bytes as published: clamped, then (v + 1) / 2 * 255 truncated.
+ * NaN gives 0. */
 void video_pixels_to_rgb8(uint8_t *dst, const float *src, size_t n);
 
 /* Encodes a whole clip (one image is a clip of one frame): video [3, T, H, W] on the host
- * (NULL on a dry run) -> latents [z, 1+(T-1)/4, H/16, W/16] on the host. size counts pixels:
- * T is 4k+1, H and W multiples of 16. State is kept as in decoding. */
+ * (NULL on a dry run) -> latents [z, 1+(T-1)/4, H/16, W/16] on the host. size counts
+ * pixels: T is 4k+1, H and W multiples of 16. State is kept as in decoding. */
 ovi_status video_encode(const video_vae *v, device *d, const float *video,
                         video_size size, float *latents) OVI_MUST_CHECK;
 #endif

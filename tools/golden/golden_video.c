@@ -1,7 +1,8 @@
 /* golden_video.c: files of kind wan_vae (spec/video-vae.md): decode and encode cases with
- * their intermediates. Every case runs twice: traced, with the intermediates compared, and
- * untraced, as in production. */
+ * their intermediates. Every case runs twice: traced, with the intermediates compared,
+ * and untraced, as in production. */
 #include <stdio.h>
+#include <string.h>
 
 #include "gold.h"
 #include "video/video_vae.h"
