@@ -285,8 +285,8 @@ static video_attention declare_attention(maker *m, int64_t c, const char *prefix
     return a;
 }
 
-/* A stage under `prefix`: its blocks, then what changes the size. Convolutions in time give
- * `time_out` channels. */
+/* A stage under `prefix`: its blocks, then what changes the size. Its convolution in time
+ * gives `time_out` channels. */
 static void declare_stage(maker *m, video_stage *g, int64_t time_out,
                           const char *prefix) {
     char name[WEIGHT_NAME_MAX];
