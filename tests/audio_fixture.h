@@ -40,12 +40,15 @@ static inline void put_part(safetensors_writer *w, const checkpoint_rule *rule,
     uint64_t state = 1;
     for (const char *c = part->name; *c; c++)
         state = state * 31 + (unsigned char)*c;
-    for (int64_t i = 0; i < shape_count(&part->dims); i++) {
-        float x = uniform(&state);
+    int64_t n = shape_count(&part->dims);
+    float *x = test_malloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = uniform(&state);
         if (rule->value)
-            x = rule->value(part->name, i, x);
-        safetensors_writer_put(w, &x, sizeof x);
+            x[i] = rule->value(part->name, i, x[i]);
     }
+    safetensors_writer_put(w, x, (size_t)n * sizeof *x);
+    test_free(x);
 }
 
 /* Writes every part of every row as F32. */

@@ -78,7 +78,7 @@ static void random_mel(float *mel, int64_t n) {
 static void the_published_file_has_its_tensors_and_parameters(void **state) {
     (void)state;
     vocoder_config cfg;
-    vocoder *m = calloc(1, sizeof *m);
+    vocoder *m = test_malloc(sizeof *m);
     err e = {0};
     vocoder_config_published(&cfg);
     assert_int_equal(vocoder_ratio(&cfg), 256);
@@ -95,7 +95,7 @@ static void the_published_file_has_its_tensors_and_parameters(void **state) {
     assert_int_equal(parameters, 112231250);
     assert_int_equal(filters, 2616);
     vocoder_release(m);
-    free(m);
+    test_free(m);
 }
 
 static void bits_do_not_depend_on_threads(void **state) {
@@ -197,12 +197,12 @@ static void plain_weights_are_taken_as_they_are(void **state) {
     const weight_table *t = &f.m.weights;
     const weight *row = &t->row[f.m.conv_pre.w];
     int64_t n = shape_count(&row->spec.placed);
-    float *placed = malloc((size_t)n * sizeof *placed);
+    float *placed = test_malloc((size_t)n * sizeof *placed);
     err e = {0};
     assert_int_equal(weight_to_f32(t, f.m.conv_pre.w, placed, &e), OVI_OK);
     assert_memory_equal(placed, weights_data(f.files, row->entry[0]),
                         (size_t)n * sizeof *placed);
-    free(placed);
+    test_free(placed);
     float mel[MELS] = {1}, wave[RATIO];
     assert_int_equal(run_small(&f, mel, 1, wave, 0), OVI_OK);
     close_small(&f);
