@@ -306,7 +306,7 @@ const device_options *device_get_options(const device *d); /* n_threads resolved
 bool device_is_null(const device *d);
 dtype device_compute(const device *d); /* storage of activations of the big models */
 const device_counters *device_get_counters(const device *d);
-void device_reset_counters(device *d);
+void device_reset_counters(device *d); /* the memory peak starts anew too */
 void device_set_profiling(device *d, bool on); /* waits after each op to time it */
 device_memory device_get_memory(const device *d);
 size_t device_free_memory(device *d);

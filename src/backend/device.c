@@ -93,6 +93,7 @@ const device_counters *device_get_counters(const device *d) {
 
 void device_reset_counters(device *d) {
     d->counters = (device_counters){0};
+    d->memory.peak = d->memory.allocated;
 }
 
 void device_set_profiling(device *d, bool on) {

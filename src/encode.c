@@ -1,0 +1,99 @@
+/* encode.c: a picture, a clip or a sound to latents: the inverse of decoding. */
+#include <string.h>
+
+#include "audio/mel.h"
+#include "engine.h"
+#include "text/sizes.h"
+
+/* Every frame of the clip, sized like a first frame, into [3, T, H, W]. */
+static ovi_status take_frames(job *j, const media_clip *clip) {
+    err *e = &j->engine->host.err;
+    size_t plane = (size_t)j->shape.height * (size_t)j->shape.width;
+    size_t frames = (size_t)j->pixel_frames;
+    j->pixels = job_alloc(j, 3 * frames * plane, sizeof(float));
+    float *one = job_alloc(j, 3 * plane, sizeof(float));
+    size_t frame_bytes = (size_t)clip->width * (size_t)clip->height * 3;
+    for (size_t t = 0; t < frames && !err_failed(e); t++) {
+        media_image image = {clip->width, clip->height, clip->rgb + t * frame_bytes};
+        if (image_to_tensor(&image, j->shape.height, j->shape.width, one, e) != OVI_OK)
+            break;
+        for (size_t c = 0; c < 3; c++)
+            memcpy(j->pixels + (c * frames + t) * plane, one + c * plane,
+                   plane * sizeof(float));
+    }
+    return e->status;
+}
+
+static ovi_status encode_picture(job *j, const media_clip *clip, ovi_latents *latents) {
+    err *e = &j->engine->host.err;
+    const model_spec *spec = &j->engine->models.spec;
+    int time = (int)video_vae_time(&spec->video_vae);
+    frame_size size = size_for_image(clip->height, clip->width, spec->target_area);
+    int frames = (clip->n_frames - 1) / time * time + 1;
+    if (frames != clip->n_frames)
+        host_log(&j->engine->host, OVI_LOG_WARN, "encode: %d frames are cut to %d",
+                 clip->n_frames, frames);
+    job_set_pixels(j, frames, size.height, size.width);
+    if (take_frames(j, clip) != OVI_OK)
+        return e->status;
+    memcpy(latents->video_shape, j->shape.video, sizeof latents->video_shape);
+    const int *v = latents->video_shape;
+    size_t count = (size_t)v[0] * (size_t)v[1] * (size_t)v[2] * (size_t)v[3];
+    j->encoded = latents->video = mem_alloc(e, count, sizeof(float));
+    if (!j->encoded)
+        return e->status;
+    return stage_run(j->engine, STAGE_IMAGE_ENCODE, j);
+}
+
+static ovi_status encode_sound(job *j, const media_clip *clip, ovi_latents *latents) {
+    err *e = &j->engine->host.err;
+    const audio_vae_config *cfg = &j->engine->models.spec.audio_vae;
+    int64_t frames = mel_frames((int64_t)clip->n_samples);
+    if (frames / audio_vae_ratio(cfg) < 1 || cfg->data_dim != MEL_BANDS)
+        return err_set(e, OVI_ARGUMENT,
+                       "sound: expected at least %d samples at 16 kHz, found %zu",
+                       MEL_HOP * (int)audio_vae_ratio(cfg), clip->n_samples);
+    j->mel_frames = frames;
+    j->mel = job_alloc(j, (size_t)frames * MEL_BANDS, sizeof(float));
+    latents->audio_shape[0] = (int)(frames / audio_vae_ratio(cfg));
+    latents->audio_shape[1] = (int)cfg->embed_dim;
+    size_t count = (size_t)latents->audio_shape[0] * (size_t)cfg->embed_dim;
+    j->audio = latents->audio = mem_alloc(e, count, sizeof(float));
+    if (err_failed(e) ||
+        mel_from_wave(clip->samples, (int64_t)clip->n_samples, j->mel, e) != OVI_OK)
+        return e->status;
+    return stage_run(j->engine, STAGE_ENCODE_AUDIO, j);
+}
+
+/* An image is a clip of one frame. */
+static ovi_status load(media_clip *clip, const char *path, int max_frames, err *e) {
+    err not_an_image = {0};
+    media_image image = {0};
+    if (media_image_load(&image, path, &not_an_image) != OVI_OK)
+        return media_clip_load(clip, path, max_frames, e);
+    *clip = (media_clip){
+        .width = image.width, .height = image.height, .n_frames = 1, .rgb = image.rgb};
+    return OVI_OK;
+}
+
+ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
+                           const ovi_request *request, ovi_latents *latents,
+                           const ovi_sinks *sinks) {
+    err *e = &engine->host.err;
+    job j = {0};
+    media_clip clip = {0};
+    *latents = (ovi_latents){.owned = 1};
+    if (call_begin(&j, engine, request, sinks) == OVI_OK &&
+        load(&clip, path, j.shape.frames, e) == OVI_OK) {
+        uint32_t needed = (clip.rgb ? NEEDS(MODEL_VIDEO_VAE) : 0) |
+                          (clip.samples ? NEEDS(MODEL_AUDIO_VAE) : 0);
+        if (call_require(engine, needed) == OVI_OK && clip.rgb)
+            (void)(encode_picture(&j, &clip, latents) == OVI_OK);
+        if (!err_failed(e) && clip.samples)
+            (void)(encode_sound(&j, &clip, latents) == OVI_OK);
+    }
+    media_clip_release(&clip);
+    if (err_failed(e))
+        ovi_latents_release(latents);
+    return call_end(&j, engine);
+}

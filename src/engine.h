@@ -1,0 +1,133 @@
+/* engine.h: what stands behind ovi_engine, and the pieces the top files share.
+ *
+ * ovi.c      public calls
+ * models.c   files opened and bound
+ * job.c      a request made definite: sizes, schedule, tokens, buffers
+ * pipeline.c the stages and the way through them
+ * encode.c   files to latents
+ * planning.c plans */
+#ifndef OVI_ENGINE_H
+#define OVI_ENGINE_H
+
+#include "media/media.h"
+#include "residency/plan.h"
+#include "sample/denoise.h"
+#include "sample/noise.h"
+#include "spec.h"
+#include "text/tokenizer.h"
+
+#define N_PROMPTS 3 /* positive, video negative, audio negative */
+
+/* All models of an engine, declared; files bound where there are any. */
+typedef struct models {
+    model_spec spec;
+    umt5 text;
+    fusion fusion;
+    video_vae video;
+    audio_vae audio;
+    vocoder vocoder;
+    weights *files[MODEL_COUNT]; /* owned; NULL: that model is not loaded */
+    tokenizer *tokenizer;        /* owned; NULL: no file */
+} models;
+
+/* Declares all models of the spec, which moves into m. */
+ovi_status models_init(models *m, model_spec *spec, err *e) OVI_MUST_CHECK;
+void models_release(models *m);
+weight_table *models_table(models *m, int id);
+/* Opens and binds every file of the spec that exists; a file that was named (not merely
+ * expected in a directory) must exist. */
+ovi_status models_open_files(models *m, const ovi_settings *settings,
+                             err *e) OVI_MUST_CHECK;
+/* OVI_NOT_LOADED "audio VAE not loaded: ..." if that file is not there. */
+ovi_status models_require(const models *m, int file, err *e) OVI_MUST_CHECK;
+/* Size and SHA-256 of each file's header, as JSON text: owned, NULL on failure. */
+char *models_digest(const models *m, err *e) OVI_MUST_CHECK;
+
+struct ovi_engine {
+    host host;
+    models models;
+    device *dev;  /* what computes */
+    store *store; /* its weights */
+    device *dry;  /* its dry run: profiles are counted here */
+    store *dry_store;
+    ovi_report report;
+};
+
+#define JOB_MAX_BUFFERS 12
+
+/* A request made definite. Buffers are NULL on a plan; all are borrowed, from the caller or
+ * from `owned`. */
+typedef struct job {
+    ovi_engine *engine;
+    const ovi_request *request;
+    const ovi_sinks *sinks; /* never NULL */
+    ovi_shape shape;
+    bool guided;                /* is there a negative pass? */
+    bool image;                 /* is there (or will there be) a first frame? */
+    int n_prompts;              /* 1 or 3 */
+    int32_t *ids[N_PROMPTS];    /* tokens of each prompt */
+    int rows[N_PROMPTS];        /* and their count */
+    float *features[N_PROMPTS]; /* [rows, text_dim] */
+    float *pixels;              /* [3, T, H, W] in [-1, 1]: what is encoded */
+    int pixel_frames;           /* T */
+    float *encoded;             /* [C, 1+(T-1)/4, h, w]: what becomes of it */
+    const float *first_frame;   /* [C, 1, h, w] */
+    float *video, *audio;       /* latents; NULL: that part is left out */
+    float *mel;                 /* [M, bands]: what is encoded to audio */
+    int64_t mel_frames;
+    media_writer *writer; /* owned; NULL: sinks only */
+    double stage_start;   /* seconds, for progress */
+    void *owned[JOB_MAX_BUFFERS];
+    int n_owned;
+} job;
+
+/* Sizes and notices about them; 512 tokens a prompt until job_tokenize. */
+ovi_status job_init(job *j, ovi_engine *engine, const ovi_request *request,
+                    const ovi_sinks *sinks) OVI_MUST_CHECK;
+void job_release(job *j);
+/* Memory that lives as long as the job; NULL: failed. */
+void *job_alloc(job *j, size_t count, size_t size) OVI_MUST_CHECK;
+/* Cleans and tokenises the prompts. */
+ovi_status job_tokenize(job *j) OVI_MUST_CHECK;
+/* The first frame of the request as pixels. */
+ovi_status job_take_image(job *j) OVI_MUST_CHECK;
+/* Buffers of a whole clip: features, first frame, latents. */
+ovi_status job_take_buffers(job *j) OVI_MUST_CHECK;
+/* Sizes from pixels or from latents instead of the request. */
+void job_set_pixels(job *j, int frames, int height, int width);
+void job_set_latents(job *j, const ovi_latents *latents);
+/* The request as JSON text (without the image's pixels): owned, NULL on failure. */
+char *job_request_json(const job *j, err *e) OVI_MUST_CHECK;
+void job_progress(job *j, const char *stage, int step, int steps);
+
+/* A public call in between: begin clears the last one's failure, cancel and report and makes
+ * the job; end releases it. require: files by number, as bits. */
+ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,
+                      const ovi_sinks *sinks) OVI_MUST_CHECK;
+ovi_status call_require(ovi_engine *engine, uint32_t files) OVI_MUST_CHECK;
+ovi_status call_end(job *j, ovi_engine *engine);
+#define NEEDS(file) (1u << (file))
+
+/* The stages, in the order of the flow. */
+typedef enum stage_id {
+    STAGE_TEXT_ENCODE,
+    STAGE_IMAGE_ENCODE,
+    STAGE_DIFFUSE,
+    STAGE_DECODE_AUDIO,
+    STAGE_DECODE_VIDEO,
+    STAGE_ENCODE_AUDIO,
+    STAGE_COUNT
+} stage_id;
+
+/* Counts what a stage will need, by running it on the dry device. */
+ovi_status stage_profile_count(ovi_engine *engine, stage_id id, job *j,
+                               stage_profile *profile) OVI_MUST_CHECK;
+/* Plans, brings in, runs, releases; adds a row to the report. */
+ovi_status stage_run(ovi_engine *engine, stage_id id, job *j) OVI_MUST_CHECK;
+const char *stage_models(stage_id id);
+
+/* The way through: text -> (image) -> diffusion -> latents file -> sound -> picture. */
+ovi_status pipeline_run(job *j) OVI_MUST_CHECK;
+/* The last part of it, from latents. */
+ovi_status pipeline_decode(job *j) OVI_MUST_CHECK;
+#endif

@@ -1,0 +1,285 @@
+/* job.c: a request made definite before any work: sizes snapped, prompts cleaned and cut
+ * into tokens, the image turned into a tensor. All notices about them are given here. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+#include "params.h"
+#include "text/sizes.h"
+
+/* ---- sizes ---- */
+
+static ovi_status take_size(const job *j, frame_size *size) {
+    const ovi_request *r = j->request;
+    const model_spec *spec = &j->engine->models.spec;
+    host *h = &j->engine->host;
+    if (r->image) {
+        if (r->size || r->aspect)
+            host_log(h, OVI_LOG_WARN, "the image decides the size: %s is ignored",
+                     r->size ? "size" : "aspect");
+        *size = size_for_image(r->image->height, r->image->width, spec->target_area);
+        return OVI_OK;
+    }
+    int width = spec->default_width, height = spec->default_height;
+    if (r->size)
+        params_parse_pair(r->size, 'x', &width, &height);
+    else if (r->aspect)
+        params_parse_pair(r->aspect, ':', &width, &height);
+    *size = size_for_request(height, width, spec->target_area);
+    if (r->size && (size->width != width || size->height != height))
+        host_log(h, OVI_LOG_WARN, "size: %dx%d becomes %dx%d, which this model makes",
+                 width, height, size->width, size->height);
+    return OVI_OK;
+}
+
+/* Pixel sizes and sample counts that follow from the latent sizes. */
+static void follow_latents(job *j) {
+    const model_spec *spec = &j->engine->models.spec;
+    ovi_shape *s = &j->shape;
+    int space = (int)video_vae_space(&spec->video_vae);
+    int time = (int)video_vae_time(&spec->video_vae);
+    s->frames = s->video[1] > 0 ? time * (s->video[1] - 1) + 1 : 0;
+    s->height = s->video[2] * space;
+    s->width = s->video[3] * space;
+    s->samples = s->audio[0] *
+                 (int)(audio_vae_ratio(&spec->audio_vae) * vocoder_ratio(&spec->vocoder));
+}
+
+static ovi_status resolve_shape(job *j) {
+    const model_spec *spec = &j->engine->models.spec;
+    frame_size size = {0};
+    if (take_size(j, &size) != OVI_OK)
+        return j->engine->host.err.status;
+    int space = (int)video_vae_space(&spec->video_vae);
+    const fusion_stream_config *video = &spec->fusion.stream[STREAM_VIDEO];
+    int frames = spec->video_latent_frames, length = spec->audio_latent_frames;
+    int h = size.height / space, w = size.width / space;
+    j->shape = (ovi_shape){
+        .fps = spec->fps,
+        .sample_rate = spec->sample_rate,
+        .video = {(int)spec->video_vae.z_dim, frames, h, w},
+        .audio = {length, (int)spec->audio_vae.embed_dim},
+        .text_rows = (int)video->text_len,
+        .text_dim = (int)spec->text.dim,
+        .video_tokens = frames * (h / (int)video->patch[1]) * (w / (int)video->patch[2]),
+        .audio_tokens = length,
+    };
+    follow_latents(j);
+    return OVI_OK;
+}
+
+/* ---- prompts ---- */
+
+static utf8_view view_of(const char *text) {
+    return (utf8_view){text, strlen(text)};
+}
+
+/* Lines of text as one notice each. */
+static void log_lines(host *h, const buf *lines) {
+    const char *at = buf_text(lines);
+    while (*at) {
+        size_t n = strcspn(at, "\n");
+        host_log(h, OVI_LOG_WARN, "prompt: %.*s", (int)n, at);
+        at += n + (at[n] == '\n');
+    }
+}
+
+/* The positive prompt in the variant's form; the others as they are. */
+static ovi_status prepare_text(job *j, int i, const char *raw, buf *cleaned) {
+    host *h = &j->engine->host;
+    prompt_style style = j->engine->models.spec.format;
+    buf rewritten = {0}, notices = {0};
+    bool changed = false;
+    size_t damaged = 0;
+    utf8_view text = view_of(raw);
+    if (i == 0 && prompt_rewrite(style, text, &rewritten, &changed, &h->err) == OVI_OK)
+        text = (utf8_view){buf_text(&rewritten), rewritten.size};
+    if (!err_failed(&h->err) &&
+        prompt_clean(text, cleaned, &damaged, &h->err) == OVI_OK) {
+        if (changed)
+            host_log(
+                h, OVI_LOG_WARN,
+                "prompt: the sound description was rewritten for this model variant");
+        if (damaged)
+            host_log(h, OVI_LOG_WARN,
+                     "prompt: %zu parts were not UTF-8 and were replaced", damaged);
+        if (i == 0)
+            prompt_notices(style, (utf8_view){buf_text(cleaned), cleaned->size},
+                           &notices);
+        log_lines(h, &notices);
+    }
+    buf_release(&rewritten);
+    buf_release(&notices);
+    return h->err.status;
+}
+
+static ovi_status tokenize(job *j, int i, const char *raw) {
+    host *h = &j->engine->host;
+    buf cleaned = {0};
+    tokens found = {0};
+    if (prepare_text(j, i, raw, &cleaned) != OVI_OK)
+        goto out;
+    utf8_view text = {buf_text(&cleaned), cleaned.size};
+    if (tokenizer_encode(j->engine->models.tokenizer, text, j->shape.text_rows, &found,
+                         &h->err) != OVI_OK)
+        goto out;
+    if (found.n_cut > 0)
+        host_log(h, OVI_LOG_WARN,
+                 "prompt: %d tokens are past the limit of %d; cut from \"%.40s\" on",
+                 found.n_cut, j->shape.text_rows, text.data + found.cut_at);
+    j->ids[i] = job_alloc(j, (size_t)found.n, sizeof(int32_t));
+    if (j->ids[i])
+        memcpy(j->ids[i], found.id, (size_t)found.n * sizeof(int32_t));
+    j->rows[i] = found.n;
+out:
+    tokens_release(&found);
+    buf_release(&cleaned);
+    return h->err.status;
+}
+
+ovi_status job_tokenize(job *j) {
+    const ovi_request *r = j->request;
+    err *e = &j->engine->host.err;
+    const char *const raw[N_PROMPTS] = {r->prompt, r->negative_video, r->negative_audio};
+    if (!r->prompt)
+        return err_set(e, OVI_ARGUMENT, "prompt: expected a text, found none");
+    if (models_require(&j->engine->models, FILE_TOKENIZER, e) != OVI_OK)
+        return e->status;
+    for (int i = 0; i < j->n_prompts; i++)
+        if (tokenize(j, i, raw[i] ? raw[i] : "") != OVI_OK)
+            return e->status;
+    return OVI_OK;
+}
+
+/* ---- the job ---- */
+
+ovi_status job_init(job *j, ovi_engine *engine, const ovi_request *request,
+                    const ovi_sinks *sinks) {
+    static const ovi_sinks no_sinks = {0};
+    err *e = &engine->host.err;
+    *j = (job){.engine = engine,
+               .request = request,
+               .sinks = sinks ? sinks : &no_sinks,
+               .image = request->image != NULL};
+    if (params_check_request(request, e) != OVI_OK)
+        return e->status;
+    const ovi_image *image = request->image;
+    if (image && (!image->rgb || image->width < 1 || image->height < 1 ||
+                  image->width > 65536 || image->height > 65536))
+        return err_set(e, OVI_ARGUMENT, "image: expected pixels of 1 to 65536 a side");
+    j->guided = request->video_guidance != 1 || request->audio_guidance != 1;
+    j->n_prompts = j->guided ? N_PROMPTS : 1;
+    j->pixel_frames = 1;
+    if (resolve_shape(j) != OVI_OK)
+        return e->status;
+    for (int i = 0; i < N_PROMPTS; i++)
+        j->rows[i] = j->shape.text_rows;
+    return OVI_OK;
+}
+
+void job_release(job *j) {
+    for (int i = 0; i < j->n_owned; i++)
+        mem_free(j->owned[i]);
+    media_abort(j->writer);
+    *j = (job){0};
+}
+
+void *job_alloc(job *j, size_t count, size_t size) {
+    assert(j->n_owned < JOB_MAX_BUFFERS);
+    void *p = mem_alloc(&j->engine->host.err, count, size);
+    if (p)
+        j->owned[j->n_owned++] = p;
+    return p;
+}
+
+ovi_status job_take_image(job *j) {
+    err *e = &j->engine->host.err;
+    const ovi_image *image = j->request->image;
+    size_t count = (size_t)j->shape.width * (size_t)j->shape.height * 3;
+    media_image pixels = {image->width, image->height, (uint8_t *)(uintptr_t)image->rgb};
+    j->pixels = job_alloc(j, count, sizeof(float));
+    if (!j->pixels)
+        return e->status;
+    return image_to_tensor(&pixels, j->shape.height, j->shape.width, j->pixels, e);
+}
+
+static size_t count_of(const int *dim, int rank) {
+    size_t n = 1;
+    for (int i = 0; i < rank; i++)
+        n *= (size_t)dim[i];
+    return n;
+}
+
+ovi_status job_take_buffers(job *j) {
+    const ovi_shape *s = &j->shape;
+    for (int i = 0; i < j->n_prompts; i++)
+        j->features[i] =
+            job_alloc(j, (size_t)j->rows[i] * (size_t)s->text_dim, sizeof(float));
+    if (j->image) {
+        size_t frame = count_of(s->video, 4) / (size_t)s->video[1];
+        j->encoded = job_alloc(j, frame, sizeof(float));
+        j->first_frame = j->encoded;
+    }
+    j->video = job_alloc(j, count_of(s->video, 4), sizeof(float));
+    j->audio = job_alloc(j, count_of(s->audio, 2), sizeof(float));
+    return j->engine->host.err.status;
+}
+
+void job_set_pixels(job *j, int frames, int height, int width) {
+    const video_vae_config *cfg = &j->engine->models.spec.video_vae;
+    int space = (int)video_vae_space(cfg), time = (int)video_vae_time(cfg);
+    j->pixel_frames = frames;
+    j->shape.video[1] = 1 + (frames - 1) / time;
+    j->shape.video[2] = height / space;
+    j->shape.video[3] = width / space;
+    follow_latents(j);
+}
+
+void job_set_latents(job *j, const ovi_latents *latents) {
+    memcpy(j->shape.video, latents->video_shape, sizeof j->shape.video);
+    memcpy(j->shape.audio, latents->audio_shape, sizeof j->shape.audio);
+    j->video = latents->video;
+    j->audio = latents->audio;
+    follow_latents(j);
+}
+
+char *job_request_json(const job *j, err *e) {
+    const ovi_request *r = j->request;
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s?, s:s?, s:s?, s:i, s:i, s:i, s:s, s:f, s:s, s:f, s:f, s:i, s:b}",
+        "generator", "ovi.c", "model", j->engine->models.spec.name, "prompt", r->prompt,
+        "negative_video", r->negative_video, "negative_audio", r->negative_audio, "width",
+        j->shape.width, "height", j->shape.height, "steps", r->steps, "solver", r->solver,
+        "shift", r->shift, "rng", r->rng, "video_guidance", r->video_guidance,
+        "audio_guidance", r->audio_guidance, "slg_layer", r->slg_layer, "image",
+        r->image != NULL);
+    char seed[24];
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
+    json_object_set_new(root, "seed", json_string(seed)); /* JSON numbers end at 2^53 */
+    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    json_decref(root);
+    char *owned = NULL;
+    if (text)
+        owned = mem_strdup(e, text);
+    else
+        err_set(e, OVI_ARGUMENT, "prompt: expected UTF-8 text");
+    free(text);
+    return owned;
+}
+
+void job_progress(job *j, const char *stage, int step, int steps) {
+    const ovi_sinks *sinks = j->sinks;
+    if (!sinks->progress)
+        return;
+    double elapsed = os_now() - j->stage_start;
+    ovi_progress p = {
+        .stage = stage,
+        .step = step,
+        .steps = steps,
+        .elapsed_s = elapsed,
+        .left_s = step > 0 ? elapsed / step * (steps - step) : -1,
+        .device_bytes = device_get_memory(j->engine->dev).allocated,
+    };
+    sinks->progress(sinks->user, &p);
+}

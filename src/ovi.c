@@ -1,0 +1,356 @@
+/* ovi.c: the public calls. Each clears the engine's error, makes a job of its request, runs
+ * stages and releases what it took. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+#include "latents.h"
+#include "params.h"
+#include "weights/inspect.h"
+
+#define TEXT_OF_NUMBER(n) #n
+#define VERSION_TEXT(a, b, c)                                                            \
+    TEXT_OF_NUMBER(a) "." TEXT_OF_NUMBER(b) "." TEXT_OF_NUMBER(c)
+
+const char *ovi_version(void) {
+    return VERSION_TEXT(OVI_VERSION_MAJOR, OVI_VERSION_MINOR, OVI_VERSION_PATCH);
+}
+
+/* ---- opening ---- */
+
+static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s) {
+    host *h = &engine->host;
+    const char *name = s->device && strcmp(s->device, "auto") != 0 ? s->device : NULL;
+    const backend *b = backend_find(name);
+    if (!b)
+        return err_set(&h->err, OVI_UNSUPPORTED, "device: this build has no \"%s\"",
+                       name ? name : "cpu");
+    dtype compute = b->native_dtype();
+    if (s->dtype && strcmp(s->dtype, "f32") == 0)
+        compute = DTYPE_F32;
+    else if (s->dtype && strcmp(s->dtype, "bf16") == 0)
+        compute = DTYPE_BF16;
+    device_options options = {.compute = compute, .n_threads = s->threads};
+    engine->dev = device_open(h, b, &options);
+    engine->dry = engine->dev ? device_open_null(h, b, &options) : NULL;
+    return h->err.status;
+}
+
+static ovi_status choose_models(ovi_engine *engine, const ovi_settings *s, bool files) {
+    err *e = &engine->host.err;
+    model_spec spec = {0};
+    ovi_status status = s->models ? spec_from_directory(&spec, s->models, s->variant, e)
+                                  : spec_published(&spec, s->variant, e);
+    if (status != OVI_OK || models_init(&engine->models, &spec, e) != OVI_OK)
+        return e->status;
+    return files ? models_open_files(&engine->models, s, e) : OVI_OK;
+}
+
+static ovi_status make_stores(ovi_engine *engine) {
+    err *e = &engine->host.err;
+    engine->store = store_create(engine->dev, e);
+    engine->dry_store = store_create(engine->dry, e);
+    if (err_failed(e))
+        return e->status;
+    for (int i = 0; i < MODEL_COUNT; i++) {
+        store_add(engine->store, i, models_table(&engine->models, i));
+        store_add(engine->dry_store, i, models_table(&engine->models, i));
+    }
+    return OVI_OK;
+}
+
+static ovi_status open_engine(const ovi_settings *settings, ovi_engine **out,
+                              bool files) {
+    err memory = {0};
+    ovi_engine *engine = mem_alloc(&memory, 1, sizeof *engine);
+    *out = engine;
+    if (!engine)
+        return memory.status;
+    host *h = &engine->host;
+    if (params_check_settings(settings, &h->err) != OVI_OK)
+        return h->err.status;
+    h->log = settings->log;
+    h->log_user = settings->log_user;
+    h->level = settings->log_level;
+    if (choose_device(engine, settings) != OVI_OK ||
+        choose_models(engine, settings, files) != OVI_OK || make_stores(engine) != OVI_OK)
+        return h->err.status;
+    return OVI_OK;
+}
+
+ovi_status ovi_open(const ovi_settings *settings, ovi_engine **engine) {
+    return open_engine(settings, engine, true);
+}
+
+ovi_status ovi_open_without_weights(const ovi_settings *settings, ovi_engine **engine) {
+    return open_engine(settings, engine, false);
+}
+
+void ovi_close(ovi_engine *engine) {
+    if (!engine)
+        return;
+    store_free(engine->store);
+    store_free(engine->dry_store);
+    models_release(&engine->models);
+    device_close(engine->dry);
+    device_close(engine->dev);
+    mem_free(engine);
+}
+
+const char *ovi_error(const ovi_engine *engine) {
+    return engine ? engine->host.err.text : "";
+}
+
+void ovi_cancel(ovi_engine *engine) {
+    if (engine)
+        atomic_store_explicit(&engine->host.cancel, true, memory_order_relaxed);
+}
+
+/* ---- one call ---- */
+
+/* Starts a public call: forgets the last one's failure, cancel and report. */
+ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,
+                      const ovi_sinks *sinks) {
+    err_clear(&engine->host.err);
+    atomic_store(&engine->host.cancel, false);
+    engine->report = (ovi_report){0};
+    if (!engine->store)
+        return err_set(&engine->host.err, OVI_ARGUMENT, "the engine failed to open");
+    return job_init(j, engine, request, sinks);
+}
+
+ovi_status call_end(job *j, ovi_engine *engine) {
+    job_release(j);
+    if (engine->dev)
+        engine->report.allocated_bytes = device_get_memory(engine->dev).allocated;
+    return engine->host.err.status;
+}
+
+ovi_status call_require(ovi_engine *engine, uint32_t files) {
+    err *e = &engine->host.err;
+    for (int i = 0; i < FILE_COUNT; i++)
+        if (((files >> i) & 1u) && models_require(&engine->models, i, e) != OVI_OK)
+            return e->status;
+    return OVI_OK;
+}
+
+ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request, ovi_shape *out) {
+    job j = {0};
+    if (call_begin(&j, engine, request, NULL) == OVI_OK)
+        *out = j.shape;
+    return call_end(&j, engine);
+}
+
+ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
+                        const ovi_sinks *sinks) {
+    job j = {0};
+    uint32_t needed = NEEDS(MODEL_TEXT_ENCODER) | NEEDS(MODEL_FUSION) |
+                      NEEDS(MODEL_VIDEO_VAE) | NEEDS(MODEL_AUDIO_VAE) |
+                      NEEDS(MODEL_VOCODER) | NEEDS(FILE_TOKENIZER);
+    if (call_begin(&j, engine, request, sinks) == OVI_OK &&
+        call_require(engine, needed) == OVI_OK && job_tokenize(&j) == OVI_OK &&
+        job_take_buffers(&j) == OVI_OK)
+        (void)(pipeline_run(&j) == OVI_OK);
+    return call_end(&j, engine);
+}
+
+/* ---- stage by stage ---- */
+
+ovi_status ovi_encode_text(ovi_engine *engine, const ovi_request *request, ovi_text *text,
+                           const ovi_sinks *sinks) {
+    job j = {0};
+    uint32_t needed = NEEDS(MODEL_TEXT_ENCODER) | NEEDS(FILE_TOKENIZER);
+    if (call_begin(&j, engine, request, sinks) == OVI_OK &&
+        call_require(engine, needed) == OVI_OK && job_tokenize(&j) == OVI_OK) {
+        for (int i = 0; i < N_PROMPTS; i++) {
+            j.features[i] = text->data[i];
+            text->rows[i] = i < j.n_prompts ? j.rows[i] : 0;
+        }
+        (void)(stage_run(engine, STAGE_TEXT_ENCODE, &j) == OVI_OK);
+    }
+    return call_end(&j, engine);
+}
+
+/* A part that is there has the expected shape. */
+static bool same_latents(const ovi_latents *l, const ovi_shape *s) {
+    bool audio = !l->audio || memcmp(l->audio_shape, s->audio, sizeof s->audio) == 0;
+    bool video = !l->video || memcmp(l->video_shape, s->video, sizeof s->video) == 0;
+    return audio && video;
+}
+
+static ovi_status expect_latents(ovi_engine *engine, const ovi_latents *l,
+                                 const ovi_shape *s) {
+    if (same_latents(l, s))
+        return OVI_OK;
+    return err_set(&engine->host.err, OVI_ARGUMENT,
+                   "latents: expected video [%d, %d, %d, %d] and audio [%d, %d], found "
+                   "[%d, %d, %d, %d] and [%d, %d]",
+                   s->video[0], s->video[1], s->video[2], s->video[3], s->audio[0],
+                   s->audio[1], l->video_shape[0], l->video_shape[1], l->video_shape[2],
+                   l->video_shape[3], l->audio_shape[0], l->audio_shape[1]);
+}
+
+ovi_status ovi_encode_image(ovi_engine *engine, const ovi_request *request,
+                            ovi_latents *latents, const ovi_sinks *sinks) {
+    job j = {0};
+    if (call_begin(&j, engine, request, sinks) != OVI_OK ||
+        call_require(engine, NEEDS(MODEL_VIDEO_VAE)) != OVI_OK)
+        return call_end(&j, engine);
+    if (!request->image)
+        err_set(&engine->host.err, OVI_ARGUMENT, "image: expected one, found none");
+    job_set_pixels(&j, 1, j.shape.height, j.shape.width);
+    if (!err_failed(&engine->host.err) &&
+        expect_latents(engine, latents, &j.shape) == OVI_OK &&
+        job_take_image(&j) == OVI_OK) {
+        j.encoded = latents->video;
+        (void)(stage_run(engine, STAGE_IMAGE_ENCODE, &j) == OVI_OK);
+    }
+    return call_end(&j, engine);
+}
+
+/* Text features are the caller's: row counts within the model's, one text per prompt. */
+static ovi_status take_text(job *j, const ovi_text *text) {
+    for (int i = 0; i < j->n_prompts; i++) {
+        if (!text->data[i] || text->rows[i] < 1 || text->rows[i] > j->shape.text_rows)
+            return err_set(&j->engine->host.err, OVI_ARGUMENT,
+                           "text %d: expected 1 to %d rows, found %d", i,
+                           j->shape.text_rows, text->rows[i]);
+        j->features[i] = text->data[i];
+        j->rows[i] = text->rows[i];
+    }
+    return OVI_OK;
+}
+
+ovi_status ovi_diffuse(ovi_engine *engine, const ovi_request *request,
+                       const ovi_text *text, const ovi_latents *first_frame,
+                       ovi_latents *latents, const ovi_sinks *sinks) {
+    job j = {0};
+    if (call_begin(&j, engine, request, sinks) == OVI_OK &&
+        call_require(engine, NEEDS(MODEL_FUSION)) == OVI_OK &&
+        take_text(&j, text) == OVI_OK &&
+        expect_latents(engine, latents, &j.shape) == OVI_OK) {
+        j.video = latents->video;
+        j.audio = latents->audio;
+        j.image = first_frame != NULL;
+        j.first_frame = first_frame ? first_frame->video : NULL;
+        (void)(stage_run(engine, STAGE_DIFFUSE, &j) == OVI_OK);
+    }
+    return call_end(&j, engine);
+}
+
+/* Channels must be the model's; every other size is what the latents say. */
+static ovi_status check_channels(job *j, const ovi_latents *l) {
+    const ovi_shape *s = &j->shape;
+    err *e = &j->engine->host.err;
+    const int *v = l->video_shape, *a = l->audio_shape;
+    if (!l->video && !l->audio)
+        return err_set(e, OVI_ARGUMENT,
+                       "latents: expected video or audio, found neither");
+    if (l->video && (v[0] != s->video[0] || v[1] < 1 || v[2] < 1 || v[3] < 1))
+        return err_set(e, OVI_ARGUMENT,
+                       "latents: expected %d video channels, found [%d, %d, %d, %d]",
+                       s->video[0], v[0], v[1], v[2], v[3]);
+    if (l->audio && (a[1] != s->audio[1] || a[0] < 1))
+        return err_set(e, OVI_ARGUMENT,
+                       "latents: expected %d audio channels, found [%d, %d]", s->audio[1],
+                       a[0], a[1]);
+    return OVI_OK;
+}
+
+ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *latents,
+                              const ovi_request *request, const ovi_sinks *sinks) {
+    job j = {0};
+    uint32_t needed = 0;
+    if (latents->audio)
+        needed |= NEEDS(MODEL_AUDIO_VAE) | NEEDS(MODEL_VOCODER);
+    if (latents->video)
+        needed |= NEEDS(MODEL_VIDEO_VAE);
+    if (call_begin(&j, engine, request, sinks) == OVI_OK &&
+        call_require(engine, needed) == OVI_OK && check_channels(&j, latents) == OVI_OK) {
+        job_set_latents(&j, latents);
+        (void)(pipeline_decode(&j) == OVI_OK);
+    }
+    return call_end(&j, engine);
+}
+
+/* ---- latents ---- */
+
+ovi_status ovi_latents_alloc(ovi_engine *engine, const ovi_request *request,
+                             ovi_latents *latents) {
+    job j = {0};
+    err *e = &engine->host.err;
+    *latents = (ovi_latents){.owned = 1};
+    if (call_begin(&j, engine, request, NULL) == OVI_OK) {
+        const ovi_shape *s = &j.shape;
+        size_t video = 1, audio = (size_t)s->audio[0] * (size_t)s->audio[1];
+        for (int i = 0; i < 4; i++)
+            video *= (size_t)s->video[i];
+        memcpy(latents->video_shape, s->video, sizeof s->video);
+        memcpy(latents->audio_shape, s->audio, sizeof s->audio);
+        latents->video = mem_alloc(e, video, sizeof(float));
+        latents->audio = mem_alloc(e, audio, sizeof(float));
+        if (err_failed(e))
+            ovi_latents_release(latents);
+    }
+    return call_end(&j, engine);
+}
+
+ovi_status ovi_latents_save(ovi_engine *engine, const ovi_latents *latents,
+                            const ovi_request *request, const char *path) {
+    err *e = &engine->host.err;
+    job j = {.engine = engine, .request = request};
+    char *request_json = request ? job_request_json(&j, e) : NULL;
+    char *models_json = models_digest(&engine->models, e);
+    if (!err_failed(e))
+        (void)(latents_save(latents, path, request_json, models_json, e) == OVI_OK);
+    mem_free(request_json);
+    mem_free(models_json);
+    return e->status;
+}
+
+/* ---- calls without an engine ---- */
+
+static ovi_status tell(ovi_message *message, const err *e) {
+    if (message)
+        memcpy(message->text, e->text, sizeof message->text);
+    return e->status;
+}
+
+ovi_status ovi_latents_load(const char *path, ovi_latents *latents,
+                            ovi_message *message) {
+    err e = {0};
+    (void)(latents_load(latents, path, &e) == OVI_OK);
+    return tell(message, &e);
+}
+
+ovi_status ovi_image_load(const char *path, ovi_image *image, ovi_message *message) {
+    err e = {0};
+    media_image loaded = {0};
+    if (media_image_load(&loaded, path, &e) == OVI_OK)
+        *image = (ovi_image){loaded.width, loaded.height, loaded.rgb};
+    return tell(message, &e);
+}
+
+int ovi_can_write(const char *path) {
+    const char *ending = strrchr(path, '.'), *known = media_endings();
+    size_t n = ending ? strlen(ending) : 0;
+    for (const char *at = known; n && (at = strstr(at, ending)) != NULL; at += n)
+        if (at[n] == ' ' || at[n] == '\0')
+            return 1;
+    return 0;
+}
+
+char *ovi_inspect(const char *path, ovi_message *message) {
+    err e = {0};
+    char *text = weights_inspect_json(path, &e);
+    tell(message, &e);
+    return text;
+}
+
+void ovi_free(void *memory) {
+    mem_free(memory);
+}
+
+void ovi_get_report(const ovi_engine *engine, ovi_report *report) {
+    *report = engine->report;
+}

@@ -1,0 +1,242 @@
+/* args.c: command lines. Options of the library come from its own table; the few that only
+ * the command knows stand here. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+/* ---- options of the command itself ---- */
+
+typedef struct own_option {
+    const char *key;     /* in cli_command.own */
+    const char *name;    /* on the command line */
+    const char *metavar; /* NULL: a switch */
+    const char *help;
+    const char *(*set)(cli_args *args, const char *value); /* NULL or what was expected */
+} own_option;
+
+static const char *set_image(cli_args *args, const char *value) {
+    args->image = value;
+    return NULL;
+}
+
+static const char *set_json(cli_args *args, const char *value) {
+    (void)value;
+    args->json = true;
+    return NULL;
+}
+
+static const char *set_quiet(cli_args *args, const char *value) {
+    (void)value;
+    args->quiet = true;
+    args->settings.log_level = OVI_LOG_WARN;
+    return NULL;
+}
+
+static const char *set_log_level(cli_args *args, const char *value) {
+    static const char *const names[] = {"error", "warn", "info", "debug"};
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(names[i], value) == 0) {
+            args->settings.log_level = (ovi_log_level)i;
+            return NULL;
+        }
+    }
+    return "error, warn, info or debug";
+}
+
+static const char *set_preset(cli_args *args, const char *value) {
+    args->checkpoint.preset = value;
+    return NULL;
+}
+
+static bool whole_number(const char *value, unsigned long long most,
+                         unsigned long long *number) {
+    char *end;
+    *number = strtoull(value, &end, 10);
+    return value[0] >= '0' && value[0] <= '9' && *end == '\0' && *number <= most;
+}
+
+static const char *set_checkpoint_seed(cli_args *args, const char *value) {
+    unsigned long long n;
+    if (!whole_number(value, UINT64_MAX, &n))
+        return "a whole number";
+    args->checkpoint.seed = n;
+    return NULL;
+}
+
+static const char *set_checkpoint_threads(cli_args *args, const char *value) {
+    unsigned long long n;
+    if (!whole_number(value, 1024, &n))
+        return "a whole number up to 1024";
+    args->checkpoint.threads = (int)n;
+    return NULL;
+}
+
+static const own_option own_options[] = {
+    {"image", "image", "FILE", "first frame of the clip (PNG, JPEG)", set_image},
+    {"preset", "preset", "NAME",
+     "micro, tiny, mid, 720x720_5s, 960x960_5s or 960x960_10s (default: tiny)",
+     set_preset},
+    {"checkpoint-seed", "seed", "N", "seed of the random weights", set_checkpoint_seed},
+    {"checkpoint-threads", "threads", "N", "processor threads; 0: all",
+     set_checkpoint_threads},
+    {"json", "json", NULL, "results as JSON on standard output", set_json},
+    {"quiet", "quiet", NULL, "no progress and no notices", set_quiet},
+    {"log-level", "log-level", "LEVEL", "error, warn, info or debug", set_log_level},
+};
+
+#define N_OWN (sizeof own_options / sizeof own_options[0])
+
+/* Is word one of the space-separated words of list? */
+static bool in_list(const char *list, const char *word) {
+    size_t n = strlen(word);
+    for (const char *at = list; (at = strstr(at, word)) != NULL; at += n)
+        if ((at == list || at[-1] == ' ') && (at[n] == ' ' || at[n] == '\0'))
+            return true;
+    return false;
+}
+
+static const own_option *find_own(const cli_command *command, const char *name) {
+    for (size_t i = 0; i < N_OWN; i++)
+        if (strcmp(own_options[i].name, name) == 0 &&
+            in_list(command->own, own_options[i].key))
+            return &own_options[i];
+    return NULL;
+}
+
+static const ovi_option *find_shared(const cli_command *command, const char *name) {
+    for (int i = 0; i < ovi_option_count(); i++) {
+        const ovi_option *o = ovi_option_at(i);
+        if (strcmp(o->name, name) == 0 && in_list(command->stages, o->stage))
+            return o;
+    }
+    return NULL;
+}
+
+/* ---- parsing ---- */
+
+static bool usage_error(const cli_command *command, const char *what, const char *word) {
+    fprintf(stderr, "ovi %s: %s%s; see ovi %s --help\n", command->name, what, word,
+            command->name);
+    return false;
+}
+
+static bool apply_own(const own_option *o, const char *value, cli_args *args) {
+    const char *expected = o->set(args, value);
+    if (!expected)
+        return true;
+    fprintf(stderr, "ovi: %s: expected %s, found \"%s\"\n", o->name, expected, value);
+    return false;
+}
+
+static bool apply_shared(const ovi_option *o, const char *value, cli_args *args) {
+    ovi_message message;
+    ovi_status status = o->scope == OVI_OPTION_SETTINGS
+                            ? ovi_settings_set(&args->settings, o->name, value, &message)
+                            : ovi_request_set(&args->request, o->name, value, &message);
+    if (status == OVI_OK)
+        return true;
+    fprintf(stderr, "ovi: %s\n", message.text);
+    return false;
+}
+
+/* Takes one option, with its value from "=" or the next argument. *at moves on. */
+static bool take_option(const cli_command *command, char **argv, int argc, int *at,
+                        cli_args *args) {
+    char name[64];
+    const char *text = argv[*at] + 2, *equals = strchr(text, '=');
+    size_t n = equals ? (size_t)(equals - text) : strlen(text);
+    if (n >= sizeof name)
+        return usage_error(command, "there is no option ", argv[*at]);
+    memcpy(name, text, n);
+    name[n] = '\0';
+
+    const own_option *own = find_own(command, name);
+    const ovi_option *shared = own ? NULL : find_shared(command, name);
+    if (!own && !shared)
+        return usage_error(command, "there is no option --", name);
+    bool takes_value = shared || own->metavar;
+    const char *value = equals ? equals + 1 : "";
+    if (takes_value && !equals) {
+        if (*at + 1 >= argc)
+            return usage_error(command, "a value is missing after --", name);
+        value = argv[++*at];
+    } else if (!takes_value && equals) {
+        return usage_error(command, "no value belongs to --", name);
+    }
+    return own ? apply_own(own, value, args) : apply_shared(shared, value, args);
+}
+
+static bool take_word(const cli_command *command, const char *word, cli_args *args) {
+    if (args->n_words >= command->n_words)
+        return usage_error(command, "unexpected argument: ", word);
+    args->word[args->n_words++] = word;
+    return true;
+}
+
+bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args) {
+    *args = (cli_args){0};
+    ovi_settings_init(&args->settings);
+    ovi_request_init(&args->request);
+    ovi_checkpoint_init(&args->checkpoint);
+    bool options = true;
+    for (int i = 0; i < argc; i++) {
+        const char *arg = argv[i];
+        if (options && strcmp(arg, "--") == 0) {
+            options = false;
+        } else if (options && (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0)) {
+            args->help = true;
+            return true;
+        } else if (options && strcmp(arg, "-o") == 0) {
+            if (i + 1 >= argc || !find_shared(command, "output"))
+                return usage_error(command, "no output file belongs to -o", "");
+            args->request.output = argv[++i];
+        } else if (options && strncmp(arg, "--", 2) == 0) {
+            if (!take_option(command, argv, argc, &i, args))
+                return false;
+        } else if (options && arg[0] == '-' && arg[1]) {
+            return usage_error(command, "there is no option ", arg);
+        } else if (!take_word(command, arg, args)) {
+            return false;
+        }
+    }
+    if (args->n_words < command->n_words)
+        return usage_error(command, "expected ", command->words);
+    return true;
+}
+
+/* ---- help ---- */
+
+static void print_option(const char *name, const char *metavar, const char *help,
+                         const char *default_value) {
+    char left[64];
+    snprintf(left, sizeof left, "  --%s %s", name, metavar ? metavar : "");
+    printf("%-30s %s", left, help);
+    if (default_value)
+        printf(" [%s]", default_value);
+    putchar('\n');
+}
+
+void cli_help(const cli_command *command) {
+    printf("ovi %s %s[OPTIONS]: %s\n\n", command->name,
+           command->n_words ? command->words : "", command->summary);
+    for (int i = 0; i < ovi_option_count(); i++) {
+        const ovi_option *o = ovi_option_at(i);
+        if (in_list(command->stages, o->stage))
+            print_option(o->name, o->metavar, o->help, o->default_value);
+    }
+    for (size_t i = 0; i < N_OWN; i++)
+        if (in_list(command->own, own_options[i].key))
+            print_option(own_options[i].name, own_options[i].metavar, own_options[i].help,
+                         NULL);
+    if (find_shared(command, "output"))
+        puts("  -o FILE                      short for --output");
+}
+
+void cli_usage(void) {
+    puts("ovi: clips with picture and sound from a prompt\n");
+    for (const cli_command *c = cli_commands; c->name; c++)
+        printf("  ovi %-16s %-8s  %s\n", c->name, c->words, c->summary);
+    puts("\nEach has --help. Models: --models DIR, or $OVI_MODELS, or ./ckpts.");
+}

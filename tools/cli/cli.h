@@ -1,0 +1,64 @@
+/* cli.h: the pieces of the ovi command. It is written on ovi.h alone. */
+#ifndef OVI_CLI_H
+#define OVI_CLI_H
+
+#include <stdbool.h>
+
+#include "ovi.h"
+
+#define CLI_MAX_WORDS 2
+
+/* Exit codes of the command. */
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
+
+/* Everything the command line said. */
+typedef struct cli_args {
+    ovi_settings settings;
+    ovi_request request;
+    ovi_checkpoint_request checkpoint;
+    const char *image; /* file of the first frame */
+    bool json, quiet, help;
+    int n_words;
+    const char *word[CLI_MAX_WORDS]; /* positional arguments */
+} cli_args;
+
+typedef struct cli_command {
+    const char *name;
+    const char *words;   /* "PROMPT": names of the positional arguments */
+    int n_words;         /* how many are needed */
+    const char *summary; /* one line */
+    const char *stages;  /* options of these stages apply, space separated */
+    const char *own;     /* options of the command itself that apply, space separated */
+    int (*run)(cli_args *args);
+} cli_command;
+
+extern const cli_command cli_commands[]; /* ends with a NULL name */
+
+/* Reads argv into args; false after a message (usage error). */
+bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args);
+void cli_help(const cli_command *command);
+void cli_usage(void);
+
+/* The engine of this command: settings completed (models directory), opened, Ctrl-C tied to
+ * ovi_cancel. NULL after a message. */
+ovi_engine *cli_open(cli_args *args, bool with_weights);
+void cli_close(ovi_engine *engine);
+/* Prints why the last call failed and gives the exit code for it. */
+int cli_failure(const ovi_engine *engine, ovi_status status);
+
+/* Sinks that show progress on a terminal and nothing elsewhere. */
+ovi_sinks cli_sinks(const cli_args *args);
+/* Removes the progress line, so that what follows stands alone. */
+void cli_progress_clear(void);
+void cli_progress(void *user, const ovi_progress *progress);
+
+/* Bytes as "12.34 GB", "5.6 MB" or "789 B" (powers of ten) in a buffer of the caller. */
+const char *cli_bytes(char text[32], size_t bytes);
+
+int cli_generate(cli_args *args);
+int cli_encode(cli_args *args);
+int cli_decode(cli_args *args);
+int cli_plan(cli_args *args);
+int cli_inspect(cli_args *args);
+int cli_make_checkpoint(cli_args *args);
+#endif

@@ -1,0 +1,105 @@
+/* generate.c: the commands that run the pipeline: generate, encode, decode. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+/* The report of the last call as JSON, with the file that was made. */
+static void print_report(const ovi_engine *engine, const char *output) {
+    ovi_report report;
+    ovi_get_report(engine, &report);
+    json_t *stages = json_array();
+    for (int i = 0; i < report.n_stages; i++) {
+        const ovi_stage_report *s = &report.stage[i];
+        json_array_append_new(
+            stages,
+            json_pack("{s:s, s:I, s:I, s:f, s:I}", "name", s->name, "planned_peak_bytes",
+                      (json_int_t)s->planned_peak_bytes, "measured_peak_bytes",
+                      (json_int_t)s->measured_peak_bytes, "seconds", s->seconds,
+                      "fallbacks", (json_int_t)s->fallbacks));
+    }
+    json_t *root = json_pack("{s:s, s:o, s:I}", "output", output, "stages", stages,
+                             "allocated_bytes", (json_int_t)report.allocated_bytes);
+    json_dumpf(root, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(root);
+}
+
+/* Standard output gets the name of what was made, or the report. */
+static void print_result(const cli_args *args, const ovi_engine *engine) {
+    cli_progress_clear();
+    if (args->json)
+        print_report(engine, args->request.output);
+    else
+        puts(args->request.output);
+}
+
+static int finish(const cli_args *args, ovi_engine *engine, ovi_status status) {
+    int code = EXIT_DONE;
+    if (status == OVI_OK)
+        print_result(args, engine);
+    else
+        code = cli_failure(engine, status);
+    cli_close(engine);
+    return code;
+}
+
+int cli_generate(cli_args *args) {
+    ovi_image image = {0};
+    ovi_message message;
+    args->request.prompt = args->word[0];
+    if (!args->request.output)
+        args->request.output = ovi_can_write(".mp4") ? "clip.mp4" : "clip.y4m";
+    if (args->image) {
+        if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
+            fprintf(stderr, "ovi: %s\n", message.text);
+            return EXIT_FAILED;
+        }
+        args->request.image = &image;
+    }
+    int code = EXIT_FAILED;
+    ovi_engine *engine = cli_open(args, true);
+    if (engine) {
+        ovi_sinks sinks = cli_sinks(args);
+        code = finish(args, engine, ovi_generate(engine, &args->request, &sinks));
+    }
+    ovi_free((void *)(uintptr_t)image.rgb);
+    return code;
+}
+
+int cli_decode(cli_args *args) {
+    ovi_latents latents = {0};
+    ovi_message message;
+    if (!args->request.output)
+        args->request.output = ovi_can_write(".mp4") ? "clip.mp4" : "clip.y4m";
+    if (ovi_latents_load(args->word[0], &latents, &message) != OVI_OK) {
+        fprintf(stderr, "ovi: %s\n", message.text);
+        return EXIT_FAILED;
+    }
+    int code = EXIT_FAILED;
+    ovi_engine *engine = cli_open(args, true);
+    if (engine) {
+        ovi_sinks sinks = cli_sinks(args);
+        code = finish(args, engine,
+                      ovi_decode_latents(engine, &latents, &args->request, &sinks));
+    }
+    ovi_latents_release(&latents);
+    return code;
+}
+
+int cli_encode(cli_args *args) {
+    ovi_latents latents = {0};
+    if (!args->request.output)
+        args->request.output = "latents.safetensors";
+    ovi_engine *engine = cli_open(args, true);
+    if (!engine)
+        return EXIT_FAILED;
+    ovi_sinks sinks = cli_sinks(args);
+    ovi_status status =
+        ovi_encode_file(engine, args->word[0], &args->request, &latents, &sinks);
+    if (status == OVI_OK)
+        status = ovi_latents_save(engine, &latents, NULL, args->request.output);
+    ovi_latents_release(&latents);
+    return finish(args, engine, status);
+}

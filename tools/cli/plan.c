@@ -1,0 +1,84 @@
+/* plan.c: what a request will need, as a table for people or JSON for programs. */
+#include <jansson.h>
+#include <stdio.h>
+
+#include "cli.h"
+
+static json_t *stage_json(const ovi_stage_plan *s) {
+    return json_pack(
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "name", s->name,
+        "models", s->models, "weights_bytes", (json_int_t)s->weights_bytes,
+        "in_place_bytes", (json_int_t)s->in_place_bytes, "kept_bytes",
+        (json_int_t)s->kept_bytes, "scratch_bytes", (json_int_t)s->scratch_bytes,
+        "workspace_bytes", (json_int_t)s->workspace_bytes, "peak_bytes",
+        (json_int_t)s->peak_bytes, "host_bytes", (json_int_t)s->host_bytes, "flops",
+        s->flops, "bytes_moved", s->bytes_moved);
+}
+
+static void print_json(const ovi_plan *plan) {
+    const ovi_shape *s = &plan->shape;
+    json_t *stages = json_array();
+    for (int i = 0; i < plan->n_stages; i++)
+        json_array_append_new(stages, stage_json(&plan->stage[i]));
+    json_t *root =
+        json_pack("{s:{s:i, s:i, s:i, s:i, s:i, s:i, s:[i,i,i,i], s:[i,i], s:i, s:i}, "
+                  "s:o, s:I, s:f}",
+                  "shape", "width", s->width, "height", s->height, "frames", s->frames,
+                  "fps", s->fps, "samples", s->samples, "sample_rate", s->sample_rate,
+                  "video_latents", s->video[0], s->video[1], s->video[2], s->video[3],
+                  "audio_latents", s->audio[0], s->audio[1], "video_tokens",
+                  s->video_tokens, "audio_tokens", s->audio_tokens, "stages", stages,
+                  "peak_bytes", (json_int_t)plan->peak_bytes, "flops", plan->flops);
+    json_dumpf(root, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(root);
+}
+
+static void print_table(const ovi_plan *plan) {
+    const ovi_shape *s = &plan->shape;
+    printf(
+        "%dx%d, %d frames at %d fps, %.2f s of sound; %d video and %d audio tokens\n\n",
+        s->width, s->height, s->frames, s->fps, (double)s->samples / s->sample_rate,
+        s->video_tokens, s->audio_tokens);
+    printf("%-13s %-21s %10s %10s %10s %10s %10s %10s\n", "stage", "models", "weights",
+           "kept", "scratch", "workspace", "peak", "TFLOP");
+    for (int i = 0; i < plan->n_stages; i++) {
+        const ovi_stage_plan *p = &plan->stage[i];
+        char weights[32], kept[32], scratch[32], workspace[32], peak[32];
+        printf("%-13s %-21s %10s %10s %10s %10s %10s %10.3f\n", p->name, p->models,
+               cli_bytes(weights, p->weights_bytes), cli_bytes(kept, p->kept_bytes),
+               cli_bytes(scratch, p->scratch_bytes),
+               cli_bytes(workspace, p->workspace_bytes), cli_bytes(peak, p->peak_bytes),
+               p->flops / 1e12);
+    }
+    char peak[32];
+    printf("\npeak %s, %.1f TFLOP (workspace is part of scratch)\n",
+           cli_bytes(peak, plan->peak_bytes), plan->flops / 1e12);
+}
+
+int cli_plan(cli_args *args) {
+    ovi_image image = {0};
+    ovi_message message;
+    if (args->image) {
+        if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
+            fprintf(stderr, "ovi: %s\n", message.text);
+            return EXIT_FAILED;
+        }
+        args->request.image = &image;
+    }
+    int code = EXIT_FAILED;
+    /* With named models the plan takes types and layout from the files themselves. */
+    ovi_engine *engine = cli_open(args, args->settings.models != NULL);
+    if (engine) {
+        ovi_plan plan;
+        ovi_status status = ovi_make_plan(engine, &args->request, &plan);
+        code = status == OVI_OK ? EXIT_DONE : cli_failure(engine, status);
+        if (status == OVI_OK && args->json)
+            print_json(&plan);
+        else if (status == OVI_OK)
+            print_table(&plan);
+        cli_close(engine);
+    }
+    ovi_free((void *)(uintptr_t)image.rgb);
+    return code;
+}

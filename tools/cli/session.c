@@ -1,0 +1,124 @@
+/* session.c: what commands share: the engine, Ctrl-C, log lines and progress. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+/* The one engine of this process, for the signal handler. */
+static ovi_engine *volatile running;
+static bool progress_shown;
+
+static void on_interrupt(int number) {
+    (void)number;
+    ovi_cancel(running);
+}
+
+static void catch_interrupts(void) {
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask);
+    action.sa_flags = (int)SA_RESETHAND; /* a second Ctrl-C ends the process at once */
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static void print_line(void *user, ovi_log_level level, const char *line) {
+    (void)user;
+    static const char *const prefix[] = {"error: ", "warning: ", "", ""};
+    cli_progress_clear();
+    fprintf(stderr, "%s%s\n", prefix[level], line);
+}
+
+static bool is_folder(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* --models, then $OVI_MODELS, then ./ckpts. */
+static void find_models(ovi_settings *settings) {
+    const char *named = getenv("OVI_MODELS");
+    if (!settings->models && named && *named)
+        settings->models = named;
+    if (!settings->models && is_folder("ckpts"))
+        settings->models = "ckpts";
+}
+
+ovi_engine *cli_open(cli_args *args, bool with_weights) {
+    find_models(&args->settings);
+    args->settings.log = print_line;
+    if (with_weights && !args->settings.models && !args->settings.fusion &&
+        !args->settings.video_vae && !args->settings.audio_vae &&
+        !args->settings.text_encoder) {
+        fprintf(
+            stderr,
+            "ovi: no models: give --models DIR, set OVI_MODELS, or put them in ./ckpts\n"
+            "     (ovi make-checkpoint --preset tiny DIR makes random ones to try)\n");
+        return NULL;
+    }
+    ovi_engine *engine = NULL;
+    ovi_status status = with_weights ? ovi_open(&args->settings, &engine)
+                                     : ovi_open_without_weights(&args->settings, &engine);
+    if (status != OVI_OK) {
+        cli_failure(engine, status);
+        ovi_close(engine);
+        return NULL;
+    }
+    running = engine;
+    catch_interrupts();
+    return engine;
+}
+
+void cli_close(ovi_engine *engine) {
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    running = NULL;
+    ovi_close(engine);
+}
+
+int cli_failure(const ovi_engine *engine, ovi_status status) {
+    cli_progress_clear();
+    const char *sentence = engine ? ovi_error(engine) : ovi_status_text(status);
+    fprintf(stderr, "ovi: %s\n", sentence[0] ? sentence : ovi_status_text(status));
+    return status == OVI_CANCELLED ? EXIT_CANCELLED : EXIT_FAILED;
+}
+
+/* ---- progress ---- */
+
+void cli_progress(void *user, const ovi_progress *p) {
+    (void)user;
+    char bytes[32], left[32] = "";
+    if (p->left_s >= 0)
+        snprintf(left, sizeof left, ", %.0f s left", p->left_s);
+    fprintf(stderr, "\r\033[K%s %d/%d%s, %s", p->stage, p->step, p->steps, left,
+            cli_bytes(bytes, p->device_bytes));
+    fflush(stderr);
+    progress_shown = true;
+}
+
+void cli_progress_clear(void) {
+    if (progress_shown)
+        fputs("\r\033[K", stderr);
+    progress_shown = false;
+}
+
+ovi_sinks cli_sinks(const cli_args *args) {
+    bool show = !args->quiet && isatty(STDERR_FILENO);
+    return (ovi_sinks){.progress = show ? cli_progress : NULL};
+}
+
+const char *cli_bytes(char text[32], size_t bytes) {
+    double n = (double)bytes;
+    if (n >= 1e9)
+        snprintf(text, 32, "%.2f GB", n / 1e9);
+    else if (n >= 1e6)
+        snprintf(text, 32, "%.1f MB", n / 1e6);
+    else if (n >= 1e3)
+        snprintf(text, 32, "%.1f kB", n / 1e3);
+    else
+        snprintf(text, 32, "%zu B", bytes);
+    return text;
+}
