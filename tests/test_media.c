@@ -72,13 +72,6 @@ static uint8_t *read_all(const char *path, size_t *size) {
     return (uint8_t *)data;
 }
 
-static void write_all(const char *path, const void *bytes, size_t n) {
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    fclose(f);
-}
-
 /* ------------------------------------------------------------------ a small clip ---- */
 
 enum { W = 96, H = 64, FPS = 24, N = 30, RATE = 16000, SOUND = N * RATE / FPS };
@@ -125,13 +118,6 @@ static void put_clip(media_writer *w, const media_format *format) {
             draw(group + k * W * H * 3, at + k);
         assert_int_equal(media_put_frames(w, group, n), OVI_OK);
     }
-}
-
-static void write_clip(const char *path, const media_format *format) {
-    host h;
-    media_writer *w = open_writer(path, format, &h);
-    put_clip(w, format);
-    assert_int_equal(media_finish(w), OVI_OK);
 }
 
 static uint32_t u32_at(const uint8_t *p) {
@@ -309,6 +295,20 @@ static void the_queue_is_one_group(void **state) {
 #ifdef OVI_WITH_MEDIA
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
+
+static void write_all(const char *path, const void *bytes, size_t n) {
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+}
+
+static void write_clip(const char *path, const media_format *format) {
+    host h;
+    media_writer *w = open_writer(path, format, &h);
+    put_clip(w, format);
+    assert_int_equal(media_finish(w), OVI_OK);
+}
 
 /* ---------------------------------------------------------------------------- mp4 ---- */
 

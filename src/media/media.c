@@ -121,6 +121,15 @@ static void *run_thread(void *user) {
     return NULL;
 }
 
+/* The thread has ended, or never began. */
+static void free_writer(media_writer *w) {
+    w->kind->close(w->sink);
+    pthread_cond_destroy(&w->changed);
+    pthread_mutex_destroy(&w->lock);
+    mem_free(w->group);
+    mem_free(w);
+}
+
 ovi_status media_open(media_writer **out, const char *path, const media_format *format,
                       host *h) {
     const sink *kind = find_sink(path, &h->err);
@@ -139,8 +148,7 @@ ovi_status media_open(media_writer **out, const char *path, const media_format *
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     if (pthread_create(&w->thread, NULL, run_thread, w) != 0) {
-        kind->close(w->sink);
-        mem_free(w);
+        free_writer(w);
         return err_set(&h->err, OVI_MEMORY, "%s: the media thread did not start", path);
     }
     *out = w;
@@ -182,7 +190,7 @@ static void give_group(media_writer *w, int n_frames, size_t n_samples) {
 
 ovi_status media_put_frames(media_writer *w, const uint8_t *rgb, int n) {
     size_t bytes = frame_bytes(&w->format) * (size_t)n;
-    if (bytes == 0)
+    if (w->format.width == 0)
         return err_set(&w->host->err, OVI_ARGUMENT, "frames for a file without picture");
     if (!take_group(w, bytes))
         return w->host->err.status;
@@ -219,14 +227,6 @@ static void join_thread(media_writer *w) {
     pthread_cond_signal(&w->changed);
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->thread, NULL);
-}
-
-static void free_writer(media_writer *w) {
-    w->kind->close(w->sink);
-    pthread_cond_destroy(&w->changed);
-    pthread_mutex_destroy(&w->lock);
-    mem_free(w->group);
-    mem_free(w);
 }
 
 ovi_status media_finish(media_writer *w) {
