@@ -71,17 +71,12 @@ size_t cpu_attention_bytes(int n_threads, const attention_desc *d) {
     return slice_bytes(d) * (size_t)n_threads;
 }
 
-/* Sizes that occur along an axis: full tiles (0), a shorter last one (1); 0 if absent. */
-static int64_t extent(int64_t n, int64_t tile, int last) {
-    return last ? n % tile : (n >= tile ? tile : 0);
-}
-
 static bool get_gemms(cpu *self, attention_plan *a) {
     const attention_desc *d = a->d;
     for (int i = 0; i < 8; i++) {
         int q = i & 1, k = i >> 1 & 1, accumulate = i >> 2;
-        int64_t queries = extent(d->q.dim[1], Q_TILE, q);
-        int64_t keys = extent(d->k.dim[1], K_TILE, k);
+        int64_t queries = tile_extent(d->q.dim[1], Q_TILE, q);
+        int64_t keys = tile_extent(d->k.dim[1], K_TILE, k);
         if (queries == 0 || keys == 0)
             continue;
         gemm_shape qk = {.m = queries,

@@ -46,7 +46,7 @@ void gemm_clear(cpu *self) {
     }
 }
 
-/* Descriptors of the three matrices. */
+/* Descriptors of the three matrices; that of a packed b is for oneDNN to choose. */
 static int describe(const gemm_shape *s, dnnl_memory_desc_t *desc) {
     dnnl_data_type_t type = s->bf16 ? dnnl_bf16 : dnnl_f32;
     dnnl_dims_t a = {s->m, s->k}, a_stride = {s->lda, 1};
@@ -57,7 +57,9 @@ static int describe(const gemm_shape *s, dnnl_memory_desc_t *desc) {
         b_stride[1] = s->ldb;
     }
     int r = dnnl_memory_desc_init_by_strides(&desc[ARG_A], 2, a, type, a_stride);
-    if (r == dnnl_success)
+    if (r == dnnl_success && s->b_packed)
+        r = dnnl_memory_desc_init_by_tag(&desc[ARG_B], 2, b, type, dnnl_format_tag_any);
+    else if (r == dnnl_success)
         r = dnnl_memory_desc_init_by_strides(&desc[ARG_B], 2, b, type, b_stride);
     if (r == dnnl_success)
         r = dnnl_memory_desc_init_by_strides(&desc[ARG_C], 2, c, dnnl_f32, c_stride);
@@ -118,28 +120,81 @@ static int make_attr(const gemm_shape *s, dnnl_primitive_attr_t *attr) {
     return r;
 }
 
-static int make_primitive(cpu *self, gemm *g) {
+/* The primitive descriptor for these descriptors of the matrices. */
+static int make_desc(cpu *self, const gemm_shape *s, const dnnl_memory_desc_t *desc,
+                     dnnl_primitive_desc_t *pd) {
     dnnl_primitive_attr_t attr = NULL;
-    dnnl_primitive_desc_t pd = NULL;
     dnnl_matmul_desc_t op;
-    int r = describe(&g->shape, g->desc);
+    int r = dnnl_matmul_desc_init(&op, &desc[ARG_A], &desc[ARG_B], NULL, &desc[ARG_C]);
     if (r == dnnl_success)
-        r = dnnl_matmul_desc_init(&op, &g->desc[ARG_A], &g->desc[ARG_B], NULL,
-                                  &g->desc[ARG_C]);
+        r = make_attr(s, &attr);
     if (r == dnnl_success)
-        r = make_attr(&g->shape, &attr);
-    if (r == dnnl_success)
-        r = choose(self, &op, attr, &pd);
-    if (r == dnnl_success) {
-        g->desc[ARG_SCRATCH] =
-            *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
-        r = dnnl_primitive_create(&g->primitive, pd);
-    }
-    if (pd)
-        dnnl_primitive_desc_destroy(pd);
+        r = choose(self, &op, attr, pd);
     if (attr)
         dnnl_primitive_attr_destroy(attr);
     return r;
+}
+
+/* The layout of a packed b is what oneDNN likes best for PACK_ROWS rows of a: the same for
+ * every m, so that weights can be packed before m is known. */
+#define PACK_ROWS 64
+
+static int choose_packing(cpu *self, const gemm_shape *s, dnnl_memory_desc_t *b) {
+    gemm_shape typical = *s;
+    typical.m = PACK_ROWS;
+    typical.accumulate = 0;
+    typical.lda = s->k;
+    dnnl_memory_desc_t desc[ARG_COUNT];
+    dnnl_primitive_desc_t pd = NULL;
+    int r = describe(&typical, desc);
+    if (r == dnnl_success)
+        r = make_desc(self, &typical, desc, &pd);
+    if (r != dnnl_success)
+        return r;
+    *b = *dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+    dnnl_primitive_desc_destroy(pd);
+    return dnnl_success;
+}
+
+static int make_primitive(cpu *self, gemm *g) {
+    dnnl_primitive_desc_t pd = NULL;
+    int r = describe(&g->shape, g->desc);
+    if (r == dnnl_success && g->shape.b_packed)
+        r = choose_packing(self, &g->shape, &g->desc[ARG_B]);
+    if (r == dnnl_success)
+        r = make_desc(self, &g->shape, g->desc, &pd);
+    if (r != dnnl_success)
+        return r;
+    g->desc[ARG_SCRATCH] = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    r = dnnl_primitive_create(&g->primitive, pd);
+    dnnl_primitive_desc_destroy(pd);
+    return r;
+}
+
+size_t gemm_packed_count(const gemm *g) {
+    return dnnl_memory_desc_get_size(&g->desc[ARG_B]) / (g->shape.bf16 ? 2 : 4);
+}
+
+/* Where index i along an axis of b lies: a blocked layout is a sum of one such term for
+ * each axis. The innermost block is the last. */
+static int64_t packed_term(const dnnl_memory_desc_t *b, int axis, int64_t i) {
+    const dnnl_blocking_desc_t *l = &b->format_desc.blocking;
+    int64_t at = 0, step = 1;
+    for (int j = l->inner_nblks - 1; j >= 0; j--) {
+        if (l->inner_idxs[j] == axis) {
+            at += i % l->inner_blks[j] * step;
+            i /= l->inner_blks[j];
+        }
+        step *= l->inner_blks[j];
+    }
+    return at + i * l->strides[axis];
+}
+
+void gemm_packed_offsets(const gemm *g, int64_t *k_offset, int64_t *n_offset) {
+    for (int64_t k = 0; k < g->shape.k; k++)
+        k_offset[k] = packed_term(&g->desc[ARG_B], 0, k);
+    for (int64_t n = 0; n < g->shape.n; n++)
+        n_offset[n] = packed_term(&g->desc[ARG_B], 1, n);
 }
 
 static int make_memory(cpu *self, gemm *g) {

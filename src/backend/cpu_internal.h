@@ -27,13 +27,14 @@
 #define CPU_GEMM_CACHE   128        /* primitives kept */
 #define CPU_GEMM_SCRATCH (4u << 20) /* most scratchpad bytes of one tile product */
 
-/* c[m, n] (f32) = a[m, k] b, or c += a b. b is [k, n], or [n, k] with b_by_column. Leading
- * dimensions in elements. a and b are bf16 or f32. All fields are int64_t: keys of the
- * cache are compared as bytes. */
+/* c[m, n] (f32) = a[m, k] b, or c += a b. b is [k, n], or [n, k] with b_by_column, or lies
+ * as oneDNN likes best with b_packed (ldb is 0 then). Leading dimensions in elements. a and
+ * b are bf16 or f32. All fields are int64_t: keys of the cache are compared as bytes. The
+ * fast kernels want rows of a and b behind each other (lda = k, ldb = k or n). */
 typedef struct gemm_shape {
     int64_t m, n, k;
     int64_t lda, ldb, ldc;
-    int64_t b_by_column, accumulate, bf16;
+    int64_t b_by_column, b_packed, accumulate, bf16;
 } gemm_shape;
 
 typedef struct gemm gemm;
@@ -78,6 +79,10 @@ static inline char *cpu_at(const tensor *t, int64_t offset) {
  * for the next CPU_GEMM_CACHE - 1 requests. Only the calling thread of an operation. */
 const gemm *gemm_get(cpu *self, const gemm_shape *s);
 void gemm_clear(cpu *self);
+/* The layout of a packed b, which does not depend on m: elements with padding, and where
+ * element (k, n) lies: k_offset[k] + n_offset[n]. */
+size_t gemm_packed_count(const gemm *g);
+void gemm_packed_offsets(const gemm *g, int64_t *k_offset, int64_t *n_offset);
 /* Runs on the calling OpenMP thread alone. Returns a dnnl_status_t. */
 int gemm_run(const cpu *self, const gemm *g, int thread, const void *a, const void *b,
              float *c, void *scratch);
@@ -85,7 +90,7 @@ int gemm_run(const cpu *self, const gemm *g, int thread, const void *a, const vo
  * out, not even in a team of one. */
 void gemm_enter_thread(void);
 
-/* ---- cpu_product.c: tiled out = epilogue(a b^T) for linear layers and convolutions ---- */
+/* ---- cpu_linear.c ---- */
 
 /* Rows of a matrix that lie in groups (frames) in branches; strides in elements. */
 typedef struct row_view {
@@ -94,37 +99,25 @@ typedef struct row_view {
     int64_t branch, group, group_stride, stride; /* group: rows in a group */
 } row_view;
 
-static inline char *row_at(const row_view *v, int64_t branch, int64_t row) {
-    int64_t offset = branch * v->branch + row / v->group * v->group_stride +
-                     row % v->group * v->stride;
-    return v->data + offset * (int64_t)dtype_size(v->type);
-}
+#define EPILOGUE_MAX 512 /* columns that one call takes */
 
-typedef struct product product;
-/* Fills panel [rows, k_n] with columns k0.. of rows row0.. of the left matrix, as f32 or
- * bf16 (p->bf16). */
-typedef void (*product_gather)(const product *p, int64_t row0, int64_t rows, int64_t k0,
-                               int64_t k_n, void *panel);
-
-struct product {
-    const char *op;
-    int64_t branches, m, n, k;
-    int64_t m_tile, n_tile, k_chunk;
-    bool bf16;             /* operands as the primitive takes them */
-    row_view a;            /* left rows, if gather is NULL */
-    product_gather gather; /* else this makes them, on branch 0 */
-    const void *user;      /* for gather */
-    const void *b;         /* [n, k] */
-    dtype b_type;
+/* What happens to a row of sums: out = residual + gate * act(c + bias). */
+typedef struct epilogue {
     row_view out, residual;
     const float *bias;                    /* [n] or NULL */
-    const float *gate;                    /* NULL, or rows of gate_row elements */
+    const float *gate;                    /* NULL, or rows that lie gate_row apart */
     int64_t gate_branch, gate_row, split; /* rows from split on use the second gate row */
     act_kind act;
-};
+} epilogue;
 
-size_t product_slice_bytes(const product *p);
-void product_run(cpu *self, const product *p, work w);
+/* Columns n0.. of one row; c is used up. */
+void epilogue_row(const epilogue *e, int64_t branch, int64_t row, int64_t n0,
+                  int64_t columns, float *c);
+/* Sizes that occur along an axis cut into tiles: full ones (0), a shorter last one (1); 0
+ * if there is none. */
+static inline int64_t tile_extent(int64_t n, int64_t tile, int last) {
+    return last ? n % tile : (n >= tile ? tile : 0);
+}
 
 /* ---- cpu_kernels.c: loops over rows of floats, vectorised ---- */
 void row_to_f32(float *dst, const void *src, dtype type, int64_t n);
@@ -144,6 +137,9 @@ float row_sum_squares(const float *x, float mean, int64_t n);
 float row_scores(float *x, float scale, const float *bias_a, const float *bias_b,
                  int64_t n);
 float row_exp_sum(float *x, float max, int64_t n); /* x = exp(x - max); returns the sum */
+/* n runs of `bytes`, src_step and dst_step bytes apart. */
+void copy_runs(char *dst, int64_t dst_step, const char *src, int64_t src_step,
+               int64_t bytes, int64_t n);
 void row_snake(float *x, const float *alpha, const float *inv_beta, int64_t n);
 
 /* ---- operations and the workspace each needs ---- */
