@@ -1,5 +1,5 @@
-/* test_device.c: the frame around the operations: arena, regions, latched failures, cancel,
- * fallbacks, the dry run, movement to and from the host, and the trace. */
+/* test_device.c: the frame around the operations: arena, regions, latched failures,
+ * cancel, fallbacks, the dry run, movement to and from the host, and the trace. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -39,7 +39,7 @@ static void expect_failure(const device *d, ovi_status status, const char *words
         fail_msg("expected \"%s\" in \"%s\"", words, e->text);
 }
 
-/* --------------------------------------------------------------------- open, find ---- */
+/* -------------------------------------------------------------------- open, find ---- */
 
 static void backends_are_found_by_name(void **state) {
     (void)state;
@@ -79,7 +79,7 @@ static void wrong_options_are_refused(void **state) {
     assert_int_equal(test_host.err.status, OVI_UNSUPPORTED);
 }
 
-/* -------------------------------------------------------------------------- arena ---- */
+/* ------------------------------------------------------------------------- arena ---- */
 
 static void arena_grows_from_both_ends_in_aligned_steps(void **state) {
     device *d = *state;
@@ -148,7 +148,7 @@ static void a_closed_arena_gives_nothing(void **state) {
     expect_failure(d, OVI_INTERNAL, "arena: used while it is closed");
 }
 
-/* ------------------------------------------------------------------------ regions ---- */
+/* ----------------------------------------------------------------------- regions ---- */
 
 static void regions_and_in_place_bytes_are_counted(void **state) {
     device *d = *state;
@@ -166,6 +166,8 @@ static void regions_and_in_place_bytes_are_counted(void **state) {
     assert_int_equal(m.allocated, 0);
     assert_int_equal(m.regions, 0);
     assert_int_equal(m.peak, 1690);
+    device_reset_counters(d); /* the peak starts anew */
+    assert_int_equal(device_get_memory(d).peak, 0);
 }
 
 static void a_region_of_nothing_is_no_region(void **state) {
@@ -182,7 +184,7 @@ static void a_region_that_does_not_fit_fails_with_memory(void **state) {
     assert_int_equal(device_get_memory(d).regions, 0);
 }
 
-/* ------------------------------------------------------------------------ latching ---- */
+/* ---------------------------------------------------------------------- latching ---- */
 
 /* A product that needs nothing but an open arena. */
 static tensor multiply(device *d) {
@@ -224,7 +226,7 @@ static void a_cancel_is_latched_by_the_next_call(void **state) {
     assert_int_equal(device_get_counters(d)->calls[OP_LINEAR], 0);
 }
 
-/* ------------------------------------------------------------- counters, fallbacks ---- */
+/* ----------------------------------------------------------- counters, fallbacks ---- */
 
 static void counters_hold_flops_and_bytes_of_each_op(void **state) {
     device *d = *state;
@@ -321,9 +323,10 @@ static void a_call_with_nothing_to_write_is_not_made(void **state) {
     assert_int_equal(device_get_counters(d)->calls[OP_FILL], 0);
 }
 
-/* ------------------------------------------------------------------------- dry run ---- */
+/* ----------------------------------------------------------------------- dry run ---- */
 
-/* Something with all that a plan depends on: both ends, workspace, packing, strided reads. */
+/* Something with all that a plan depends on: both ends, workspace, packing, strided
+ * reads. */
 static void small_model(device *d) {
     conv_geometry g = {2, 3, {1, 3, 3}};
     static const float weights[2 * 3 * 9];
@@ -435,7 +438,7 @@ static void strided_views_are_not_written_as_one_run(void **state) {
                    "write: expected a dense tensor, found a strided one");
 }
 
-/* -------------------------------------------------------------------------- trace ---- */
+/* ------------------------------------------------------------------------- trace ---- */
 
 typedef struct seen {
     char name[64];

@@ -1,5 +1,5 @@
-/* test_op_checks.c: descriptors that break a contract, and the sentences they get. Each is
- * refused on a dry run, where plans meet it, before anything is counted. */
+/* test_op_checks.c: descriptors that break a contract, and the sentences they get. Each
+ * is refused on a dry run, where plans meet it, before anything is counted. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

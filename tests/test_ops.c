@@ -4,7 +4,7 @@
  * through the lab below and calls one front door. It is run on each subject with the same
  * draws: first on a dry run, whose arena peak is then all that the real run gets, then on
  * the device. Checked:
- *  - values within a tolerance of the reference (from the types and the length of the sums),
+ *  - values within a tolerance of the reference (from types and the length of sums),
  *  - the same bytes at 1, 2 and 4 threads,
  *  - nothing is written outside the output view, nothing outside the input views is read
  *    (it is NaN), no output or workspace is read before it is written (they are NaN too),
@@ -26,7 +26,7 @@
 #define MAX_SUBJECTS 4
 #define CASES        24
 
-/* ------------------------------------------------------------------------ subjects ---- */
+/* ---------------------------------------------------------------------- subjects ---- */
 
 /* A backend at a number of threads, with its dry run. */
 typedef struct subject {
@@ -68,7 +68,7 @@ static int close_subjects(void **state) {
     return 0;
 }
 
-/* ----------------------------------------------------------------------------- lab ---- */
+/* --------------------------------------------------------------------------- lab ---- */
 
 /* What a case writes: a view into a run of guard elements. */
 typedef struct output {
@@ -256,7 +256,7 @@ static void clear(lab *l) {
     *l = (lab){0};
 }
 
-/* ------------------------------------------------------------------------- running ---- */
+/* ----------------------------------------------------------------------- running ---- */
 
 typedef void (*case_fn)(lab *l);
 
@@ -377,7 +377,7 @@ static void run_cases(const char *name, case_fn fn) {
         run_case(name, fn, first_seed() + i);
 }
 
-/* --------------------------------------------------------------------------- cases ---- */
+/* ------------------------------------------------------------------------- cases ---- */
 
 static act_kind pick_act(lab *l) {
     return flip(l) ? ACT_NONE : (act_kind)pick(l, ACT_SILU, ACT_TANH);
@@ -525,8 +525,8 @@ static void case_attention_blocks(lab *l) {
     attention_of(l, sq, sk, 8 * pick(l, 1, 4));
 }
 
-/* Packs random weights [O, I, kt, kh, kw] / sqrt(I taps) for the geometry. For bf16 they are
- * of that type already: packing may round. */
+/* Packs random weights [O, I, kt, kh, kw] / sqrt(I taps) for the geometry. For bf16 they
+ * are of that type already: packing may round. */
 static tensor conv_weights(lab *l, const conv_geometry *g, dtype type) {
     int64_t k = g->in_channels * g->kernel[0] * g->kernel[1] * g->kernel[2];
     int64_t n = g->out_channels * k;
@@ -724,7 +724,7 @@ static void case_fill(lab *l) {
     op_fill(l->d, &(fill_desc){result(l, pick_type(l), any_shape(l), LAYOUT_ANY)});
 }
 
-/* --------------------------------------------------------------------------- tests ---- */
+/* ------------------------------------------------------------------------- tests ---- */
 
 #define CASE_LIST(X)                                                                     \
     X(linear)                                                                            \

@@ -66,7 +66,7 @@ static void count_up(float *values, size_t n) {
         values[i] = (float)(i % 3 ? 0.01 : -0.02) * (float)(i + 1);
 }
 
-/* ---------------------------------------------------------------- products, norms ---- */
+/* --------------------------------------------------------------- products, norms ---- */
 
 static void linear_multiplies_by_the_rows_of_w(void **state) {
     device *d = *state;
@@ -364,7 +364,7 @@ static void fill_zeroes_the_view_only(void **state) {
     EXPECT(d, x, 0, 2, 0, 0, 5, 0);
 }
 
-/* --------------------------------------------------------------------- resampling ---- */
+/* -------------------------------------------------------------------- resampling ---- */
 
 /* The stored filter of the vocoder: halves of even and odd taps sum to 1/2 each. */
 static tensor vocoder_filter(device *d) {
@@ -385,8 +385,8 @@ static void snake_of_a_constant_is_pointwise(void **state) {
     EXPECT(d, y, a, b, a, b, a, b);
 }
 
-/* With sines of nothing (alpha -> -infinity) an impulse shows the two filters: straight from
- * the definition, with the ends of the doubled signal repeated. */
+/* Without sines (e^alpha near 0) an impulse shows the two filters: straight
+ * from the definition, with the ends of the doubled signal repeated. */
 static void snake_filters_up_and_down(void **state) {
     device *d = *state;
     tensor f = vocoder_filter(d), x = PUT(d, SHAPE(4, 1), 0, 1, 0, 0);

@@ -3,9 +3,9 @@
  *   base                                                          base + capacity
  *   | keep: lives as long as the stage ->      free      <- scratch: a stack |
  *
- * Every tensor takes a multiple of 64 bytes, at least 64, so that all addresses are aligned
- * and no two tensors share one. Peaks are what the plan is made of: the same calls on a dry
- * run give the same numbers. */
+ * Every tensor takes a multiple of 64 bytes, at least 64, so that all addresses are
+ * aligned and no two tensors share one. Peaks are what the plan is made of: the same
+ * calls on a dry run give the same numbers. */
 #include <assert.h>
 
 #include "backend/device.h"

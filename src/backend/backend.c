@@ -1,8 +1,8 @@
 /* backend.c: the front doors of the operations, and the registry of backends.
  *
- * One road for all operations: ready? -> check -> (nothing to compute: return) -> count ->
- * workspace from the scratch end of the arena -> call -> workspace back. The road is the same
- * on a dry run, whose table does nothing, so counters and peaks cannot differ. */
+ * One road for all operations: ready? check, workspace from the scratch end of the arena,
+ * count, call, workspace back. It is the same on a dry run, whose table does nothing, so
+ * counters and peaks cannot differ. */
 #include "backend/backend.h"
 
 #include <string.h>
@@ -48,8 +48,8 @@ const char *op_name(op_kind op) {
     return rows[op].name;
 }
 
-/* The reference can stand in where it reads this backend's memory. Convolution weights are
- * packed for their backend, so a convolution has no stand-in. */
+/* The reference can stand in where it reads this backend's memory. Convolution weights
+ * are packed for their backend, so a convolution has no stand-in. */
 static bool may_fall_back(const device *d, op_kind op) {
     return d->backend->host_memory && op != OP_CONV;
 }

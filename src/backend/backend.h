@@ -9,8 +9,9 @@
  *   5. dispatches to the backend, or to the plain reference where backend->supports()
  *      says what is missing (counted as a fallback),
  *   6. gives the workspace back.
- * Descriptors are copied or used up during the call; host pointers in them are read before
- * it returns. Only device_read and device_sync wait, and they return the latched status.
+ * Descriptors are copied or used up during the call; host pointers in them are read
+ * before it returns. Only device_read and device_sync wait, and they return the latched
+ * status.
  *
  * Long operations poll host_cancelled() and latch OVI_CANCELLED, so that no single
  * operation delays a cancel by more than about a second.
@@ -67,7 +68,7 @@ typedef enum norm_kind {
  * x, out [B, M, C] or [M, C], rows may be strided, out may be the very view of x.
  * weight, bias [C]; scale, shift [R, C] or [B, R, C] (both or neither).
  * cos, sin [M, d/2] F32, d = head_dim: pairs (y[2i], y[2i+1]) of every head turn,
- * (a cos - b sin, a sin + b cos). normed (optional, like out): act(y), before rotation. */
+ * (a cos - b sin, a sin + b cos). normed (optional, like out): act(y), not yet turned. */
 typedef struct norm_desc {
     norm_kind kind;
     float eps;
@@ -99,8 +100,9 @@ typedef struct conv_geometry {
 } conv_geometry;
 
 /* out = act(conv(x, w) + bias) + residual, cross-correlation, channels last.
- * x [T, H, W, I]; out [T', H', W', O]; frames may be apart, pixels within a frame are dense;
- * residual like out, may be the very view of out. w: packed by device_pack_conv for this geometry and type; bias [O] F32.
+ * x [T, H, W, I]; out [T', H', W', O]; frames may be apart, pixels within a frame are
+ * dense; residual like out, may be the very view of out. w: packed by device_pack_conv
+ * for this geometry and type; bias [O] F32.
  * pad_lo/pad_hi: zeros before and after each of t, h, w. stride, dilation: 0 means 1.
  * upsample: every pixel of x counts as 2x2 (nearest) before padding.
  * Types: x, out, residual all F32 or all BF16; w was packed for that type. */
@@ -113,9 +115,9 @@ typedef struct conv_desc {
     act_kind act;
 } conv_desc;
 
-/* out = x, with conversion between F32 and BF16 and any strides (rank up to 6, stride 0 in x
- * repeats). Shapes are equal; x and out do not overlap. This is patchify, unpatchify,
- * transposition, repetition and every other pure movement. */
+/* out = x, with conversion between F32 and BF16 and any strides (rank up to 6, stride 0
+ * in x repeats). Shapes are equal; x and out do not overlap. This is patchify,
+ * unpatchify, transposition, repetition and every other pure movement. */
 typedef struct copy_desc {
     tensor x, out;
 } copy_desc;
@@ -146,7 +148,7 @@ typedef struct gated_desc {
 } gated_desc;
 
 /* BigVGAN activation (spec/audio-decoder.md 3.2): twice upsampled, snake, low-pass down.
- * x, out [L, C] F32, no overlap; alpha, beta [C] as stored (logarithms); filter [12] F32. */
+ * x, out [L, C] F32, no overlap; alpha, beta [C] as stored (logarithms); filter [12]. */
 typedef struct snake_desc {
     tensor x, out;
     tensor alpha, beta, filter;
@@ -197,13 +199,13 @@ typedef enum op_kind {
 } op_kind;
 const char *op_name(op_kind op);
 
-/* ------------------------------------------------------------ the backend's table ---- */
+/* ----------------------------------------------------------- the backend's table ---- */
 
 /* How a device is opened; also what a plan depends on. */
 typedef struct device_options {
-    dtype compute;  /* DTYPE_F32 or DTYPE_BF16: type of activations of the big models */
-    int n_threads;  /* 0: all processors */
-    int index;      /* which of several devices */
+    dtype compute; /* DTYPE_F32 or DTYPE_BF16: type of activations of the big models */
+    int n_threads; /* 0: all processors */
+    int index;     /* which of several devices */
 } device_options;
 
 typedef struct work { /* borrowed scratch for one call */
@@ -249,7 +251,8 @@ typedef struct backend {
     /* Packed size of convolution weights (a pure function, and a multiple of 64), and
      * packing from f32 [O, I, kt, kh, kw] on the host into dst (device memory of that
      * size). type is that of the activations. */
-    size_t (*conv_packed_bytes)(const device_options *, const conv_geometry *, dtype type);
+    size_t (*conv_packed_bytes)(const device_options *, const conv_geometry *,
+                                dtype type);
     void (*conv_pack)(void *self, const conv_geometry *, dtype type, const float *src,
                       void *dst);
 
@@ -268,7 +271,7 @@ extern const backend backend_cpu; /* oneDNN + OpenMP */
 /* By name ("cpu", "ref"); NULL if this build has none. NULL name: the best one here. */
 const backend *backend_find(const char *name);
 
-/* ------------------------------------------------------------------------ devices ---- */
+/* ----------------------------------------------------------------------- devices ---- */
 
 typedef struct device device;
 
@@ -284,9 +287,9 @@ typedef struct device_counters {
 
 /* Memory: what is live now and the largest sum so far, counted where it is made. */
 typedef struct device_memory {
-    size_t allocated, peak;        /* regions made by device_region_* plus in-place weights */
-    size_t regions;                /* how many regions are live */
-    size_t in_place;               /* bytes of weights used where they are mapped */
+    size_t allocated, peak; /* regions made by device_region_* plus in-place weights */
+    size_t regions;         /* how many regions are live */
+    size_t in_place;        /* bytes of weights used where they are mapped */
     size_t arena_capacity;
     size_t arena_keep, arena_scratch; /* live bytes at both ends */
     size_t arena_keep_peak, arena_scratch_peak;
@@ -297,7 +300,8 @@ typedef struct device_memory {
 device *device_open(host *h, const backend *b, const device_options *o) OVI_MUST_CHECK;
 /* The dry run of that backend: same front doors, sizes and counters, no data. Its arena
  * never ends, and reads give zeros. */
-device *device_open_null(host *h, const backend *b, const device_options *o) OVI_MUST_CHECK;
+device *device_open_null(host *h, const backend *b,
+                         const device_options *o) OVI_MUST_CHECK;
 void device_close(device *d); /* takes NULL */
 
 host *device_host(const device *d);
@@ -306,7 +310,7 @@ const device_options *device_get_options(const device *d); /* n_threads resolved
 bool device_is_null(const device *d);
 dtype device_compute(const device *d); /* storage of activations of the big models */
 const device_counters *device_get_counters(const device *d);
-void device_reset_counters(device *d); /* the memory peak starts anew too */
+void device_reset_counters(device *d);         /* the memory peak starts anew too */
 void device_set_profiling(device *d, bool on); /* waits after each op to time it */
 device_memory device_get_memory(const device *d);
 size_t device_free_memory(device *d);
@@ -328,8 +332,8 @@ void device_uncount_in_place(device *d, size_t bytes);
 
 /* The arena: one region with two ends. What lives as long as the stage grows from the
  * bottom (keep), scratch is a stack from the top (mark, push, reset). Every tensor starts
- * on a 64-byte boundary. Running out latches OVI_INTERNAL (the plan was wrong) and gives a
- * tensor whose data is NULL. */
+ * on a 64-byte boundary. Running out latches OVI_INTERNAL (the plan was wrong) and gives
+ * a tensor whose data is NULL. */
 void device_arena_open(device *d, size_t bytes); /* dry run: bytes is ignored */
 void device_arena_close(device *d);
 tensor arena_keep(device *d, dtype type, shape s);
@@ -338,8 +342,8 @@ size_t arena_mark(const device *d);
 void arena_reset(device *d, size_t mark);
 
 /* Host <-> device. write copies before it returns, read waits. t must be dense; the host
- * side holds elements of t's type. device_put_f32/device_get_f32 convert, and get takes any
- * strides (through scratch). */
+ * side holds elements of t's type. device_put_f32/device_get_f32 convert, and get takes
+ * any strides (through scratch). */
 void device_write(device *d, const tensor *t, const void *src);
 void device_put_f32(device *d, const tensor *t, const float *src);
 ovi_status device_read(device *d, void *dst, const tensor *t) OVI_MUST_CHECK;
@@ -350,13 +354,13 @@ size_t device_conv_packed_bytes(const device *d, const conv_geometry *g, dtype t
 void device_pack_conv(device *d, const conv_geometry *g, dtype type, const float *src,
                       void *dst);
 
-/* Tracing shows named intermediates to a listener (golden runner). While tracing, model code
- * may take unfused paths that make an intermediate visible. */
+/* Tracing shows named intermediates to a listener (golden runner). While tracing, model
+ * code may take unfused paths that make an intermediate visible. */
 typedef void (*device_trace_fn)(void *user, device *d, const char *name, const tensor *t);
 void device_set_trace(device *d, bool on, device_trace_fn fn, void *user);
 bool device_tracing(const device *d);
-/* Names the model's own point in the trace; does nothing unless tracing. A prefix is put in
- * front of all names by device_trace_prefix ("mid.batch.s0."). */
+/* Names the model's own point in the trace; does nothing unless tracing. A prefix is put
+ * in front of all names by device_trace_prefix ("mid.batch.s0."). */
 void device_tap(device *d, const tensor *t, const char *fmt, ...) OVI_PRINTF(3, 4);
 void device_trace_prefix(device *d, const char *fmt, ...) OVI_PRINTF(2, 3);
 

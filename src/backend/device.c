@@ -1,5 +1,6 @@
-/* device.c: an open device: failures, regions and what they cost, movement between host and
- * device, and the trace. Ops are in backend.c, the arena in arena.c, the dry run in null.c. */
+/* device.c: an open device: failures, regions and what they cost, movement between host
+ * and device, and the trace. Ops are in backend.c, the arena in arena.c, the dry run in
+ * null.c. */
 #include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -263,7 +264,7 @@ static void gather(float *dst, const tensor *t) {
     }
 }
 
-/* Strided views of memory that the host cannot reach: a dense copy on the device first. */
+/* Strided views that the host cannot reach: a dense copy on the device first. */
 static void get_strided(device *d, float *dst, const tensor *t) {
     size_t mark = arena_mark(d);
     tensor dense = arena_push(d, t->type, tensor_shape(t));

@@ -31,7 +31,7 @@ struct device {
 
 /* The table of nothing: what a dry run calls. */
 extern const backend backend_null;
-/* The arena of a dry run: an address that no one reads, and a size that no one reaches. */
+/* The arena of a dry run: an address that no one reads, a size that no one reaches. */
 #define NULL_ARENA_BASE  ((uintptr_t)1 << 40)
 #define NULL_ARENA_BYTES ((size_t)1 << 46)
 

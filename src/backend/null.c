@@ -1,7 +1,7 @@
-/* null.c: the dry run. A table of nothing stands in for a backend: front doors check, count
- * and take workspace as that backend would have them, and no data exists. Addresses are fake
- * but never NULL and never shared, so that model code cannot tell the difference; reads give
- * zeros. */
+/* null.c: the dry run. A table of nothing stands in for a backend: front doors check,
+ * count and take workspace as that backend would have them, and no data exists. Addresses
+ * are fake but never NULL and never shared, so that model code cannot tell the
+ * difference; reads give zeros. */
 #include <string.h>
 
 #include "backend/device.h"
@@ -75,8 +75,8 @@ static void null_conv_pack(void *self, const conv_geometry *g, dtype type,
 OP_LIST(NULL_OP)
 #undef NULL_OP
 
-/* Without sizes, supports, packing and native type: those of the backend it stands for are
- * asked. */
+/* Without sizes, supports, packing and native type: those of the backend it stands for
+ * are asked. */
 const backend backend_null = {.abi = BACKEND_ABI,
                               .name = "null",
                               .memory_name = "none",

@@ -1,8 +1,8 @@
 /* op_checks.c: the contracts written at the descriptors in backend.h, as code.
  *
  * Models meet these sentences while they are written, and on the dry run before any work:
- * each names the operation, the operand, what was expected and what was found. Only shapes,
- * types, strides and addresses are looked at, never data. */
+ * each names the operation, the operand, what was expected and what was found. Only
+ * shapes, types, strides and addresses are looked at, never data. */
 #include <stdio.h>
 
 #include "backend/device.h"
@@ -199,7 +199,7 @@ static bool is_modulation_if_any(checker c, operand a, operand x, int64_t width,
     return false;
 }
 
-/* ----------------------------------------------------------------- the operations ---- */
+/* ---------------------------------------------------------------- the operations ---- */
 
 static bool check_linear_types(checker c, const linear_desc *x) {
     if (x->w.type == x->x.type || (x->x.type == DTYPE_F32 && x->w.type == DTYPE_BF16))

@@ -3,7 +3,7 @@
  * estimates of plans come from these numbers. */
 #include "backend/device.h"
 
-/* Bytes that stand behind a view: repeated axes are read once. Missing tensors take none. */
+/* Bytes behind a view: repeated axes are read once, missing tensors take none. */
 static double moved(const tensor *t) {
     if (!t->data)
         return 0;

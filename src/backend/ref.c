@@ -1,6 +1,6 @@
 /* ref.c: the reference backend: its table, its memory, and the tools its operations are
- * written with. The operations: ref_ops.c (products, norms, elementwise), ref_attention.c,
- * ref_conv.c, ref_resample.c (snake and the shortcuts of the video VAE). */
+ * written with. The operations: ref_ops.c (products, norms, elementwise),
+ * ref_attention.c, ref_conv.c, ref_resample.c (snake, shortcuts of the video VAE). */
 #include "backend/ref.h"
 
 #include <math.h>

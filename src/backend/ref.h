@@ -1,8 +1,8 @@
 /* ref.h: what the files of the reference backend share.
  *
  * The reference reads operands row by row into f32, sums in f64, and rounds a row once to
- * f32 and once to the type of its storage. It takes no workspace: rows and tiles live in one
- * host buffer of the backend that grows to the largest request. */
+ * f32 and once to the type of its storage. It takes no workspace: rows and tiles live in
+ * one host buffer of the backend that grows to the largest request. */
 #ifndef OVI_BACKEND_REF_H
 #define OVI_BACKEND_REF_H
 

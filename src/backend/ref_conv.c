@@ -1,6 +1,7 @@
-/* ref_conv.c: the reference of convolution: gather the patch that an output pixel sees, then
- * one product per output channel. Packed weights are f32 [O, kt, kh, kw, I], the order of the
- * patch. Cross-correlation, zeros outside; spec/video-vae.md 3, spec/audio-decoder.md 2, 3. */
+/* ref_conv.c: the reference of convolution: gather the patch that an output pixel sees,
+ * then one product per output channel. Packed weights are f32 [O, kt, kh, kw, I], the
+ * order of the patch. Cross-correlation, zeros outside; spec/video-vae.md 3,
+ * spec/audio-decoder.md 2, 3. */
 #include <string.h>
 
 #include "backend/device.h"

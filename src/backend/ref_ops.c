@@ -1,6 +1,6 @@
 /* ref_ops.c: the reference of products, norms and elementwise operations. Formulas: the
- * descriptors in backend.h; spec/fusion.md 3 (norms, GELU, SiLU, rotary), spec/video-vae.md 3
- * (L2 norm), spec/audio-decoder.md 2 (pixel norm, MP-SiLU). */
+ * descriptors in backend.h; spec/fusion.md 3 (norms, GELU, SiLU, rotary),
+ * spec/video-vae.md 3 (L2 norm), spec/audio-decoder.md 2 (pixel norm, MP-SiLU). */
 #include <math.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@ static void load_vector(float *dst, const tensor *t) {
         ref_load(dst, t);
 }
 
-/* Which row of a [R, C] modulation token m of branch b takes. t is [R, C] or [B, R, C]. */
+/* The modulation that token m of branch b takes from t, [R, C] or [B, R, C]. */
 static void load_modulation(float *dst, const tensor *t, int64_t b, int64_t m,
                             int64_t split) {
     if (!t->data)

@@ -11,7 +11,8 @@ static int64_t clamp_index(int64_t i, int64_t n) {
 
 /* One channel. x [n] -> u [2n], twice upsampled and snaked:
  *   u[2m]   = 2 sum_{d=-3..2} f[5 - 2d] x[m + d]
- *   u[2m+1] = 2 sum_{d=-2..3} f[6 - 2d] x[m + d],  then u + sin^2(u e^alpha) / (e^beta + 1e-9) */
+ *   u[2m+1] = 2 sum_{d=-2..3} f[6 - 2d] x[m + d]
+ *   then u + sin^2(u e^alpha) / (e^beta + 1e-9); rates: both exponentials */
 static void snake_up(const float *x, int64_t n, const float *f, const double rates[2],
                      double *u) {
     for (int64_t i = 0; i < 2 * n; i++) {
@@ -61,7 +62,8 @@ static tensor pixel_of(const tensor *t, int64_t f, int64_t y, int64_t z) {
     return ref_row(t, (f * t->dim[1] + y) * t->dim[2] + z);
 }
 
-/* out[f t + a, 2h + b, 2w + c, o] = x[t, h, w, ((o f + a) 4 + 2b + c) div r], r = 4 f O / I */
+/* out[f t + a, 2h + b, 2w + c, o] = x[t, h, w, ((o f + a) 4 + 2b + c) div r],
+ * r = 4 f O / I */
 void ref_dup_up(void *self, const dup_up_desc *x, work w) {
     (void)w;
     int64_t in = x->x.dim[3], width = x->out.dim[3], f = x->time_factor;
@@ -84,7 +86,7 @@ void ref_dup_up(void *self, const dup_up_desc *x, work w) {
 }
 
 /* out[t, h, w, o] = mean over m of x[f t + a, s h + b, s w + d, c],
- * o g + m = ((c f + a) s + b) s + d, g = I f s^2 / O. Patch [I, f, s, s] in that order. */
+ * o g + m = ((c f + a) s + b) s + d, g = I f s^2 / O. The patch is [I, f, s, s]. */
 static void load_patch(const avg_down_desc *x, const int64_t at[3], float *patch,
                        float *pixel) {
     int64_t f = x->time_factor, s = x->space_factor, block = f * s * s;

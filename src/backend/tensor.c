@@ -10,8 +10,8 @@ shape shape_make(int rank, const int64_t *dim) {
     return s;
 }
 
-/* Wraps where no number holds the product: such shapes never get memory (arena.c), but code
- * that made one runs on until it asks. */
+/* Wraps where no number holds the product: such shapes never get memory (arena.c), but
+ * code that made one runs on until it asks. */
 static int64_t times(int64_t a, int64_t b) {
     return (int64_t)((uint64_t)a * (uint64_t)b);
 }

@@ -37,7 +37,7 @@ size_t tensor_bytes(const tensor *t); /* elements x size: what a dense copy woul
 bool tensor_is_dense(const tensor *t);
 bool tensor_same_shape(const tensor *a, const tensor *b);
 
-/* n indices of an axis from `from`, every `step`-th: x[.., from : from + n*step : step, ..] */
+/* n indices of an axis from `from`, every `step`-th: from, from + step, ... */
 tensor tensor_slice(tensor t, int axis, int64_t from, int64_t n);
 tensor tensor_slice_step(tensor t, int axis, int64_t from, int64_t n, int64_t step);
 tensor tensor_index(tensor t, int axis, int64_t i); /* one index, axis removed */
@@ -48,6 +48,6 @@ tensor tensor_permute(tensor t, const int *order);
 tensor tensor_reshape(tensor t, shape s);
 /* Splits one axis into (outer, inner) with inner = n; any strides. */
 tensor tensor_split(tensor t, int axis, int64_t inner);
-/* Inserts an axis of n repeats (stride 0) before `axis`; n = 1 is an ordinary new axis. */
+/* Inserts an axis of n repeats (stride 0) before `axis`; n = 1 is a plain new axis. */
 tensor tensor_repeat(tensor t, int axis, int64_t n);
 #endif
