@@ -705,6 +705,30 @@ static void hostile_clips_are_refused(void **state) {
                           in_folder("a.mp4"));
     check_bad_clip(playlist, (size_t)length);
 }
+
+static void damaged_clips_do_no_harm(void **state) {
+    (void)state;
+    write_clip(in_folder("a.mp4"), &clip_format);
+    size_t n;
+    uint8_t *b = read_all(in_folder("a.mp4"), &n);
+    unsigned random = 1;
+    for (int i = 0; i < 60; i++) {
+        random = random * 1664525u + 1013904223u;
+        size_t at = (random >> 8) % (unsigned)(i % 2 ? n : 3000); /* often in the index */
+        uint8_t old = b[at];
+        b[at] = (uint8_t)(random >> 3);
+        write_all(in_folder("bad"), b, n);
+        b[at] = old;
+        media_clip c = {0};
+        err e = {0};
+        if (media_clip_load(&c, in_folder("bad"), 40, &e) == OVI_OK)
+            assert_true(c.n_frames <= 40 && (c.rgb || c.samples));
+        else
+            assert_true(e.text[0] && !c.rgb && !c.samples);
+        media_clip_release(&c);
+    }
+    mem_free(b);
+}
 #else
 static void without_codecs_images_and_mp4_are_refused(void **state) {
     (void)state;
@@ -750,6 +774,7 @@ int main(void) {
         TEST(hostile_images_are_refused),
         TEST(damaged_images_do_no_harm),
         TEST(hostile_clips_are_refused),
+        TEST(damaged_clips_do_no_harm),
 #else
         TEST(without_codecs_images_and_mp4_are_refused),
 #endif
