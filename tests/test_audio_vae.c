@@ -173,6 +173,68 @@ static void a_half_that_is_not_resident_fails_cleanly(void **state) {
     close_small(&f);
 }
 
+/* ---- clamping ---- */
+
+/* Largest value of the blocks that end in a clamp, and of the first, which does not. */
+typedef struct clamp_watch {
+    audio_vae *m;
+    float clamped, free;
+    int n_clamped;
+} clamp_watch;
+
+/* The whole of a block of a level, not its insides: "decoder.up.1.block.0". */
+static bool is_level_block(const char *name) {
+    return strncmp(name, "decoder.up.", 11) == 0 &&
+           strncmp(name + 12, ".block.", 7) == 0 && name[20] == '\0';
+}
+
+static void watch_block(void *user, device *d, const char *name, const tensor *t) {
+    clamp_watch *w = user;
+    bool first = strcmp(name, "decoder.mid.block_1") == 0;
+    bool clamped = strcmp(name, "decoder.mid.block_2") == 0 || is_level_block(name);
+    if (!first && !clamped)
+        return;
+    float x[2 * 16 * 16], *largest = first ? &w->free : &w->clamped;
+    assert_true(tensor_count(t) <= (int64_t)(sizeof x / sizeof *x));
+    assert_int_equal(device_get_f32(d, x, t), OVI_OK);
+    for (int64_t i = 0; i < tensor_count(t); i++)
+        *largest = fmaxf(*largest, fabsf(x[i]));
+    w->n_clamped += clamped;
+}
+
+static void watched_decode(void *user, device *d, const tensor *in, const tensor *out) {
+    clamp_watch *w = user;
+    w->n_clamped = 0;
+    device_set_trace(d, true, watch_block, w);
+    audio_vae_decode(w->m, d, in, out);
+    device_set_trace(d, false, NULL, NULL);
+}
+
+static void blocks_end_in_a_clamp_but_for_the_first(void **state) {
+    (void)state;
+    enum { T = 16 };
+    static float latents[T * LATENTS], mel[2 * T * BANDS];
+    host h = {0};
+    fixture f;
+    open_small(&f, &plain);
+    random_values(latents, T * LATENTS);
+    f.m.cfg.clip_act = 0.25f;
+    clamp_watch w = {.m = &f.m};
+    fixture_call call = {.table = &f.m.weights,
+                         .parts = STORE_ALL_PARTS,
+                         .run = watched_decode,
+                         .model = &w,
+                         .in_shape = SHAPE(T, LATENTS),
+                         .out_shape = SHAPE(2 * T, BANDS),
+                         .in = latents,
+                         .out = mel};
+    assert_int_equal(run_twice(&call, &h), OVI_OK);
+    assert_int_equal(w.n_clamped, 1 + 2 * 2);
+    assert_true(w.clamped == 0.25f);
+    assert_true(w.free > 0.25f);
+    close_small(&f);
+}
+
 /* ---- folding ---- */
 
 static float hundredfold(const char *name, int64_t i, float x) {
@@ -345,6 +407,7 @@ int main(void) {
         cmocka_unit_test(any_length_decodes_and_encodes),
         cmocka_unit_test(an_odd_last_mel_frame_is_normalised_but_not_counted),
         cmocka_unit_test(a_half_that_is_not_resident_fails_cleanly),
+        cmocka_unit_test(blocks_end_in_a_clamp_but_for_the_first),
         cmocka_unit_test(the_size_of_stored_weights_does_not_matter),
         cmocka_unit_test(gain_multiplies_the_last_convolution),
         cmocka_unit_test(a_file_without_statistics_gets_the_published_ones),
