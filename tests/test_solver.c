@@ -10,7 +10,7 @@
 
 #include "sample/solver.h"
 
-#define N 15 /* elements of a sample */
+#define N 15 /* elements of a sample, in rows of 5 */
 
 typedef double (*velocity_of)(double x, double sigma);
 
@@ -46,10 +46,10 @@ static void integrate(const run *r, float *x, float *trajectory) {
     device *d = device_open(&h, r->backend, &options);
     assert_non_null(d);
     device_arena_open(d, 1 << 16);
-    tensor sample = arena_keep(d, DTYPE_F32, SHAPE(N)),
-           v = arena_keep(d, DTYPE_F32, SHAPE(N));
+    tensor sample = arena_keep(d, DTYPE_F32, SHAPE(N / 5, 5)),
+           v = arena_keep(d, DTYPE_F32, SHAPE(N / 5, 5));
     solver_state state;
-    solver_init(&state, r->kind, &times, d, SHAPE(N));
+    solver_init(&state, r->kind, &times, d, SHAPE(N / 5, 5));
     device_put_f32(d, &sample, x);
     for (int i = 0; i < r->n; i++) {
         float velocity[N];
