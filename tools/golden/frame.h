@@ -47,6 +47,7 @@ typedef struct gold_frame {
     weights **opened; /* by gold_open, closed after the pass */
     int n_opened;
     size_t arena_bytes; /* what the dry pass planned */
+    uint64_t fallbacks; /* operations that the backend left to the reference */
 } gold_frame;
 
 static inline gold_frame *frame_of(const gold *g) {

@@ -70,6 +70,7 @@ static void run_on_device(gold *g, gold_handler run) {
             run(g);
         take_failure(g);
         size_t peak = device_get_memory(g->dev).arena_peak;
+        f->fallbacks = device_get_counters(g->dev)->fallbacks;
         if (g->dry)
             f->arena_bytes = peak;
         else if (peak != f->arena_bytes)

@@ -48,6 +48,9 @@ void report_text(const gold *g) {
     if (l2)
         printf(", worst l2 %.2g (%s), max %.2g (%s)", l2->error.l2, l2->name,
                max->error.max, max->name);
+    if (f->fallbacks > 0)
+        printf(", %llu operations fell back to the reference",
+               (unsigned long long)f->fallbacks);
     printf("\n");
     if (gold_failed(g))
         printf("  FAIL %s\n", f->sentence);
@@ -86,10 +89,11 @@ json_t *report_json(const gold *g) {
     json_t *tensors = json_array();
     for (int i = 0; i < f->n_results; i++)
         json_array_append_new(tensors, result_json(&f->result[i]));
-    json_t *o = json_pack("{s:o, s:s?, s:b, s:i, s:i, s:I, s:o}", "path",
-                          text_json(g->path), "kind", g->kind, "passed", frame_passed(g),
-                          "compared", f->n_results, "failed", f->n_failed, "arena_bytes",
-                          (json_int_t)f->arena_bytes, "tensors", tensors);
+    json_t *o =
+        json_pack("{s:o, s:s?, s:b, s:i, s:i, s:I, s:I, s:o}", "path", text_json(g->path),
+                  "kind", g->kind, "passed", frame_passed(g), "compared", f->n_results,
+                  "failed", f->n_failed, "arena_bytes", (json_int_t)f->arena_bytes,
+                  "fallbacks", (json_int_t)f->fallbacks, "tensors", tensors);
     if (gold_failed(g))
         json_object_set_new(o, "error", text_json(f->sentence));
     return o;
