@@ -1,4 +1,4 @@
-/* Tests of sample/denoise.c: guidance, held first frame, cancel, dry run, names of taps. */
+/* Tests of sample/denoise.c: guidance, held first frame, cancel, dry run, taps. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

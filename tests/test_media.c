@@ -1,4 +1,4 @@
-/* Tests of media/: files that are written are read back, and hostile files are refused. */
+/* Tests of media/: what is written is read back, and hostile files are refused. */
 #include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
@@ -125,7 +125,7 @@ static uint32_t u32_at(const uint8_t *p) {
            (uint32_t)p[3] << 24;
 }
 
-/* --------------------------------------------------------------- wav, y4m, errors ---- */
+/* -------------------------------------------------------------- wav, y4m, errors ---- */
 
 static void wav_holds_rounded_samples_and_the_request(void **state) {
     (void)state;
@@ -310,7 +310,7 @@ static void write_clip(const char *path, const media_format *format) {
     assert_int_equal(media_finish(w), OVI_OK);
 }
 
-/* ---------------------------------------------------------------------------- mp4 ---- */
+/* --------------------------------------------------------------------------- mp4 ---- */
 
 static double psnr(const uint8_t *a, const uint8_t *b, size_t n) {
     double sum = 0;
@@ -476,7 +476,7 @@ static void mp4_refuses_odd_sides(void **state) {
     check_refused(in_folder("none/a.mp4"), clip_format, OVI_IO, "none/a.mp4");
 }
 
-/* ------------------------------------------------------------------------- images ---- */
+/* ------------------------------------------------------------------------ images ---- */
 
 static media_image load_image(const char *path) {
     media_image m = {0};
@@ -611,7 +611,7 @@ static void exif_turns_a_jpeg(void **state) {
     av_packet_free(&p);
 }
 
-/* -------------------------------------------------------------------- hostile files ---- */
+/* ----------------------------------------------------------------- hostile files ---- */
 
 static void check_bad_image(const void *bytes, size_t n, const char *word) {
     media_image m = {0};

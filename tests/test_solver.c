@@ -95,7 +95,7 @@ static void straight_paths_are_followed_exactly(void **state) {
     }
 }
 
-/* Solves dx/dsigma = curved from sigma to 0 in f64, by the classical Runge-Kutta method. */
+/* Solves dx/dsigma = curved from sigma to 0 in f64 (classical Runge-Kutta). */
 static double true_end(double x, double sigma) {
     const int n = 400;
     double h = -sigma / n;
@@ -137,7 +137,7 @@ static void errors_fall_with_the_order_of_the_solver(void **state) {
     assert_true(largest_error("dpm++", 10) < largest_error("euler", 10));
 }
 
-/* Published solvers on the field `curved`, shift 5: the first three elements at the end. */
+/* Published solvers on the field `curved`, shift 5: three elements at the end. */
 static void recorded_trajectories_are_reproduced(void **state) {
     (void)state;
     static const struct {

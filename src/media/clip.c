@@ -12,7 +12,7 @@
 
 #define SAMPLE_RATE       16000
 #define MAX_SOUND_SECONDS 600 /* of a file without picture */
-/* Containers of clips; playlists and the like, which name other files, are not among them. */
+/* Containers of clips. Playlists and the like, which name other files, are left out. */
 #define CONTAINERS "mov,matroska,webm,avi,mpegts,yuv4mpegpipe,gif,wav,flac,mp3,ogg"
 
 typedef struct track {
@@ -39,7 +39,7 @@ static void fail(reader *r, const char *what, int code) {
     ffmpeg_fail(r->err, r->path, what, code);
 }
 
-/* ------------------------------------------------------------------------- opening ---- */
+/* ----------------------------------------------------------------------- opening ---- */
 
 /* Opens the decoder of the best stream of a type; a file may lack one. */
 static void open_track(reader *r, track *t, enum AVMediaType type) {
@@ -113,7 +113,7 @@ static void close_reader(reader *r) {
     avformat_close_input(&r->demux);
 }
 
-/* ------------------------------------------------------------------------ decoding ---- */
+/* ---------------------------------------------------------------------- decoding ---- */
 
 /* Room for `need` objects of `size` bytes; false without memory. */
 static bool grow(err *e, void **list, size_t *capacity, size_t need, size_t size) {

@@ -1,4 +1,4 @@
-/* ffmpeg.h: what the files that talk to the FFmpeg libraries share. Inside media/ only. */
+/* ffmpeg.h: shared by the files that talk to the FFmpeg libraries. Inside media/ only. */
 #ifndef OVI_MEDIA_FFMPEG_H
 #define OVI_MEDIA_FFMPEG_H
 

@@ -1,13 +1,13 @@
-/* image_file.c: first-frame images from files, and PNG files from images, through the FFmpeg
- * decoders.
+/* image_file.c: first-frame images from files, and PNG files from images, through the
+ * FFmpeg decoders.
  *
  *   bytes -> kind by magic -> decoder -> RGB [h, w, 3] -> turned as EXIF says
  *
  * Interleaved formats are picked apart here (the first byte of a 16-bit value, colour
  * without its alpha); the rest (JPEG, palettes) goes through swscale.
  *
- * Memory: the file, the decoded frame and the image; sides and area are limited before the
- * decoder allocates. */
+ * Memory: the file, the decoded frame and the image; sides and area are limited before
+ * the decoder allocates. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +16,7 @@
 
 #define MAX_FILE_BYTES ((size_t)1 << 28)
 
-/* --------------------------------------------------------------------------- kinds ---- */
+/* ------------------------------------------------------------------------- kinds ---- */
 
 typedef struct image_kind {
     const char *name, *magic;
@@ -94,7 +94,7 @@ int ffmpeg_frame_to_rgb(const AVFrame *f, struct SwsContext **convert, uint8_t *
     return rows < 0 ? rows : 0;
 }
 
-/* ------------------------------------------------------------------------- turning ---- */
+/* ----------------------------------------------------------------------- turning ---- */
 
 /* EXIF orientation 1..8; anything else counts as 1 (upright). */
 static int orientation_of(const AVFrame *f) {
@@ -131,11 +131,11 @@ static ovi_status turn(media_image *m, int orientation, err *e) {
     return OVI_OK;
 }
 
-/* ------------------------------------------------------------------------- loading ---- */
+/* ----------------------------------------------------------------------- loading ---- */
 
-/* Does a JPEG reach its end marker? The decoder fills what a cut file lacks with grey. Walks
- * segment by segment; in the coded data behind a scan's header, FF 00 and FF D0..D7 are no
- * markers. */
+/* Does a JPEG reach its end marker? The decoder fills what a cut file lacks with grey.
+ * Walks segment by segment; in the coded data behind a scan's header, FF 00 and FF
+ * D0..D7 are no markers. */
 static bool jpeg_is_whole(const uint8_t *b, size_t size) {
     enum { END = 0xd9, SCAN = 0xda };
     for (size_t at = 2; at + 1 < size;) {
@@ -228,7 +228,7 @@ ovi_status media_image_load(media_image *m, const char *path, err *e) {
     return e->status;
 }
 
-/* -------------------------------------------------------------------------- saving ---- */
+/* ------------------------------------------------------------------------ saving ---- */
 
 /* The image as a frame that borrows its pixels, encoded into one packet. */
 static int encode_png(const media_image *m, AVPacket *packet) {

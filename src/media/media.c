@@ -1,10 +1,10 @@
-/* media.c: the table of output formats, and the thread that runs one behind a queue of one
- * group.
+/* media.c: the table of output formats, and the thread that runs one behind a queue of
+ * one group.
  *
  *   put_frames -> group (a copy) -> media thread -> sink -> file
  *
- * The group belongs to the caller's side while `busy` is false and to the thread while it is
- * true; so does the sink with its failure. Memory: the largest group, once. */
+ * The group belongs to the caller's side while `busy` is false and to the thread while
+ * it is true; so does the sink with its failure. Memory: the largest group, once. */
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -61,7 +61,7 @@ size_t media_queue_bytes(const media_format *format, int frames_per_group) {
     return picture > sound ? picture : sound;
 }
 
-/* ------------------------------------------------------------------------ opening ---- */
+/* ----------------------------------------------------------------------- opening ---- */
 
 static const sink *find_sink(const char *path, err *e) {
     size_t n = strlen(path);
@@ -155,7 +155,7 @@ ovi_status media_open(media_writer **out, const char *path, const media_format *
     return OVI_OK;
 }
 
-/* ------------------------------------------------------------------------ writing ---- */
+/* ----------------------------------------------------------------------- writing ---- */
 
 /* Takes the group from the thread: waits until it has been written. False: the sink has
  * failed, or there is no memory for `bytes`. */

@@ -1,8 +1,8 @@
 /* media.h: pixels and samples to files, and first-frame images from files.
  *
  * A writer is a struct of functions; one table row per output format, chosen by the file
- * name's ending. Adding a format is one file and one row. All writers write to a temporary
- * name and rename at the end: an aborted clip leaves nothing. */
+ * name's ending. Adding a format is one file and one row. All writers write to a
+ * temporary name and rename at the end: an aborted clip leaves nothing. */
 #ifndef OVI_MEDIA_H
 #define OVI_MEDIA_H
 
@@ -18,13 +18,13 @@ typedef struct media_format {
 
 typedef struct media_writer media_writer;
 
-/* Opens path for writing in the format that its ending names (.mp4; .y4m with a .wav beside
- * it; .wav). Nothing appears under path before media_finish. */
+/* Opens path for writing in the format that its ending names (.mp4; .y4m with a .wav
+ * beside it; .wav). Nothing appears under path before media_finish. */
 ovi_status media_open(media_writer **out, const char *path, const media_format *format,
                       host *h) OVI_MUST_CHECK;
 /* Appends n frames, packed 8-bit RGB [n, height, width, 3]. Encoding runs on the media
- * thread behind a queue of one group: the call copies, and waits while the queue is full. A
- * failure of the thread is reported by the next call. */
+ * thread behind a queue of one group: the call copies, and waits while the queue is
+ * full. A failure of the thread is reported by the next call. */
 ovi_status media_put_frames(media_writer *w, const uint8_t *rgb, int n) OVI_MUST_CHECK;
 /* Appends samples in [-1, 1]. All sound may be given before the first frame. */
 ovi_status media_put_samples(media_writer *w, const float *samples,
@@ -32,7 +32,7 @@ ovi_status media_put_samples(media_writer *w, const float *samples,
 /* Finishes, closes and renames. The writer is freed in any case. */
 ovi_status media_finish(media_writer *w) OVI_MUST_CHECK;
 void media_abort(media_writer *w); /* takes NULL */
-/* Bytes of host memory that a writer of this format keeps for its queue (for the plan). */
+/* Bytes of host memory that a writer of this format keeps for its queue. */
 size_t media_queue_bytes(const media_format *format, int frames_per_group);
 /* The endings that this build can write, space separated (".mp4 .y4m .wav"). */
 const char *media_endings(void);
@@ -62,7 +62,7 @@ ovi_status media_clip_load(media_clip *c, const char *path, int max_frames,
                            err *e) OVI_MUST_CHECK;
 
 /* First-frame preprocessing (spec/text-encoder.md 7): RGB -> bicubic (a = -0.75, no
- * antialiasing, not clamped) -> planar f32 [3, out_height, out_width] in about [-1, 1]. */
+ * antialiasing, not clamped) -> planar f32 [3, out_height, out_width], about -1 to 1. */
 ovi_status image_to_tensor(const media_image *m, int out_height, int out_width,
                            float *dst, err *e) OVI_MUST_CHECK;
 #endif

@@ -1,14 +1,15 @@
 /* mp4.c: H.264 and AAC in an MP4 file, through the FFmpeg libraries.
  *
  *   RGB -> Y'CbCr 4:2:0, BT.709 limited range (swscale) -> H.264 (x264)  \
- *   samples -> frames of 1,024 -> AAC-LC, mono                            > MP4, faststart
+ *   samples -> frames of 1,024 -> AAC-LC, mono                            > MP4
  *   the request as the `comment` tag                                     /
  *
- * Frame k stands at k/fps, sample n at n/rate: both begin at 0. The 1,024 samples by which
- * an AAC encoder runs ahead, and the order of B-frames, are taken back by edit lists.
+ * Frame k stands at k/fps, sample n at n/rate: both begin at 0. The 1,024 samples by
+ * which an AAC encoder runs ahead, and the order of B-frames, are taken back by edit
+ * lists. The index stands in front (faststart).
  *
- * The same clip gives the same bytes: no dates, no library versions, and a fixed number of
- * encoder threads (x264's pixels depend on it).
+ * The same clip gives the same bytes: no dates, no library versions, and a fixed number
+ * of encoder threads (x264's pixels depend on it).
  *
  * Memory: one frame in 4:2:0, and what x264 holds: 13 MB at 128x128 and 57 MB at 704x704,
  * with the short look-ahead below (130 MB with its own default). */
@@ -42,7 +43,7 @@ static void fail(mp4 *w, const char *what, int code) {
     ffmpeg_fail(w->err, w->file.path, what, code);
 }
 
-/* ------------------------------------------------------------------------ opening ---- */
+/* ----------------------------------------------------------------------- opening ---- */
 
 static void close_track(track *t) {
     avcodec_free_context(&t->codec);
@@ -229,7 +230,7 @@ static void *mp4_open(const char *path, const media_format *format, err *e) {
     return NULL;
 }
 
-/* ------------------------------------------------------------------------ writing ---- */
+/* ----------------------------------------------------------------------- writing ---- */
 
 /* Feeds a frame (NULL: no more come) and writes the packets that are ready. */
 static void encode(mp4 *w, track *t, const AVFrame *frame) {

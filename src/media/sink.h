@@ -1,9 +1,9 @@
 /* sink.h: what a file format implements. Inside media/ only; media.c owns the table, the
  * thread and the queue.
  *
- * A sink is a latched stream: put_* return void, the first failure is set on the err given
- * to open (borrowed until close), and after a failure calls do nothing. All calls come from
- * one thread at a time. */
+ * A sink is a latched stream: put_* return void, the first failure is set on the err
+ * given to open (borrowed until close), and after a failure calls do nothing. All calls
+ * come from one thread at a time. */
 #ifndef OVI_MEDIA_SINK_H
 #define OVI_MEDIA_SINK_H
 

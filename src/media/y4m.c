@@ -1,5 +1,5 @@
-/* y4m.c: pictures as an uncompressed YUV4MPEG2 file, sound as a WAV file beside it. Needs no
- * library.
+/* y4m.c: pictures as an uncompressed YUV4MPEG2 file, sound as a WAV file beside it.
+ * Needs no library.
  *
  * RGB becomes Y'CbCr of BT.709 in limited range, 4:4:4, so that no chroma is lost:
  *   Y = 16 + 219 E,  Cb = 128 + 224 (B - E)/1.8556,  Cr = 128 + 224 (R - E)/1.5748,

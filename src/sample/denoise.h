@@ -1,5 +1,5 @@
-/* denoise.h: the sampling loop. It knows two streams (video, audio), guidance, a held first
- * frame and a solver; the model is reached only through a velocity callback. */
+/* denoise.h: the sampling loop. It knows two streams (video, audio), guidance, a held
+ * first frame and a solver; the model is reached only through a velocity callback. */
 #ifndef OVI_SAMPLE_DENOISE_H
 #define OVI_SAMPLE_DENOISE_H
 
@@ -12,8 +12,8 @@ typedef enum denoise_branch {
     BRANCH_COUNT
 } denoise_branch;
 
-/* One question to the model: the velocities of both streams at model time t, for the first
- * n_branches branches. Tensors are F32; x: video [C, F, h, w], audio [L, C]. */
+/* One question to the model: the velocities of both streams at model time t, for the
+ * first n_branches branches. Tensors are F32; x: video [C, F, h, w], audio [L, C]. */
 typedef struct velocity_call {
     int step;
     double t;         /* 0..1000, the same for both streams */

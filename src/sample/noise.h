@@ -1,9 +1,9 @@
 /* noise.h: the standard-normal noise a clip starts from.
  *
- * portable    our own: element i of a stream depends on (seed, stream, i) alone and has the
- *             same bits on every machine.
+ * portable    our own: element i of a stream depends on (seed, stream, i) alone and has
+ *             the same bits on every machine.
  * torch-cuda  what the published program draws on a GPU of 132 multiprocessors with 2,048
- *             threads each; torch-cuda:PxQ imitates another GPU. Rounded to bf16, as there.
+ *             threads each, rounded to bf16; torch-cuda:PxQ imitates another GPU.
  * torch-cpu   what PyTorch draws on a CPU in f32.
  * With the last two, every stream starts the same sequence anew, as published. */
 #ifndef OVI_SAMPLE_NOISE_H

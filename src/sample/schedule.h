@@ -1,8 +1,9 @@
 /* schedule.h: noise levels and model times of a run of n steps.
  *
- * S(u) = (shift u)/(1 + (shift - 1) u) of equally spaced u, one way per solver family, each
- * exactly as published (spec: sampling, section 2). Times are truncated there, so every bit
- * of the arithmetic matters: operations stand in the published order, in f64, uncontracted. */
+ * S(u) = (shift u)/(1 + (shift - 1) u) of equally spaced u, one way per solver family,
+ * each exactly as published (spec: sampling, section 2). Times are truncated there, so
+ * every bit of the arithmetic matters: operations stand in the published order, in
+ * f64, uncontracted. */
 #ifndef OVI_SAMPLE_SCHEDULE_H
 #define OVI_SAMPLE_SCHEDULE_H
 
@@ -23,7 +24,7 @@ void schedule_dpmpp(schedule *s, double shift);
 void schedule_euler(schedule *s, double shift);
 
 /* A checked schedule: n in 1..SCHEDULE_MAX_STEPS, shift > 0, and a shift so extreme that
- * neighbouring levels are no longer distinct is an error. *s is written on success only. */
+ * neighbouring levels are no longer distinct is an error, which leaves *s alone. */
 ovi_status schedule_make(schedule *s, schedule_fn make, int n, double shift,
                          err *e) OVI_MUST_CHECK;
 #endif

@@ -1,5 +1,5 @@
-/* solver.c: the table of solvers, and the two short ones: euler and dpm++ (DPM-Solver++ 2M,
- * midpoint; Lu et al. 2022). unipc has a file of its own.
+/* solver.c: the table of solvers, and the two short ones: euler and dpm++ (DPM-Solver++
+ * 2M, midpoint; Lu et al. 2022). unipc has a file of its own.
  *
  * Memory: n_history tensors per stream for the whole run, no scratch. */
 #include "sample/solver.h"

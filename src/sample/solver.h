@@ -47,8 +47,7 @@ double solver_lambda(const schedule *times, int i); /* -inf at sigma 1, +inf at 
 void solver_data_estimate(const solver_state *s, device *d, int i, tensor v, tensor x);
 /* The midpoint prediction shared by dpm++ and unipc, written over x:
  *   x' = r from + (1 - r) (m + k (m - m_last)),  r = sigma_{i+1}/sigma_i,
- *   k = (lambda_{i+1} - lambda_i) / (2 (lambda_i - lambda_{i-1})), 0 in the first and last
- * step. */
+ *   k = (lambda_{i+1} - lambda_i) / (2 (lambda_i - lambda_{i-1})), 0 at both ends. */
 typedef struct solver_midpoint {
     tensor from, m, m_last, x;
 } solver_midpoint;

@@ -1,4 +1,4 @@
-/* golden_sampling.c: files of kind sampling, torch_noise and pipeline (spec/sampling.md). */
+/* golden_sampling.c: kinds sampling, torch_noise and pipeline (spec/sampling.md). */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -285,8 +285,8 @@ static void run_clip(gold *g, const fusion_place *at, const solver *kind, bool i
     }
 }
 
-/* Every solver of the file: traced with both branches in one pass, then untraced with both
- * in one pass and with one after the other. */
+/* Every solver of the file: traced with both branches in one pass, then untraced with
+ * both in one pass and with one after the other. */
 static void run_mode(gold *g, const fusion_place *at, bool i2v) {
     const json_t *names = json_object_get(g->config, "solvers");
     for (size_t i = 0; i < json_array_size(names); i++) {
