@@ -2,7 +2,7 @@
  *
  *   clean(t) = collapse(unescape(unescape(repair(t))))
  *
- * repair works on lines (the defaults of ftfy 6.3): ten steps in order, again and again until
+ * repair works on lines (the defaults of ftfy 6.3): ten steps, a to j, in order, again and again until
  * nothing changes. The order matters: U+0085 becomes an ellipsis (b, c) before it could be a
  * line end (g), and references are decoded (a) before quotes are straightened (f).
  * Memory: arrays of code points as long as the text. */
@@ -22,12 +22,8 @@ static void fix_mojibake(const runes *in, runes *out) {
     mojibake_repair(out);
 }
 
-static void fix_c1(const runes *in, runes *out) {
-    for (size_t i = 0; i < in->n; i++)
-        runes_put(out, c1_to_windows_1252(in->data[i]));
-}
-
-static void fix_ligatures(const runes *in, runes *out) {
+/* The letters of a Latin ligature, or NULL. */
+static const char *letters_of(uint32_t c) {
     static const struct {
         uint32_t rune;
         const char *letters;
@@ -41,40 +37,43 @@ static void fix_ligatures(const runes *in, runes *out) {
         {0xfb03, "ffi"},      {0xfb04, "ffl"},      {0xfb05, "\xc5\xbft"},
         {0xfb06, "st"},
     };
-    const size_t count = sizeof ligatures / sizeof *ligatures;
-    for (size_t i = 0; i < in->n; i++) {
-        size_t k = 0;
-        while (k < count && ligatures[k].rune != in->data[i])
-            k++;
-        if (k < count)
-            runes_append_utf8(out, utf8_view_of(ligatures[k].letters));
-        else
-            runes_put(out, in->data[i]);
-    }
+    for (size_t i = 0; i < sizeof ligatures / sizeof *ligatures; i++)
+        if (ligatures[i].rune == c)
+            return ligatures[i].letters;
+    return NULL;
 }
 
-/* Full-width and half-width forms to their ordinary ones. */
-static void fix_width(const runes *in, runes *out) {
+static uint32_t straight_quote(uint32_t c) {
+    if (c >= 0x201c && c <= 0x201f)
+        return '"';
+    return (c >= 0x2018 && c <= 0x201b) || c == 0x2bc ? '\'' : c;
+}
+
+/* A full-width or half-width form as its ordinary characters. */
+static void put_ordinary_width(uint32_t c, runes *out) {
     const utf8proc_option_t options = UTF8PROC_COMPAT | UTF8PROC_DECOMPOSE;
-    for (size_t i = 0; i < in->n; i++) {
-        uint32_t c = in->data[i];
-        utf8proc_int32_t wide[8];
-        utf8proc_ssize_t n = 0;
-        if (c >= 0xff01 && c <= 0xffef)
-            n = utf8proc_decompose_char((utf8proc_int32_t)c, wide, 8, options, NULL);
-        for (utf8proc_ssize_t k = 0; k < n && k < 8; k++)
-            runes_put(out, (uint32_t)wide[k]);
-        if (n <= 0)
-            runes_put(out, c == 0x3000 ? ' ' : c);
-    }
+    utf8proc_int32_t wide[8];
+    utf8proc_ssize_t n = 0;
+    if (c >= 0xff01 && c <= 0xffef)
+        n = utf8proc_decompose_char((utf8proc_int32_t)c, wide, 8, options, NULL);
+    for (utf8proc_ssize_t k = 0; k < n && k < 8; k++)
+        runes_put(out, (uint32_t)wide[k]);
+    if (n <= 0)
+        runes_put(out, c == 0x3000 ? ' ' : c);
 }
 
-static void fix_quotes(const runes *in, runes *out) {
+/* C1 controls, ligatures, widths and quotes, in this order for every character. */
+static void fix_characters(const runes *in, runes *out) {
     for (size_t i = 0; i < in->n; i++) {
-        uint32_t c = in->data[i];
-        bool is_double = c >= 0x201c && c <= 0x201f;
-        bool is_single = (c >= 0x2018 && c <= 0x201b) || c == 0x2bc;
-        runes_put(out, is_double ? '"' : is_single ? '\'' : c);
+        uint32_t c = c1_to_windows_1252(in->data[i]);
+        const char *letters = c >= 0x132 ? letters_of(c) : NULL;
+        size_t from = out->n;
+        if (letters)
+            runes_append_utf8(out, utf8_view_of(letters));
+        else
+            put_ordinary_width(c, out);
+        for (; from < out->n; from++)
+            out->data[from] = straight_quote(out->data[from]);
     }
 }
 
@@ -121,13 +120,13 @@ static void fix_controls(const runes *in, runes *out) {
     }
 }
 
-/* Normalisation form C. Decomposition takes at most 4 code points for one (UAX 15 allows 4
- * in UTF-32), which is checked. */
-static void fix_nfc(const runes *in, runes *out) {
+/* Normalisation form C of a segment. Decomposition takes at most 4 code points for one (UAX 15),
+ * which is checked. */
+static void put_composed(const uint32_t *segment, size_t length, runes *out) {
     const utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
     buf bytes = {0};
-    runes_to_utf8(in->data, in->n, &bytes);
-    size_t room = in->n * 4 + 16;
+    runes_to_utf8(segment, length, &bytes);
+    size_t room = length * 4 + 16;
     utf8proc_int32_t *points = mem_alloc(out->err, room, sizeof *points);
     utf8proc_ssize_t n = -1;
     if (points && buf_ok(&bytes))
@@ -146,12 +145,26 @@ static void fix_nfc(const runes *in, runes *out) {
     buf_release(&bytes);
 }
 
+/* Characters below U+0300 are composed and never join what stands before them: segments start
+ * there, and those of one such character are done. */
+static void fix_nfc(const runes *in, runes *out) {
+    for (size_t i = 0; i < in->n && !err_failed(out->err);) {
+        size_t end = i + 1;
+        while (end < in->n && in->data[end] >= 0x300)
+            end++;
+        if (end - i > 1 || in->data[i] >= 0x300)
+            put_composed(in->data + i, end - i, out);
+        else
+            runes_put(out, in->data[i]);
+        i = end;
+    }
+}
+
 /* Repairs one line in place. decode_entities: no "<" has been seen so far. */
 static void repair_line(runes *line, bool decode_entities) {
     static const repair_step steps[] = {
-        entities_repair, fix_mojibake, fix_c1,        fix_ligatures,
-        fix_width,       fix_quotes,   fix_line_ends, fix_terminal_escapes,
-        fix_controls,    fix_nfc,
+        entities_repair,      fix_mojibake, fix_characters, fix_line_ends,
+        fix_terminal_escapes, fix_controls, fix_nfc,
     };
     runes before = {.err = line->err}, next = {.err = line->err};
     do {

@@ -186,14 +186,16 @@ static size_t unescape_one(const uint32_t *text, size_t n, runes *out) {
 
 static void decode(const runes *in, runes *out,
                    size_t (*one)(const uint32_t *, size_t, runes *)) {
-    for (size_t i = 0; i < in->n;) {
-        size_t used = 0;
-        if (in->data[i] == '&')
-            used = one(in->data + i + 1, in->n - i - 1, out);
-        if (used == 0)
-            runes_put(out, in->data[i]);
-        i += used + 1;
+    size_t plain = 0; /* what is kept starts here */
+    for (size_t i = 0; i < in->n; i++) {
+        if (in->data[i] != '&')
+            continue;
+        runes_append(out, in->data + plain, i - plain);
+        size_t used = one(in->data + i + 1, in->n - i - 1, out);
+        plain = used ? i + 1 + used : i;
+        i += used;
     }
+    runes_append(out, in->data + plain, in->n - plain);
 }
 
 void entities_repair(const runes *in, runes *out) {

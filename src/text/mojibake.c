@@ -52,7 +52,9 @@ uint32_t c1_to_windows_1252(uint32_t c) {
 
 /* The byte in 0x80..0x9F that Windows-1252 gives a character above U+00FF, or 0. */
 static uint32_t windows_1252_byte(uint32_t c) {
-    for (uint32_t i = 0; c > 0xff && i < 32; i++)
+    bool far =
+        c < 0x152 || (c > 0x192 && c < 0x2c6) || (c > 0x2dc && c < 0x2013) || c > 0x2122;
+    for (uint32_t i = 0; !far && i < 32; i++)
         if (windows_1252[i].rune == c)
             return 0x80 + i;
     return 0;
@@ -67,8 +69,14 @@ static char class_of(uint32_t c) {
     return byte ? windows_1252[byte - 0x80].class : '.';
 }
 
-static bool is_of(uint32_t c, const char *classes) {
-    return strchr(classes, class_of(c)) != NULL;
+/* A character with its class. */
+typedef struct symbol {
+    uint32_t rune;
+    char class;
+} symbol;
+
+static bool is_of(symbol x, const char *classes) {
+    return strchr(classes, x.class) != NULL;
 }
 
 /* Is c one of the code points in this list, which ends with 0? */
@@ -105,7 +113,7 @@ static bool is_word(uint32_t c) {
 /* ------------------------------------------------------------------ what is bad ---- */
 
 /* Pairs of classes: "a first class, then one of the second". */
-static bool is_bad_class_pair(uint32_t a, uint32_t b) {
+static bool is_bad_class_pair(symbol a, symbol b) {
     static const struct {
         const char *first, *second;
     } pairs[] = {
@@ -119,61 +127,76 @@ static bool is_bad_class_pair(uint32_t a, uint32_t b) {
 }
 
 /* Pairs of single characters that one of the usual two-byte sequences leaves behind. */
-static bool is_bad_letter_pair(uint32_t a, uint32_t b) {
+static bool is_bad_letter_pair(symbol x, symbol y) {
     static const uint16_t after_c3[] = {0x20ac, 0x153,  0x160,  0x161, 0xa2, 0xa3, 0x178,
                                         0x17e,  0xa0,   0xad,   0xae,  0xa9, 0xb0, 0xb7,
                                         0xbb,   0x2013, 0x2014, 0xb4,  0};
     static const uint16_t lead_c3[] = {0xc2, 0xc3, 0xce, 0xd0, 0};
     static const uint16_t after_e0[] = {0xb2, 0xb5, 0xb9, 0xbc, 0xbd, 0xbe, 0};
+    uint32_t a = x.rune, b = y.rune;
     if (a == 0x152 || a == 0x153)
         return !is_latin(b);
-    if (is_among(a, lead_c3) && (is_among(b, after_c3) || is_of(b, "SE")))
+    if (is_among(a, lead_c3) && (is_among(b, after_c3) || is_of(y, "SE")))
         return true;
-    return (is_of(a, "U") && b == 0xb0) || (a == 0xd7 && (b == 0xb2 || b == 0xb3)) ||
+    return (is_of(x, "U") && b == 0xb0) || (a == 0xd7 && (b == 0xb2 || b == 0xb3)) ||
            (a == 0xe0 && is_among(b, after_e0)) ||
            (a == 0xc3 && (b == 0xa0 || b == 0xa1));
 }
 
-static bool is_bad_triple(uint32_t a, uint32_t b, uint32_t c) {
-    return (rune_is_space(a) && is_of(b, "U") && is_of(c, "K")) ||
+static bool is_bad_triple(symbol a, symbol b, symbol c) {
+    return (rune_is_space(a.rune) && is_of(b, "U") && is_of(c, "K")) ||
            (is_of(a, "LUKE") && is_of(b, "S") && is_of(c, "N")) ||
            (is_of(a, "LUKNP") && is_of(b, "E") && is_of(c, "S")) ||
-           (is_lower(a) && is_of(b, "U") && is_of(c, "SK")) ||
-           (is_of(a, "LU") && is_of(b, "SE") && is_word(c));
+           (is_lower(a.rune) && is_of(b, "U") && is_of(c, "SK")) ||
+           (is_of(a, "LU") && is_of(b, "SE") && is_word(c.rune));
 }
 
 /* Ø or Ù before what follows them in garbled Arabic. */
-static bool is_arabic_pair(uint32_t a, uint32_t b) {
+static bool is_arabic_pair(symbol a, symbol b) {
     static const uint16_t more[] = {0x178, 0x160, 0xae, 0xb0, 0xb5, 0xbb, 0};
-    return (a == 0xd8 || a == 0xd9) && (is_of(b, "MKXNS") || is_among(b, more));
+    return (a.rune == 0xd8 || a.rune == 0xd9) &&
+           (is_of(b, "MKXNS") || is_among(b.rune, more));
 }
 
 static bool is_a_hat(uint32_t c) {
     return c == 0xc2 || c == 0xc3;
 }
 
-/* Â and Ã beside a space that once was a no-break space, or beside the same character. */
-static bool is_bad_space(const uint32_t *t, size_t n) {
+/* Â and Ã beside a space that once was a no-break space, or beside the same character. n
+ * symbols are there. */
+static bool is_bad_space(const symbol *t, size_t n) {
     static const uint16_t ends[] = {'.', ',', '?', '!', 0};
-    if (n >= 3 && is_lower(t[0]) && is_a_hat(t[1]) && t[2] == ' ')
+    bool lower = is_lower(t[0].rune);
+    if (n >= 3 && lower && is_a_hat(t[1].rune) && t[2].rune == ' ')
         return true;
-    if (n >= 4 && is_lower(t[0]) && rune_is_space(t[1]) && is_a_hat(t[2]) && t[3] == ' ')
+    if (n >= 4 && lower && rune_is_space(t[1].rune) && is_a_hat(t[2].rune) &&
+        t[3].rune == ' ')
         return true;
-    return n >= 3 && (is_lower(t[0]) || is_among(t[0], ends) || is_of(t[0], "E")) &&
-           t[1] == 0xc2 && (t[2] == ' ' || is_of(t[2], "SE"));
+    return n >= 3 && (lower || is_among(t[0].rune, ends) || is_of(t[0], "E")) &&
+           t[1].rune == 0xc2 && (t[2].rune == ' ' || is_of(t[2], "SE"));
 }
+
+#define LONGEST_RULE 4
 
 /* Does something bad start at t[0]? */
 static bool is_bad_here(const uint32_t *t, size_t n) {
-    if (class_of(t[0]) == 'C')
+    if (t[0] < 0x80 && (n < 2 || (t[1] < 0x80 && !rune_is_space(t[1]))))
+        return false; /* two letters: most of most texts */
+    symbol s[LONGEST_RULE] = {{0}};
+    n = n < LONGEST_RULE ? n : LONGEST_RULE;
+    for (size_t i = 0; i < n; i++)
+        s[i] = (symbol){t[i], class_of(t[i])};
+    if (t[0] >= 0x80 && s[0].class == '.' && !rune_is_space(t[0]))
+        return false; /* no rule starts like this */
+    if (s[0].class == 'C')
         return true;
-    if (n >= 2 && (is_bad_class_pair(t[0], t[1]) || is_bad_letter_pair(t[0], t[1])))
+    if (n >= 2 && (is_bad_class_pair(s[0], s[1]) || is_bad_letter_pair(s[0], s[1])))
         return true;
-    if (n >= 3 && is_bad_triple(t[0], t[1], t[2]))
+    if (n >= 3 && is_bad_triple(s[0], s[1], s[2]))
         return true;
-    if (n >= 4 && is_arabic_pair(t[0], t[1]) && is_arabic_pair(t[2], t[3]))
+    if (n >= 4 && is_arabic_pair(s[0], s[1]) && is_arabic_pair(s[2], s[3]))
         return true;
-    return is_bad_space(t, n);
+    return is_bad_space(s, n);
 }
 
 static bool is_bad(const runes *text) {
@@ -268,7 +291,7 @@ static void restore_a0(const buf *in, buf *out) {
         if (lost == 0)
             length = 1;
         buf_append(out, s, length);
-        if (lost)
+        if (lost && buf_ok(out))
             out->data[out->size - length + lost] = '\xa0';
         i += length;
     }
@@ -276,20 +299,34 @@ static void restore_a0(const buf *in, buf *out) {
     buf_release(&words);
 }
 
+/* The bytes of the text in a code page; false if a character has none. */
+static bool encode(const runes *text, code_page page, buf *out) {
+    char chunk[256];
+    for (size_t i = 0; i < text->n;) {
+        size_t n = 0;
+        for (; n < sizeof chunk && i < text->n; i++) {
+            int byte = byte_of(text->data[i], page);
+            if (byte < 0)
+                return false;
+            chunk[n++] = (char)byte;
+        }
+        buf_append(out, chunk, n);
+    }
+    return true;
+}
+
 /* Reads the whole text as bytes of the code page and those as UTF-8, if both work. */
 static bool decode_whole(runes *text, code_page page) {
     buf bytes = {0}, restored = {0};
-    bool ok = true;
-    for (size_t i = 0; i < text->n && ok; i++) {
-        int byte = byte_of(text->data[i], page);
-        ok = byte >= 0;
-        buf_putc(&bytes, (char)byte);
-    }
-    if (ok)
+    bool ok = encode(text, page, &bytes);
+    const buf *found = &bytes;
+    if (ok && bytes.data && memchr(bytes.data, ' ', bytes.size)) {
         restore_a0(&bytes, &restored);
-    if (!buf_ok(&bytes) || !buf_ok(&restored))
+        found = &restored;
+    }
+    if (!buf_ok(&bytes) || !buf_ok(found))
         err_set(text->err, OVI_MEMORY, "prompt: out of host memory");
-    utf8_view v = {buf_text(&restored), restored.size};
+    utf8_view v = {buf_text(found), found->size};
     ok = ok && !err_failed(text->err) && utf8_is_valid(v);
     if (ok) {
         text->n = 0;
@@ -308,8 +345,8 @@ static bool is_continuation(uint32_t c, bool strict) {
     static const uint16_t plain[] = {' ',    0x2013, 0x2014, 0x2018, 0x2019, 0x201a,
                                      0x201c, 0x201d, 0x201e, 0x2022, 0x2026, 0};
     static const uint16_t baltic[] = {0xc6, 0xe6, 0xd8, 0xf8, 0};
-    if (is_among(c, plain))
-        return !strict;
+    if (c < 0x80 || is_among(c, plain))
+        return !strict && is_among(c, plain);
     return (c >= 0x80 && c <= 0xbf) || is_among(c, baltic) || windows_1252_byte(c) != 0;
 }
 
@@ -335,12 +372,12 @@ static size_t sequence_length(const uint32_t *t, size_t n) {
 
 /* Length of the maximal run of such sequences at position i of text, 0: none. */
 static size_t run_length(const runes *text, size_t i) {
-    if (i > 0 && is_continuation(text->data[i - 1], true))
+    size_t end = i, length = sequence_length(text->data + i, text->n - i);
+    if (length == 0 || (i > 0 && is_continuation(text->data[i - 1], true)))
         return 0;
-    size_t end = i, length = 1;
-    while (end < text->n && length > 0) {
-        length = sequence_length(text->data + end, text->n - end);
+    while (length > 0) {
         end += length;
+        length = end < text->n ? sequence_length(text->data + end, text->n - end) : 0;
     }
     return end - i;
 }
@@ -348,14 +385,21 @@ static size_t run_length(const runes *text, size_t i) {
 /* Repairs every run that is bad by itself. */
 static void repair_runs(runes *text) {
     runes out = {.err = text->err}, part = {.err = text->err};
-    for (size_t i = 0; i < text->n;) {
+    size_t plain = 0; /* what is kept starts here */
+    for (size_t i = 0; i < text->n; i++) {
         size_t n = run_length(text, i);
-        runes_assign(&part, text->data + i, n ? n : 1);
-        if (n && n < text->n)
-            mojibake_repair(&part); /* does nothing unless the run is bad */
+        if (n == text->n)
+            break;
+        if (n == 0)
+            continue;
+        runes_append(&out, text->data + plain, i - plain);
+        runes_assign(&part, text->data + i, n);
+        mojibake_repair(&part); /* does nothing unless the run is bad */
         runes_append(&out, part.data, part.n);
-        i += n ? n : 1;
+        plain = i + n;
+        i = plain - 1;
     }
+    runes_append(&out, text->data + plain, text->n - plain);
     runes_swap(text, &out);
     runes_release(&out);
     runes_release(&part);

@@ -90,10 +90,6 @@ void runes_append(runes *r, const uint32_t *src, size_t n) {
     r->n += n;
 }
 
-void runes_put(runes *r, uint32_t rune) {
-    runes_append(r, &rune, 1);
-}
-
 void runes_assign(runes *r, const uint32_t *src, size_t n) {
     r->n = 0;
     runes_append(r, src, n);

@@ -35,8 +35,13 @@ typedef struct runes {
 } runes;
 
 void runes_release(runes *r);
-void runes_put(runes *r, uint32_t rune);
 void runes_append(runes *r, const uint32_t *src, size_t n);
+static inline void runes_put(runes *r, uint32_t rune) {
+    if (r->n < r->capacity)
+        r->data[r->n++] = rune;
+    else
+        runes_append(r, &rune, 1);
+}
 void runes_assign(runes *r, const uint32_t *src, size_t n);
 void runes_swap(runes *a, runes *b);
 bool runes_equal(const runes *a, const runes *b);
