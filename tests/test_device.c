@@ -6,10 +6,12 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
 #include "backend/backend.h"
+#include "core/os.h"
 
 static host test_host;
 static const device_options options = {.compute = DTYPE_BF16, .n_threads = 3};
@@ -493,6 +495,7 @@ int main(void) {
         TEST(after_a_failure_nothing_happens),
         TEST(a_cancel_is_latched_by_the_next_call),
         DRY(a_cancel_is_latched_by_the_next_call),
+        TEST(a_cancel_ends_a_running_operation),
         TEST(counters_hold_flops_and_bytes_of_each_op),
         DRY(counters_hold_flops_and_bytes_of_each_op),
         TEST(profiling_measures_seconds_per_op),

@@ -204,25 +204,16 @@ static void watch(lab *l, tensor view, tensor backing) {
     assert_int_equal(device_read(l->d, o->before, &backing), OVI_OK);
 }
 
-/* An operand that is only written: NaN before. */
-static tensor result(lab *l, dtype type, shape s, layout how) {
-    tensor backing, t = lay_out(l, type, s, how, &backing);
-    int64_t n = tensor_count(&backing);
-    float *all = malloc((size_t)n * sizeof *all);
-    assert_non_null(all);
-    for (int64_t i = 0; i < n; i++)
-        all[i] = NAN;
-    device_put_f32(l->d, &backing, all);
-    free(all);
-    watch(l, t, backing);
-    return t;
-}
-
 /* An operand that is read and written. */
 static tensor updated(lab *l, dtype type, shape s, layout how, double size) {
     tensor backing, t = make_values(l, type, s, how, size, &backing);
     watch(l, t, backing);
     return t;
+}
+
+/* An operand that is only written: NaN before. */
+static tensor result(lab *l, dtype type, shape s, layout how) {
+    return updated(l, type, s, how, NAN);
 }
 
 /* Reads every output. Nothing around it may have changed, and all of it was written. */
@@ -429,10 +420,12 @@ static void case_linear(lab *l) {
     op_linear(l->d, &x);
 }
 
-/* Past one tile of rows, of columns, and of both. */
+/* Past one tile of rows and of columns, or past one chunk of the sum. */
 static void case_linear_tiles(lab *l) {
-    int64_t batch = pick(l, 0, 2), m = pick(l, 200, 600), n = pick(l, 300, 1100);
-    linear_desc x = make_linear(l, batch, m, n, pick(l, 1, 70));
+    bool deep = flip(l);
+    int64_t batch = pick(l, 0, 2), m = deep ? pick(l, 1, 60) : pick(l, 200, 600);
+    int64_t n = pick(l, 300, 1100), k = deep ? pick(l, 900, 2200) : pick(l, 1, 70);
+    linear_desc x = make_linear(l, batch, m, n, k);
     op_linear(l->d, &x);
 }
 
@@ -583,6 +576,17 @@ static void case_conv(lab *l) {
     finish_conv(l, &x, size);
 }
 
+/* Past one tile of positions, of channels, and of taps times channels. */
+static void case_conv_tiles(lab *l) {
+    conv_desc x = {.geometry = {.out_channels = pick(l, 100, 560),
+                                .in_channels = pick(l, 20, 80),
+                                .kernel = {pick(l, 1, 2), 3, 3}}};
+    x.stride[1] = x.stride[2] = pick(l, 1, 2);
+    x.upsample = x.stride[1] == 1 && flip(l);
+    int64_t size[3] = {pick(l, 1, 2), pick(l, 3, 8), pick(l, 20, 30)};
+    finish_conv(l, &x, size);
+}
+
 /* Audio: [1, 1, L, C]. */
 static void case_conv_1d(lab *l) {
     conv_desc x = {.geometry = {.out_channels = pick(l, 1, 40),
@@ -674,15 +678,25 @@ static void case_gated(lab *l) {
     op_gated(l->d, &x);
 }
 
-static void case_snake(lab *l) {
-    shape s = SHAPE(pick(l, 1, 90), pick(l, 1, 40));
+static void snake_of(lab *l, int64_t length, int64_t channels) {
+    shape s = SHAPE(length, channels);
     snake_desc x = {.x = input(l, DTYPE_F32, s, LAYOUT_ROWS, 2),
-                    .alpha = vector(l, s.dim[1], 1),
-                    .beta = vector(l, s.dim[1], 1),
+                    .alpha = vector(l, channels, 1),
+                    .beta = vector(l, channels, 1),
                     .filter = vector(l, 12, 0.5)};
     x.out = result(l, DTYPE_F32, s, LAYOUT_ROWS);
     l->tolerance = 5e-5;
     op_snake(l->d, &x);
+}
+
+static void case_snake(lab *l) {
+    int64_t length = pick(l, 1, 90);
+    snake_of(l, length, pick(l, 1, 40));
+}
+
+static void case_snake_large(lab *l) {
+    int64_t length = pick(l, 500, 3000);
+    snake_of(l, length, pick(l, 1, 12));
 }
 
 /* A divisor of n. */
@@ -720,6 +734,16 @@ static void case_avg_down(lab *l) {
     op_avg_down(l->d, &x);
 }
 
+/* Elements enough for every thread and for every block of a loop. */
+static void case_pointwise_large(lab *l) {
+    shape s = SHAPE(pick(l, 2, 3), pick(l, 100, 200), pick(l, 200, 400));
+    lincomb_desc x = {.n = 2, .c = {0.5f, -3}};
+    x.x[0] = input(l, pick_type(l), s, LAYOUT_ROWS, 1);
+    x.x[1] = input(l, pick_type(l), s, LAYOUT_ROWS, 1);
+    x.out = result(l, pick_type(l), s, LAYOUT_ROWS);
+    op_lincomb(l->d, &x);
+}
+
 static void case_fill(lab *l) {
     op_fill(l->d, &(fill_desc){result(l, pick_type(l), any_shape(l), LAYOUT_ANY)});
 }
@@ -751,10 +775,13 @@ CASE_LIST(CASE_TEST)
 
 static void large_shapes_agree_on_every_backend(void **state) {
     (void)state;
-    for (uint64_t i = 0; i < 3; i++) {
-        run_case("linear_tiles", case_linear_tiles, first_seed() + i);
-        run_case("attention_blocks", case_attention_blocks, first_seed() + i);
-        run_case("copy_large", case_copy_large, first_seed() + i);
+    for (uint64_t seed = first_seed(); seed < first_seed() + 3; seed++) {
+        run_case("linear_tiles", case_linear_tiles, seed);
+        run_case("attention_blocks", case_attention_blocks, seed);
+        run_case("conv_tiles", case_conv_tiles, seed);
+        run_case("copy_large", case_copy_large, seed);
+        run_case("pointwise_large", case_pointwise_large, seed);
+        run_case("snake_large", case_snake_large, seed);
     }
 }
 
