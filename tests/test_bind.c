@@ -1,5 +1,5 @@
-/* Weight tables against files: names, aliases, shapes, folds, and that a file that does not
- * fit is described in one message. */
+/* Weight tables against files: names, aliases, shapes, folds, and that a file that does
+ * not fit is described in one message. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -244,6 +244,42 @@ static void parts_are_folded(void **state) {
     weights_close(files);
 }
 
+static void fold_doubles(const weight *row, const float *const *parts, float *dst) {
+    for (int64_t i = 0; i < shape_count(&row->spec.placed); i++)
+        dst[i] = parts[1] ? parts[0][i] * parts[1][0] : parts[0][i];
+}
+
+static void a_whole_tensor_stands_for_parts(void **state) {
+    (void)state;
+    const stored list[] = {{"plain", DTYPE_F32, SHAPE(2, 2)},
+                           {"v", DTYPE_F32, SHAPE(2, 2)},
+                           {"g", DTYPE_F32, SHAPE(1)}};
+    const weight_spec spec = {.use = WEIGHT_CONV,
+                              .n_parts = 2,
+                              .part = {{"v", {2, {2, 2}}}, {"g", {1, {1}}}},
+                              .fold = fold_doubles,
+                              .whole = "plain"};
+    err e = {0};
+    weight_table t;
+    weight_table_init(&t, "test model", &e);
+    wref r = weight_add(&t, &spec);
+    weights *files = make_file(list, 1);
+    assert_int_equal(weight_table_bind(&t, files, &e), OVI_OK);
+    float v[4];
+    assert_int_equal(weight_to_f32(&t, r, v, &e), OVI_OK);
+    assert_true(v[3] == 4.0f);
+    weights_close(files);
+    files = make_file(list, 3); /* both: the parts count, the whole is left over */
+    assert_int_equal(weight_table_bind(&t, files, &e), OVI_WEIGHTS);
+    assert_non_null(strstr(e.text, "unexpected plain"));
+    err_clear(&e);
+    weights_close(files);
+    files = make_file(list + 1, 2);
+    assert_int_equal(weight_table_bind(&t, files, &e), OVI_OK);
+    weight_table_release(&t);
+    weights_close(files);
+}
+
 static void optional_rows_are_bound_whole_or_not_at_all(void **state) {
     (void)state;
     const stored list[] = {{"a", DTYPE_F32, SHAPE(1)}, {"v", DTYPE_F32, SHAPE(2, 2)}};
@@ -319,6 +355,7 @@ int main(void) {
         cmocka_unit_test(other_names_are_tried_in_order),
         cmocka_unit_test(what_may_be_there_is_ignored),
         cmocka_unit_test(parts_are_folded),
+        cmocka_unit_test(a_whole_tensor_stands_for_parts),
         cmocka_unit_test(optional_rows_are_bound_whole_or_not_at_all),
         cmocka_unit_test(unsound_declarations_latch),
         cmocka_unit_test(a_weight_may_be_placed_in_another_shape),

@@ -36,8 +36,8 @@ static void write_file(const void *bytes, size_t n) {
     assert_int_equal(fclose(f), 0);
 }
 
-/* Opens the file and reads what it describes; the path is cut from the message, because it
- * may hold the word that is looked for. */
+/* Opens the file and reads what it describes; the path is cut from the message, because
+ * it may hold the word that is looked for. */
 static weights *try_open(const char *name, err *e) {
     weights *w = NULL;
     if (weights_open(&w, name, e) != OVI_OK) {
@@ -55,7 +55,7 @@ static void refused(const char *word) {
         fail_msg("expected '%s' in: %s", word, w ? "(it was read)" : e.text);
 }
 
-/* ----------------------------------------------------------------- recorded files ---- */
+/* ---------------------------------------------------------------- recorded files ---- */
 
 static void check_numbers(const json_t *want, int rank, const int64_t *have) {
     assert_int_equal(json_array_size(want), rank);
@@ -63,8 +63,9 @@ static void check_numbers(const json_t *want, int rank, const int64_t *have) {
         assert_int_equal(json_integer_value(json_array_get(want, (size_t)i)), have[i]);
 }
 
-/* Hash of the elements in row-major order, found by weights_* alone: the f32 values for the
- * types that f32 holds exactly would not tell types apart, so raw bytes are hashed. */
+/* Hash of the elements in row-major order, found by weights_* alone: the f32 values for
+ * the types that f32 holds exactly would not tell types apart, so raw bytes are
+ * hashed. */
 static void check_hash(const weights *w, const weights_entry *x, const char *want) {
     sha256 s;
     char have[SHA256_HEX_SIZE];
@@ -157,7 +158,7 @@ static void views_are_gathered_row_major(void **state) {
     weights_close(w);
 }
 
-/* ------------------------------------------------------------------------- damage ---- */
+/* ------------------------------------------------------------------------ damage ---- */
 
 typedef struct file_copy {
     char *data;
@@ -182,7 +183,8 @@ static void an_archive_cut_anywhere_is_refused(void **state) {
     mem_free(f.data);
 }
 
-/* Opens the file and, if that works, reads it whole: what it says of itself must be true. */
+/* Opens the file and, if that works, reads it whole: what it says of itself must be
+ * true. */
 static bool read_whole(void) {
     static float v[1 << 16];
     err e = {0};

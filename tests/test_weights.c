@@ -1,5 +1,5 @@
-/* Opening sets of safetensors files: what is read, what is refused and how it is said. All
- * files are made here, in a folder of their own. */
+/* Opening sets of safetensors files: what is read, what is refused and how it is said.
+ * All files are made here, in a folder of their own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -81,7 +81,7 @@ static weights *open_ok(const char *name) {
     return w;
 }
 
-/* ------------------------------------------------------------------------ reading ---- */
+/* ----------------------------------------------------------------------- reading ---- */
 
 static void tensors_are_listed_in_order_and_found_by_name(void **state) {
     (void)state;
@@ -217,7 +217,7 @@ static void many_tensors_open_in_milliseconds(void **state) {
     weights_close(w);
 }
 
-/* ----------------------------------------------------------------------- refusals ---- */
+/* ---------------------------------------------------------------------- refusals ---- */
 
 static void a_file_cut_anywhere_is_refused(void **state) {
     (void)state;
@@ -340,7 +340,7 @@ static void files_of_another_kind_are_refused(void **state) {
     refused("/nonexistent.safetensors", "cannot open", "");
 }
 
-/* ------------------------------------------------------------------------- shards ---- */
+/* ------------------------------------------------------------------------ shards ---- */
 
 static void write_index(const char *map) {
     char name[160];

@@ -1,8 +1,8 @@
 /* bind.c: weight tables: declaring rows, binding them to the tensors of a file, folding.
  *
- * A table is filled in the order in which a model lists its weights and never changes after.
- * Binding walks the rows (missing, wrongly shaped), then the file (unexpected), gathers
- * every problem, and only a table without problems keeps its bindings. */
+ * A table is filled in the order in which a model lists its weights and never changes
+ * after. Binding walks the rows (missing, wrongly shaped), then the file (unexpected),
+ * gathers every problem, and only a table without problems keeps its bindings. */
 #include "weights/bind.h"
 
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* bind.h: weights as a model declares them, bound to what a file holds.
  *
  * A model fills a weight_table once from its sizes: names, shapes, use. The same table
- * checks a file (all missing, unexpected and wrongly shaped tensors reported at once), sizes
- * a plan when there is no file, and tells make-checkpoint what to write. The store
+ * checks a file (all missing, unexpected and wrongly shaped tensors reported at once),
+ * sizes a plan when there is no file, and tells make-checkpoint what to write. The store
  * (residency/) places rows on a device; model code then reads them by handle. */
 #ifndef OVI_WEIGHTS_BIND_H
 #define OVI_WEIGHTS_BIND_H
@@ -36,7 +36,7 @@ typedef struct weight_part {
 
 typedef struct weight_spec {
     weight_use use;
-    int part_of;     /* residency part of the model (transformer block, encoder, ...), 0..63 */
+    int part_of;     /* residency part of the model (a block, the encoder, ..), 0..63 */
     dtype published; /* type in the official file */
     bool exact;      /* F32 on the device whatever the compute type (audio models) */
     int n_parts;     /* 1 unless folded */
@@ -44,9 +44,9 @@ typedef struct weight_spec {
     shape placed;        /* after folding or reshaping; rank 0 = that of part 0 */
     weight_fold_fn fold; /* NULL: part 0 as it is */
     bool optional;       /* absent parts leave the row unbound */
-    /* A tensor of part 0's shape that a file may hold in place of all parts, folded already
-     * (plain weights where weight norm was removed): it is entry 0 then, and the fold sees
-     * NULL for the other parts. "": there is none. */
+    /* A tensor of part 0's shape that a file may hold in place of all parts, folded
+     * already (plain weights where weight norm was removed): it is entry 0 then, and the
+     * fold sees NULL for the other parts. "": there is none. */
     char whole[WEIGHT_NAME_MAX];
 } weight_spec;
 
@@ -55,7 +55,7 @@ typedef int wref;
 
 typedef struct weight {
     weight_spec spec;
-    const weights_entry *entry[WEIGHT_MAX_PARTS]; /* borrowed from the set; NULL unbound */
+    const weights_entry *entry[WEIGHT_MAX_PARTS]; /* borrowed; NULL: unbound */
     tensor placed; /* valid only while resident; data NULL otherwise */
 } weight;
 
@@ -64,11 +64,11 @@ typedef struct weight_table {
     weight *row;       /* owned */
     int n, capacity;
     const weights *files; /* borrowed; NULL: planning without files */
-    /* Other names a file may use for an official name: writes alternative `k` (0, 1, ..) into
-     * out and returns true, false when there are no more. May be NULL. */
+    /* Other names a file may use for an official name: writes alternative `k` (0, 1, ..)
+     * into out and returns true, false when there are no more. May be NULL. */
     bool (*alias)(const char *official, int k, char out[WEIGHT_NAME_MAX]);
-    /* Tensors that may be in the file without being bound (constant filters, position ids).
-     * May be NULL. */
+    /* Tensors that may be in the file without being bound (constant filters, position
+     * ids). May be NULL. */
     bool (*ignore)(const char *name);
     /* The same, for what the caller knows of its files (inputs beside weights). */
     bool (*ignore_also)(const char *name);
@@ -85,17 +85,18 @@ wref weight_linear(weight_table *t, int part_of, dtype type, int64_t n, int64_t 
                    const char *fmt, ...) OVI_PRINTF(6, 7);
 wref weight_vector(weight_table *t, int part_of, dtype type, shape dims, const char *fmt,
                    ...) OVI_PRINTF(5, 6);
-wref weight_conv(weight_table *t, int part_of, dtype type, shape dims, const char *fmt, ...)
-    OVI_PRINTF(5, 6);
+wref weight_conv(weight_table *t, int part_of, dtype type, shape dims, const char *fmt,
+                 ...) OVI_PRINTF(5, 6);
 /* Marks rows [from, n) as exact (F32 on the device). */
 void weight_table_exact_from(weight_table *t, int from);
 
-/* Binds every row to files. On failure the message lists up to 12 problems, one a line, and
- * the count of the rest: "file: missing NAME, expected [..]", "file: unexpected NAME [..]",
- * "file: NAME: expected [..], found [..]"; no row is bound then. files must outlive the
- * table. In a WEIGHT_VECTOR dimensions of 1 may be missing or extra at either end
- * ([1, 80, 1] stands for [80]). */
-ovi_status weight_table_bind(weight_table *t, const weights *files, err *e) OVI_MUST_CHECK;
+/* Binds every row to files. On failure the message lists up to 12 problems, one a line,
+ * and the count of the rest: "file: missing NAME, expected [..]", "file: unexpected NAME
+ * [..]", "file: NAME: expected [..], found [..]"; no row is bound then. files must
+ * outlive the table. In a WEIGHT_VECTOR dimensions of 1 may be missing or extra at either
+ * end ([1, 80, 1] stands for [80]). */
+ovi_status weight_table_bind(weight_table *t, const weights *files,
+                             err *e) OVI_MUST_CHECK;
 
 /* The placed weight. Its data is NULL unless a stage made the model resident. */
 static inline const tensor *weight_get(const weight_table *t, wref r) {
@@ -104,5 +105,6 @@ static inline const tensor *weight_get(const weight_table *t, wref r) {
 /* The type this row has in its file, or the published one when planning. */
 dtype weight_file_type(const weight *row);
 /* The folded f32 value, on the host: shape_count(&placed) values into dst. */
-ovi_status weight_to_f32(const weight_table *t, wref r, float *dst, err *e) OVI_MUST_CHECK;
+ovi_status weight_to_f32(const weight_table *t, wref r, float *dst,
+                         err *e) OVI_MUST_CHECK;
 #endif

@@ -1,5 +1,6 @@
 /* inspect.c: describes weight files as JSON. The one place in weights/ where models have
- * names: a table of tensors that are characteristic for each, and nothing follows from it. */
+ * names: a table of tensors that are characteristic for each, and nothing follows from
+ * it. */
 #include "weights/inspect.h"
 
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /* inspect.h: what a path is and holds, for people and programs to read.
  *
- * A file, an index of shards, or a folder (searched through its sub-folders; a set of shards
- * counts once, under its index). What is refused inside a folder is listed with its error. */
+ * A file, an index of shards, or a folder (searched through its sub-folders; a set of
+ * shards counts once, under its index). What is refused inside a folder is listed with
+ * its error. */
 #ifndef OVI_WEIGHTS_INSPECT_H
 #define OVI_WEIGHTS_INSPECT_H
 

@@ -2,10 +2,10 @@
  *
  *     bytes -> opcodes -> stack of values -> one root value (a tree over objects)
  *
- * Values are small and copied; containers live in one list of objects that owns their items.
- * Every opcode pushes at most one value, so stack, marks, memo and objects are bounded by
- * the length of the bytes. REDUCE and BINPERSID change no data: they check the tuple of
- * arguments and give it another kind. */
+ * Values are small and copied; containers live in one list of objects that owns their
+ * items. Every opcode pushes at most one value, so stack, marks, memo and objects are
+ * bounded by the length of the bytes. REDUCE and BINPERSID change no data: they check the
+ * tuple of arguments and give it another kind. */
 #include "weights/pickle.h"
 
 #include <stdio.h>

@@ -1,6 +1,7 @@
 /* pickle.h: reads the closed subset of pickle protocol 2 that torch checkpoints use
- * (spec: torch checkpoints without Python). Nothing is ever called: names of functions are
- * only compared with a list of 13, and their tuples of arguments become plain records. */
+ * (spec: torch checkpoints without Python). Nothing is ever called: names of functions
+ * are only compared with a list of 13, and their tuples of arguments become plain
+ * records. */
 #ifndef OVI_WEIGHTS_PICKLE_H
 #define OVI_WEIGHTS_PICKLE_H
 

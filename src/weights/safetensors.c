@@ -4,9 +4,9 @@
  *     {"name": {"dtype": "BF16", "shape": [..], "data_offsets": [begin, end]}, ..,
  *      "__metadata__": {"key": "text", ..}}
  * and data; offsets count from the end of the header. An index is JSON with "weight_map":
- * {"name": "file in the same folder"}. Only the header is read here; it is checked in full,
- * so that whoever uses an entry need not check anything again: every tensor lies inside its
- * file, is as long as its shape says, and shares no byte with another. */
+ * {"name": "file in the same folder"}. Only the header is read here; it is checked in
+ * full, so that whoever uses an entry need not check anything again: every tensor lies
+ * inside its file, is as long as its shape says, and shares no byte with another. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,6 +1,6 @@
-/* safetensors_write.c: the header is built as JSON while tensors are declared, padded with
- * spaces so that data begins on a 64-byte boundary of the file, and written once; data flows
- * through. */
+/* safetensors_write.c: the header is built as JSON while tensors are declared, padded
+ * with spaces so that data begins on a 64-byte boundary of the file, and written once;
+ * data flows through. */
 #include "weights/safetensors_write.h"
 
 #include <stdlib.h>

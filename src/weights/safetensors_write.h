@@ -1,8 +1,8 @@
 /* safetensors_write.h: writes safetensors files in constant memory.
  *
- * Declare all tensors and metadata, begin (the header goes out), put the data of every tensor
- * in the order of declaration in pieces of any size, commit. The file appears under its name
- * only then. A failure latches on err and later calls do nothing. */
+ * Declare all tensors and metadata, begin (the header goes out), put the data of every
+ * tensor in the order of declaration in pieces of any size, commit. The file appears
+ * under its name only then. A failure latches on err and later calls do nothing. */
 #ifndef OVI_WEIGHTS_SAFETENSORS_WRITE_H
 #define OVI_WEIGHTS_SAFETENSORS_WRITE_H
 
@@ -24,8 +24,9 @@ void safetensors_writer_declare(safetensors_writer *w, const char *name, dtype t
                                 int rank, const int64_t *dim);
 void safetensors_writer_begin(safetensors_writer *w);
 void safetensors_writer_put(safetensors_writer *w, const void *bytes, size_t n);
-/* Refuses a file that got more or fewer bytes than were declared. Releases in any case. */
+/* Refuses a file that got more or fewer bytes than were declared. Releases in any
+ * case. */
 ovi_status safetensors_writer_commit(safetensors_writer *w) OVI_MUST_CHECK;
-void safetensors_writer_abort(
-    safetensors_writer *w); /* no-op after commit or if zeroed */
+/* Does nothing after commit or on a zeroed writer. */
+void safetensors_writer_abort(safetensors_writer *w);
 #endif

@@ -1,5 +1,6 @@
 /* set.h: the inside of an opened set of weights, filled by the reader of a container
- * (safetensors.c, torchzip.c) and served by weights.c. Nothing outside weights/ sees it. */
+ * (safetensors.c, torchzip.c) and served by weights.c. Nothing outside weights/ sees
+ * it. */
 #ifndef OVI_WEIGHTS_SET_H
 #define OVI_WEIGHTS_SET_H
 
@@ -7,7 +8,8 @@
 
 #include "weights/weights.h"
 
-/* The longest JSON header that is read; the reference implementation has the same limit. */
+/* The longest JSON header that is read; the reference implementation has the same
+ * limit. */
 #define SET_MAX_HEADER 100000000u
 #define SET_MAX_FILES  1024
 
@@ -30,7 +32,8 @@ struct weights {
 
 /* Maps a further file into the set and writes its number. */
 ovi_status set_add_file(weights *w, const char *path, int *number, err *e) OVI_MUST_CHECK;
-/* Adds one tensor; its name is copied. What it says of the file must have been checked. */
+/* Adds one tensor; its name is copied. What it says of the file must have been
+ * checked. */
 void set_add_entry(weights *w, const weights_entry *x, err *e);
 
 /* Elements of a shape; false if a dimension is negative or the product leaves 63 bits. */

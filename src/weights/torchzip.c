@@ -1,12 +1,12 @@
-/* torchzip.c: reads torch checkpoints: a zip of stored records, of which data.pkl describes
- * tensors and data/<key> holds their bytes.
+/* torchzip.c: reads torch checkpoints: a zip of stored records, of which data.pkl
+ * describes tensors and data/<key> holds their bytes.
  *
  *     end record -> central directory -> records, sorted by name
  *     data.pkl -> pickle.c -> tree -> names joined with "." -> entries in the mapping
  *
- * Only the central directory is believed (local headers carry zero sizes); the local header
- * is read for the lengths of its own name and extra field, which place the data. Records are
- * found by comparing names and never become paths. */
+ * Only the central directory is believed (local headers carry zero sizes); the local
+ * header is read for the lengths of its own name and extra field, which place the data.
+ * Records are found by comparing names and never become paths. */
 #include <stdlib.h>
 
 #include "core/buf.h"
@@ -73,7 +73,8 @@ typedef struct directory {
     uint64_t count, size, offset;
 } directory;
 
-/* The end record, each field of which gives way to its zip64 twin where it is saturated. */
+/* The end record, each field of which gives way to its zip64 twin where it is
+ * saturated. */
 static bool read_end(archive *a, directory *dir) {
     uint64_t end = 0, wide = 0;
     if (!find_end(a, &end))

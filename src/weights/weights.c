@@ -1,8 +1,10 @@
-/* weights.c: an opened set of weights: recognising the container, finding by name, reading.
+/* weights.c: an opened set of weights: recognising the container, finding by name,
+ * reading.
  *
- * A set is a list of entries in order of appearance and a table of their indices sorted by
- * name: opening costs n log n comparisons, finding log n, and no choice of names makes it
- * slower. Bytes are read from the mapping when somebody asks for them, never before. */
+ * A set is a list of entries in order of appearance and a table of their indices sorted
+ * by name: opening costs n log n comparisons, finding log n, and no choice of names makes
+ * it slower. Bytes are read from the mapping when somebody asks for them, never
+ * before. */
 #include "weights/weights.h"
 
 #include <stdlib.h>

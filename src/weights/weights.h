@@ -50,10 +50,10 @@ int64_t weights_entry_count(const weights_entry *x);      /* elements */
 bool weights_entry_dense(const weights_entry *x);         /* row-major, no gaps */
 /* Address of element 0 in the mapping. */
 const void *weights_data(const weights *w, const weights_entry *x);
-/* Gathers the whole tensor, or n elements of a dense one from element `first`, as f32. */
+/* Gathers the whole tensor, or n elements in row-major order from `first`, as f32. */
 void weights_to_f32(const weights *w, const weights_entry *x, float *dst);
-void weights_rows_to_f32(const weights *w, const weights_entry *x, int64_t first, int64_t n,
-                         float *dst);
+void weights_rows_to_f32(const weights *w, const weights_entry *x, int64_t first,
+                         int64_t n, float *dst);
 /* The pages of this tensor are no longer needed in our resident set. */
 void weights_forget(const weights *w, const weights_entry *x);
 #endif

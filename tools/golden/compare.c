@@ -1,7 +1,7 @@
 /* compare.c: comparisons of a golden file, and what handlers may ask of the frame.
  *
- * On the dry pass a comparison fetches the value (so that both passes ask the device for the
- * same scratch) and stops there. On the real pass it becomes a gold_result. */
+ * On the dry pass a comparison fetches the value (so that both passes ask the device for
+ * the same scratch) and stops there. On the real pass it becomes a gold_result. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>

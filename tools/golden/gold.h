@@ -2,9 +2,10 @@
  *
  * A handler is found by the file's `kind`. The frame opens the file, and for safetensors
  * kinds calls the handler twice: on a dry run of the device (comparisons are skipped and
- * the arena's peak is noted) and on the real one with an arena of exactly that size, where
- * measured peak must equal planned peak. Handlers compare by name; every tensor of the file
- * under "mid." and "output." must have been compared at the end, or the file fails. */
+ * the arena's peak is noted) and on the real one with an arena of exactly that size,
+ * where measured peak must equal planned peak. Handlers compare by name; every tensor of
+ * the file under "mid." and "output." must have been compared at the end, or the file
+ * fails. */
 #ifndef OVI_GOLDEN_GOLD_H
 #define OVI_GOLDEN_GOLD_H
 
@@ -49,7 +50,8 @@ typedef struct gold_kind {
 /* One table of all kinds in golden.c; each handler lives in golden_<area>.c. */
 gold_handler gold_find(const char *kind);
 
-/* A second file of the same folder (pipeline_tiny names its weights); owned by the frame. */
+/* A second file of the same folder (pipeline_tiny names its weights); owned by the
+ * frame. */
 weights *gold_open(gold *g, const char *name);
 
 /* Reads tensor `name` (must exist) into owned memory, freed after the handler returns. */
@@ -57,16 +59,18 @@ float *gold_input(gold *g, const char *name, shape *s);
 const weights_entry *gold_find_tensor(gold *g, const char *name); /* NULL if absent */
 
 /* Compares. The value is converted to f32 and made dense; its shape must equal the file's
- * (axes of size 1 ignored). A name that the file lacks is ignored: handlers may offer more
- * than a file holds. */
+ * (axes of size 1 ignored). A name that the file lacks is ignored: handlers may offer
+ * more than a file holds. */
 void gold_check(gold *g, const char *name, const tensor *value, gold_limit limit);
-void gold_check_f32(gold *g, const char *name, const float *value, shape s, gold_limit limit);
+void gold_check_f32(gold *g, const char *name, const float *value, shape s,
+                    gold_limit limit);
 void gold_check_i64(gold *g, const char *name, const int64_t *value, shape s);
-/* One comparison of a JSON table (text, ids, sizes): counts it, prints detail if not ok. */
+/* One comparison of a JSON table (text, ids, sizes): counts it, prints detail if not
+ * ok. */
 void gold_check_that(gold *g, bool ok, const char *fmt, ...) OVI_PRINTF(3, 4);
 
-/* While set, every device_tap of model code is compared under its traced name, with the limit
- * that limit_of gives for it. */
+/* While set, every device_tap of model code is compared under its traced name, with the
+ * limit that limit_of gives for it. */
 void gold_trace(gold *g, gold_limit (*limit_of)(gold *g, const char *name));
 void gold_trace_off(gold *g);
 
@@ -74,7 +78,8 @@ void gold_trace_off(gold *g);
 void gold_fail(gold *g, const char *fmt, ...) OVI_PRINTF(2, 3);
 bool gold_failed(const gold *g);
 
-/* Binds a table to the golden file (or `files`), ignoring input., mid., output., const. */
+/* Binds a table to the golden file (or `files`), ignoring input., mid., output.,
+ * const. */
 bool gold_bind(gold *g, weight_table *t, const weights *files);
 
 /* Handlers. */

@@ -3,9 +3,10 @@
  *     ovi-golden [--backend B] [--dtype f32|bf16] [--threads N] [--dump OUT] [--json]
  *                [--verbose] FILE...
  *
- * FILE -> its kind -> a handler (golden_<area>.c). Handlers that use a device run twice: on
- * the dry run of it, which says how large the arena must be, and on the real one with an
- * arena of exactly that size; a measured peak other than the planned one fails the file. */
+ * FILE -> its kind -> a handler (golden_<area>.c). Handlers that use a device run twice:
+ * on the dry run of it, which says how large the arena must be, and on the real one with
+ * an arena of exactly that size; a measured peak other than the planned one fails the
+ * file. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* golden_torch.c: torch archives: every tensor's description and the SHA-256 of its bytes,
- * or the word that must stand in the message of a refusal. Files lie beside the JSON. */
+/* golden_torch.c: torch archives: every tensor's description and the SHA-256 of its
+ * bytes, or the word that must stand in the message of a refusal. Files lie beside the
+ * JSON. */
 #include <string.h>
 
 #include "core/sha256.h"
