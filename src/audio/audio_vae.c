@@ -356,19 +356,16 @@ static void mp_sum(device *d, tensor shortcut, tensor h, tensor out, float clip)
                                   .hi = clip});
 }
 
-/* out = mp_silu(conv1(x)): in one operation unless the sum itself is to be seen. */
+/* out = mp_silu(conv1(x)). */
 static void conv1_silu(const audio_vae *m, device *d, const audio_res_block *b, tensor x,
                        tensor out) {
-    if (!device_tracing(d)) {
-        audio_conv(d, &(audio_conv_desc){.w = &m->weights.row[b->conv1],
-                                         .x = x,
-                                         .out = out,
-                                         .act = ACT_MP_SILU});
-        return;
+    if (device_tracing(d)) { /* the argument of silu, to be seen */
+        conv(m, d, b->conv1, x, out);
+        tap(d, out, b->name, ".conv1");
     }
-    conv(m, d, b->conv1, x, out);
-    tap(d, out, b->name, ".conv1");
-    mp_silu(d, out, out);
+    audio_conv(
+        d, &(audio_conv_desc){
+               .w = &m->weights.row[b->conv1], .x = x, .out = out, .act = ACT_MP_SILU});
 }
 
 void audio_vae_res_block(const audio_vae *m, device *d, const audio_res_block *b,

@@ -324,15 +324,12 @@ ovi_status vocoder_filter(const vocoder *m, float taps[VOCODER_TAPS], err *e) {
 
 /* ---- running ---- */
 
-typedef struct bench { /* five flat buffers, and what all activations share */
-    tensor in, sum, running, a, b;
+typedef struct pass { /* one call of vocoder_run */
+    const vocoder *m;
+    device *d;
+    tensor in, sum, running, a, b; /* flat buffers */
     tensor filter;
-} bench;
-
-static tensor view(tensor buffer, int64_t length, int64_t channels) {
-    return tensor_reshape(tensor_slice(buffer, 0, 0, length * channels),
-                          SHAPE(length, channels));
-}
+} pass;
 
 /* Largest tensor: an upsampled one with its u/2 frames too many at both ends, or conv_pre's. */
 static int64_t buffer_values(const vocoder_config *cfg, int64_t frames) {
@@ -346,143 +343,136 @@ static int64_t buffer_values(const vocoder_config *cfg, int64_t frames) {
     return largest;
 }
 
-static bench bench_open(const vocoder *m, device *d, int64_t frames) {
-    tensor *buffer[5];
-    bench b = {0};
-    buffer[0] = &b.in, buffer[1] = &b.sum, buffer[2] = &b.running;
-    buffer[3] = &b.a, buffer[4] = &b.b;
-    for (int i = 0; i < 5; i++)
-        *buffer[i] = arena_push(d, DTYPE_F32, SHAPE(buffer_values(&m->cfg, frames)));
-    b.filter = arena_push(d, DTYPE_F32, SHAPE(VOCODER_TAPS));
-    return b;
+static pass pass_open(const vocoder *m, device *d, int64_t frames) {
+    shape flat = SHAPE(buffer_values(&m->cfg, frames));
+    pass p = {.m = m,
+              .d = d,
+              .in = arena_push(d, DTYPE_F32, flat),
+              .sum = arena_push(d, DTYPE_F32, flat),
+              .running = arena_push(d, DTYPE_F32, flat),
+              .a = arena_push(d, DTYPE_F32, flat),
+              .b = arena_push(d, DTYPE_F32, flat),
+              .filter = arena_push(d, DTYPE_F32, SHAPE(VOCODER_TAPS))};
+    float taps[VOCODER_TAPS];
+    if (vocoder_filter(m, taps, &device_host(d)->err) == OVI_OK) /* else d has failed */
+        device_put_f32(d, &p.filter, taps);
+    return p;
 }
 
-static void tap(device *d, tensor x, const char *kind, int i) {
-    tensor shown = PERMUTE(x, 1, 0); /* the published [C, L] */
-    device_tap(d, &shown, "%s.%d", kind, i);
+static tensor view(tensor buffer, int64_t length, int64_t channels) {
+    return tensor_reshape(tensor_slice(buffer, 0, 0, length * channels),
+                          SHAPE(length, channels));
 }
 
-static void activation(const vocoder *m, device *d, vocoder_activation a, tensor x,
-                       tensor out, const bench *b) {
-    op_snake(d, &(snake_desc){.x = x,
-                              .out = out,
-                              .alpha = *weight_get(&m->weights, a.alpha),
-                              .beta = *weight_get(&m->weights, a.beta),
-                              .filter = b->filter});
+/* Shows [L, C] as the published [C, L]. */
+static void tap(const pass *p, tensor x, const char *fmt, ...) OVI_PRINTF(3, 4);
+static void tap(const pass *p, tensor x, const char *fmt, ...) {
+    if (!device_tracing(p->d))
+        return;
+    char name[MODULE_NAME_MAX];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(name, sizeof name, fmt, args);
+    va_end(args);
+    tensor shown = PERMUTE(x, 1, 0);
+    device_tap(p->d, &shown, "%s", name);
 }
 
-static audio_conv_desc conv(const vocoder *m, vocoder_conv c, tensor x, tensor out) {
-    const weight *row = m->weights.row;
+static void activation(const pass *p, vocoder_activation a, tensor x, tensor out) {
+    op_snake(p->d, &(snake_desc){.x = x,
+                                 .out = out,
+                                 .alpha = *weight_get(&p->m->weights, a.alpha),
+                                 .beta = *weight_get(&p->m->weights, a.beta),
+                                 .filter = p->filter});
+}
+
+static audio_conv_desc conv(const pass *p, vocoder_conv c, tensor x, tensor out) {
+    const weight *row = p->m->weights.row;
     return (audio_conv_desc){.w = &row[c.w], .bias = &row[c.bias], .x = x, .out = out};
 }
 
 /* [L, 2C] in `sum` -> [u L, C] in `in`. */
-static tensor run_up(const vocoder *m, device *d, int stage, tensor x, const bench *b) {
-    int64_t u = m->cfg.rate[stage], channels = stage_channels(&m->cfg, stage);
+static tensor run_up(const pass *p, int stage, tensor x) {
+    int64_t u = p->m->cfg.rate[stage], channels = stage_channels(&p->m->cfg, stage);
     int64_t length = x.dim[0];
-    tensor phases = view(b->in, length + 1, u * channels);
-    audio_conv_desc c = conv(m, m->up[stage], x, phases);
+    tensor phases = view(p->in, length + 1, u * channels);
+    audio_conv_desc c = conv(p, p->m->up[stage], x, phases);
     c.pad = 1;
-    audio_conv(d, &c);
+    audio_conv(p->d, &c);
     tensor frames = tensor_reshape(phases, SHAPE((length + 1) * u, channels));
-    return tensor_slice(frames, 0, u / 2, length * u);
+    tensor out = tensor_slice(frames, 0, u / 2, length * u);
+    tap(p, out, "ups.%d.0", stage);
+    return out;
 }
 
-/* out = from + conv(x): in one operation unless the summand itself is to be seen. */
-static void conv_onto(device *d, audio_conv_desc *c, tensor from, tensor out,
-                      const char *name) {
-    if (!device_tracing(d)) {
-        c->residual = from;
-        c->out = out;
-        audio_conv(d, c);
-        return;
-    }
-    audio_conv(d, c);
-    tensor shown = PERMUTE(c->out, 1, 0);
-    device_tap(d, &shown, "%s", name);
-    op_lincomb(d, &(lincomb_desc){.n = 2, .c = {1, 1}, .x = {from, c->out}, .out = out});
-}
-
-/* One block on x; its last sum stands in out. x is only read. */
-static void run_block(const vocoder *m, device *d, int stage, int j, tensor x, tensor out,
-                      const bench *t) {
-    const vocoder_block *k = &m->block[stage][j];
-    int number = stage * m->cfg.n_kernels + j;
-    tensor a = view(t->a, x.dim[0], x.dim[1]), b = view(t->b, x.dim[0], x.dim[1]);
+/* Block `number`, counted through all stages, on x; its result stands in out. x is only
+ * read. */
+static void run_block(const pass *p, int number, tensor x, tensor out) {
+    int stage = number / p->m->cfg.n_kernels, kernel = number % p->m->cfg.n_kernels;
+    const vocoder_block *k = &p->m->block[stage][kernel];
+    tensor a = view(p->a, x.dim[0], x.dim[1]), b = view(p->b, x.dim[0], x.dim[1]);
     for (int l = 0; l < VOCODER_LAYERS; l++) {
-        char name[MODULE_NAME_MAX];
-        activation(m, d, k->act1[l], x, a, t);
-        snprintf(name, sizeof name, "resblocks.%d.activations", number);
-        tap(d, a, name, 2 * l);
-        audio_conv_desc conv1 = conv(m, k->conv1[l], a, b);
-        conv1.dilation = m->cfg.dilation[j][l];
-        audio_conv(d, &conv1);
-        activation(m, d, k->act2[l], b, a, t);
-        tap(d, a, name, 2 * l + 1);
-        snprintf(name, sizeof name, "resblocks.%d.convs1", number);
-        tap(d, b, name, l);
-        audio_conv_desc conv2 = conv(m, k->conv2[l], a, b);
-        snprintf(name, sizeof name, "resblocks.%d.convs2.%d", number, l);
-        conv_onto(d, &conv2, x, out, name);
+        activation(p, k->act1[l], x, a);
+        tap(p, a, "resblocks.%d.activations.%d", number, 2 * l);
+        audio_conv_desc conv1 = conv(p, k->conv1[l], a, b);
+        conv1.dilation = p->m->cfg.dilation[kernel][l];
+        audio_conv(p->d, &conv1);
+        tap(p, b, "resblocks.%d.convs1.%d", number, l);
+        activation(p, k->act2[l], b, a);
+        tap(p, a, "resblocks.%d.activations.%d", number, 2 * l + 1);
+        audio_conv_desc conv2 = conv(p, k->conv2[l], a, b);
+        if (device_tracing(p->d))
+            audio_conv(p->d, &conv2); /* the summand alone, to be seen */
+        tap(p, b, "resblocks.%d.convs2.%d", number, l);
+        conv2.residual = x;
+        conv2.out = out;
+        audio_conv(p->d, &conv2);
         x = out;
     }
-    tap(d, out, "resblocks", number);
+    tap(p, out, "resblocks.%d", number);
 }
 
 /* Mean of the blocks of one stage on x, in `sum`. */
-static tensor run_blocks(const vocoder *m, device *d, int stage, tensor x,
-                         const bench *b) {
-    int n = m->cfg.n_kernels;
-    tensor sum = view(b->sum, x.dim[0], x.dim[1]);
-    tensor running = view(b->running, x.dim[0], x.dim[1]);
-    run_block(m, d, stage, 0, x, sum, b);
+static tensor run_blocks(const pass *p, int stage, tensor x) {
+    int n = p->m->cfg.n_kernels;
+    tensor sum = view(p->sum, x.dim[0], x.dim[1]);
+    tensor running = view(p->running, x.dim[0], x.dim[1]);
+    run_block(p, stage * n, x, sum);
     for (int j = 1; j < n; j++) {
-        run_block(m, d, stage, j, x, running, b);
+        run_block(p, stage * n + j, x, running);
         float c = j == n - 1 ? 1.0f / (float)n : 1;
-        op_lincomb(d,
+        op_lincomb(p->d,
                    &(lincomb_desc){.n = 2, .c = {c, c}, .x = {sum, running}, .out = sum});
     }
-    tap(d, sum, "stage", stage);
+    tap(p, sum, "stage.%d", stage);
     return sum;
 }
 
-/* wave = tanh(conv_post(x)). */
-static void run_post(const vocoder *m, device *d, tensor x, tensor wave) {
-    tensor out = tensor_reshape(wave, SHAPE(x.dim[0], 1));
-    audio_conv_desc c = conv(m, m->conv_post, x, out);
-    c.act = device_tracing(d) ? ACT_NONE : ACT_TANH;
-    audio_conv(d, &c);
-    if (!device_tracing(d))
-        return;
-    tensor shown = PERMUTE(out, 1, 0);
-    device_tap(d, &shown, "conv_post");
-    op_affine(d, &(affine_desc){.x = out, .out = out, .act = ACT_TANH});
+/* wave = tanh(conv_post(A(x))). */
+static void run_post(const pass *p, tensor x, tensor wave) {
+    tensor a = view(p->a, x.dim[0], x.dim[1]);
+    activation(p, p->m->act_post, x, a);
+    tap(p, a, "activation_post");
+    audio_conv_desc c =
+        conv(p, p->m->conv_post, a, tensor_reshape(wave, SHAPE(x.dim[0], 1)));
+    if (device_tracing(p->d))
+        audio_conv(p->d, &c); /* before tanh, to be seen */
+    tap(p, c.out, "conv_post");
+    c.act = ACT_TANH;
+    audio_conv(p->d, &c);
 }
 
 void vocoder_run(const vocoder *m, device *d, const tensor *mel, const tensor *wave) {
-    const vocoder_config *cfg = &m->cfg;
     size_t mark = arena_mark(d);
-    int64_t frames = mel->dim[0];
-    bench b = bench_open(m, d, frames);
-    float taps[VOCODER_TAPS];
-    if (vocoder_filter(m, taps, &device_host(d)->err) == OVI_OK) /* else d has failed */
-        device_put_f32(d, &b.filter, taps);
-    tensor x = view(b.sum, frames, cfg->upsample_initial_channel);
-    audio_conv_desc pre = conv(m, m->conv_pre, *mel, x);
+    pass p = pass_open(m, d, mel->dim[0]);
+    tensor x = view(p.sum, mel->dim[0], m->cfg.upsample_initial_channel);
+    audio_conv_desc pre = conv(&p, m->conv_pre, *mel, x);
     audio_conv(d, &pre);
-    tensor shown = PERMUTE(x, 1, 0);
-    device_tap(d, &shown, "conv_pre");
-    for (int i = 0; i < cfg->n_stages; i++) {
-        x = run_up(m, d, i, x, &b);
-        char name[MODULE_NAME_MAX];
-        snprintf(name, sizeof name, "ups.%d", i);
-        tap(d, x, name, 0);
-        x = run_blocks(m, d, i, x, &b);
+    tap(&p, x, "conv_pre");
+    for (int i = 0; i < m->cfg.n_stages; i++) {
+        x = run_up(&p, i, x);
+        x = run_blocks(&p, i, x);
     }
-    tensor a = view(b.a, x.dim[0], x.dim[1]);
-    activation(m, d, m->act_post, x, a, &b);
-    shown = PERMUTE(a, 1, 0);
-    device_tap(d, &shown, "activation_post");
-    run_post(m, d, a, *wave);
+    run_post(&p, x, *wave);
     arena_reset(d, mark);
 }
