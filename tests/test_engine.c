@@ -1,0 +1,452 @@
+/* test_engine.c: the whole pipeline through ovi.h, on random checkpoints: what it writes,
+ * what it promises about memory, threads, failures and cancelling. */
+#include <dirent.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "ovi.h"
+
+#define PROMPT "A red kite. <S>Up it goes.<E> <AUDCAP>Wind.<ENDAUDCAP>"
+
+/* ---- a folder of models and outputs, made once ---- */
+
+static char root[] = "/tmp/ovi-engine-XXXXXX";
+
+static const char *in_root(const char *name) {
+    static char path[8][256];
+    static int next;
+    char *p = path[next++ % 8];
+    snprintf(p, sizeof path[0], "%s/%s", root, name);
+    return p;
+}
+
+static void make_models(const char *preset) {
+    ovi_checkpoint_request request;
+    ovi_checkpoint_init(&request);
+    request.preset = preset;
+    request.dir = in_root(preset);
+    ovi_message message;
+    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
+        fail_msg("%s", message.text);
+}
+
+static int make_all(void **state) {
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    make_models("micro");
+    return 0;
+}
+
+static int remove_all(void **state) {
+    (void)state;
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf %s", root);
+    return system(command);
+}
+
+/* How many files of the root's top level contain `part` in their names. */
+static int files_named(const char *part) {
+    DIR *dir = opendir(root);
+    int n = 0;
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
+        n += strstr(entry->d_name, part) != NULL;
+    closedir(dir);
+    return n;
+}
+
+static char *read_all(const char *path, size_t *size) {
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        fail_msg("%s: not written", path);
+    fseek(f, 0, SEEK_END);
+    *size = (size_t)ftell(f);
+    rewind(f);
+    char *bytes = malloc(*size + 1);
+    assert_int_equal(fread(bytes, 1, *size, f), *size);
+    fclose(f);
+    return bytes;
+}
+
+static void assert_same_file(const char *a, const char *b) {
+    size_t n, m;
+    char *x = read_all(a, &n), *y = read_all(b, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(x, y, n);
+    free(x);
+    free(y);
+}
+
+/* ---- engines and requests ---- */
+
+static ovi_engine *open_engine(const char *dtype, int threads) {
+    ovi_settings settings;
+    ovi_settings_init(&settings);
+    settings.models = in_root("micro");
+    settings.dtype = dtype;
+    settings.threads = threads;
+    ovi_engine *engine;
+    if (ovi_open(&settings, &engine) != OVI_OK)
+        fail_msg("%s", ovi_error(engine));
+    return engine;
+}
+
+static ovi_request make_request(const char *output) {
+    ovi_request request;
+    ovi_request_init(&request);
+    request.prompt = PROMPT;
+    request.steps = 3;
+    request.slg_layer = 1;
+    request.output = output;
+    return request;
+}
+
+static void must(ovi_engine *engine, ovi_status status) {
+    if (status != OVI_OK)
+        fail_msg("%s: %s", ovi_status_name(status), ovi_error(engine));
+}
+
+static uint8_t picture[40 * 56 * 3];
+
+static ovi_image make_image(void) {
+    for (size_t i = 0; i < sizeof picture; i++)
+        picture[i] = (uint8_t)(i * 7 % 251);
+    return (ovi_image){.width = 56, .height = 40, .rgb = picture};
+}
+
+/* ---- what a run leaves and measures ---- */
+
+static void assert_measured_as_planned(const ovi_engine *engine, int n_stages) {
+    ovi_report report;
+    ovi_get_report(engine, &report);
+    assert_int_equal(report.n_stages, n_stages);
+    assert_int_equal(report.allocated_bytes, 0);
+    for (int i = 0; i < report.n_stages; i++) {
+        assert_int_equal(report.stage[i].planned_peak_bytes,
+                         report.stage[i].measured_peak_bytes);
+        assert_true(report.stage[i].measured_peak_bytes > 0);
+        assert_int_equal(report.stage[i].fallbacks, 0);
+    }
+}
+
+static void a_clip_is_written_and_memory_is_as_planned(void **state) {
+    (void)state;
+    const char *dtypes[] = {"f32", "bf16"};
+    for (int i = 0; i < 2; i++) {
+        ovi_engine *engine = open_engine(dtypes[i], 2);
+        ovi_request request = make_request(in_root("clip.y4m"));
+        must(engine, ovi_generate(engine, &request, NULL));
+        assert_measured_as_planned(engine, 4);
+        ovi_image image = make_image();
+        request.image = &image;
+        must(engine, ovi_generate(engine, &request, NULL));
+        assert_measured_as_planned(engine, 5);
+        ovi_close(engine);
+    }
+    assert_int_equal(files_named("latents"), 0);
+    assert_int_equal(files_named("clip."), 2); /* picture and sound */
+}
+
+static void plans_agree_with_runs(void **state) {
+    (void)state;
+    ovi_engine *engine = open_engine("bf16", 2);
+    ovi_request request = make_request(in_root("planned.y4m"));
+    ovi_plan plan;
+    ovi_report report;
+    must(engine, ovi_make_plan(engine, &request, &plan));
+    must(engine, ovi_generate(engine, &request, NULL));
+    ovi_get_report(engine, &report);
+    assert_int_equal(plan.n_stages, report.n_stages);
+    for (int i = 0; i < plan.n_stages; i++) {
+        assert_string_equal(plan.stage[i].name, report.stage[i].name);
+        assert_int_equal(plan.stage[i].peak_bytes, report.stage[i].measured_peak_bytes);
+    }
+    ovi_close(engine);
+}
+
+static void published_variants_are_planned_without_weights(void **state) {
+    (void)state;
+    const char *variants[] = {"720x720_5s", "960x960_5s", "960x960_10s"};
+    const int tokens[] = {15004, 27900, 54900}, audio[] = {157, 157, 314};
+    for (int i = 0; i < 3; i++) {
+        ovi_settings settings;
+        ovi_settings_init(&settings);
+        settings.variant = variants[i];
+        settings.dtype = "bf16";
+        ovi_engine *engine;
+        must(engine, ovi_open_without_weights(&settings, &engine));
+        ovi_request request = make_request(NULL);
+        request.prompt = NULL;
+        request.aspect = "1:1";
+        ovi_plan plan;
+        must(engine, ovi_make_plan(engine, &request, &plan));
+        assert_int_equal(plan.shape.video_tokens, tokens[i]);
+        assert_int_equal(plan.shape.audio_tokens, audio[i]);
+        /* 11,660,753,108 parameters; vectors are f32 on the device */
+        assert_in_range(plan.stage[1].weights_bytes, 23321506216u, 23400000000u);
+        ovi_close(engine);
+    }
+}
+
+/* ---- the same bits ---- */
+
+static void generate_to(const char *name, const char *dtype, int threads) {
+    ovi_engine *engine = open_engine(dtype, threads);
+    char clip[64], latents[64];
+    snprintf(clip, sizeof clip, "%s.y4m", name);
+    snprintf(latents, sizeof latents, "%s.safetensors", name);
+    ovi_request request = make_request(in_root(clip));
+    request.save_latents = in_root(latents);
+    must(engine, ovi_generate(engine, &request, NULL));
+    ovi_close(engine);
+}
+
+static void threads_change_no_bit(void **state) {
+    (void)state;
+    const char *dtypes[] = {"f32", "bf16"};
+    for (int i = 0; i < 2; i++) {
+        generate_to("one", dtypes[i], 1);
+        generate_to("two", dtypes[i], 2);
+        generate_to("four", dtypes[i], 4);
+        const char *endings[] = {".y4m", ".wav", ".safetensors"};
+        for (int k = 0; k < 3; k++) {
+            char a[32], b[32], c[32];
+            snprintf(a, sizeof a, "one%s", endings[k]);
+            snprintf(b, sizeof b, "two%s", endings[k]);
+            snprintf(c, sizeof c, "four%s", endings[k]);
+            assert_same_file(in_root(a), in_root(b));
+            assert_same_file(in_root(a), in_root(c));
+        }
+    }
+}
+
+static void decoding_saved_latents_gives_the_same_clip(void **state) {
+    (void)state;
+    ovi_engine *engine = open_engine("bf16", 2);
+    ovi_request request = make_request(in_root("whole.y4m"));
+    request.save_latents = in_root("kept.safetensors");
+    must(engine, ovi_generate(engine, &request, NULL));
+    ovi_latents latents;
+    ovi_message message;
+    assert_int_equal(ovi_latents_load(in_root("kept.safetensors"), &latents, &message),
+                     OVI_OK);
+    request.output = in_root("again.y4m");
+    must(engine, ovi_decode_latents(engine, &latents, &request, NULL));
+    assert_measured_as_planned(engine, 2);
+    assert_same_file(in_root("whole.y4m"), in_root("again.y4m"));
+    assert_same_file(in_root("whole.wav"), in_root("again.wav"));
+    ovi_latents_release(&latents);
+    ovi_close(engine);
+}
+
+static void stages_one_by_one_give_the_same_latents(void **state) {
+    (void)state;
+    ovi_engine *engine = open_engine("f32", 2);
+    ovi_request request = make_request(in_root("stages.y4m"));
+    ovi_image image = make_image();
+    request.image = &image;
+    request.save_latents = in_root("stages.safetensors");
+    must(engine, ovi_generate(engine, &request, NULL));
+    ovi_shape shape;
+    must(engine, ovi_resolve(engine, &request, &shape));
+    ovi_text text = {0};
+    for (int i = 0; i < 3; i++)
+        text.data[i] = calloc((size_t)shape.text_rows * (size_t)shape.text_dim, 4);
+    must(engine, ovi_encode_text(engine, &request, &text, NULL));
+    ovi_latents first, latents, expected;
+    must(engine, ovi_latents_alloc(engine, &request, &first));
+    first.video_shape[1] = 1;
+    must(engine, ovi_encode_image(engine, &request, &first, NULL));
+    must(engine, ovi_latents_alloc(engine, &request, &latents));
+    must(engine, ovi_diffuse(engine, &request, &text, &first, &latents, NULL));
+    ovi_message message;
+    assert_int_equal(ovi_latents_load(in_root("stages.safetensors"), &expected, &message),
+                     OVI_OK);
+    const int *v = shape.video;
+    assert_memory_equal(latents.video, expected.video,
+                        (size_t)(v[0] * v[1] * v[2] * v[3]) * 4);
+    assert_memory_equal(latents.audio, expected.audio,
+                        (size_t)(shape.audio[0] * shape.audio[1]) * 4);
+    for (int i = 0; i < 3; i++)
+        free(text.data[i]);
+    ovi_latents_release(&first);
+    ovi_latents_release(&latents);
+    ovi_latents_release(&expected);
+    ovi_close(engine);
+}
+
+static void a_seed_decides_the_clip(void **state) {
+    (void)state;
+    ovi_engine *engine = open_engine("f32", 2);
+    ovi_request request = make_request(in_root("seed1.wav"));
+    must(engine, ovi_generate(engine, &request, NULL));
+    request.seed++;
+    request.output = in_root("seed2.wav");
+    must(engine, ovi_generate(engine, &request, NULL));
+    size_t n, m;
+    char *a = read_all(in_root("seed1.wav"), &n), *b = read_all(in_root("seed2.wav"), &m);
+    assert_int_equal(n, m);
+    assert_memory_not_equal(a, b, n);
+    free(a);
+    free(b);
+    ovi_close(engine);
+}
+
+/* ---- failures ---- */
+
+static void expect_failure(ovi_engine *engine, ovi_status status, ovi_status expected,
+                           const char *words) {
+    assert_int_equal(status, expected);
+    if (!strstr(ovi_error(engine), words))
+        fail_msg("expected \"%s\" in: %s", words, ovi_error(engine));
+}
+
+static void missing_decoders_are_named(void **state) {
+    (void)state;
+    ovi_settings settings;
+    ovi_settings_init(&settings);
+    settings.models = in_root("micro");
+    const char *vae = in_root("micro/MMAudio/ext_weights/v1-16.pth");
+    const char *away = in_root("away.pth");
+    assert_int_equal(rename(vae, away), 0);
+    ovi_engine *engine;
+    must(engine, ovi_open(&settings, &engine));
+    ovi_request request = make_request(in_root("never.y4m"));
+    expect_failure(engine, ovi_generate(engine, &request, NULL), OVI_NOT_LOADED,
+                   "audio VAE not loaded");
+    float one[20] = {0};
+    ovi_latents latents = {.audio = one, .audio_shape = {1, 20}};
+    expect_failure(engine, ovi_decode_latents(engine, &latents, &request, NULL),
+                   OVI_NOT_LOADED, "audio VAE not loaded");
+    ovi_close(engine);
+    assert_int_equal(rename(away, vae), 0);
+    assert_int_equal(files_named("never"), 0);
+}
+
+static void a_bad_output_is_one_sentence_and_no_file(void **state) {
+    (void)state;
+    ovi_engine *engine = open_engine("f32", 1);
+    ovi_request request = make_request(in_root("no/such/folder/clip.y4m"));
+    assert_int_equal(ovi_generate(engine, &request, NULL), OVI_IO);
+    assert_non_null(strstr(ovi_error(engine), "no/such/folder"));
+    request.output = root; /* a folder */
+    assert_int_not_equal(ovi_generate(engine, &request, NULL), OVI_OK);
+    request.output = in_root("after.wav");
+    must(engine, ovi_generate(engine, &request, NULL)); /* the engine still works */
+    ovi_close(engine);
+}
+
+static void values_out_of_range_are_refused_by_name(void **state) {
+    (void)state;
+    ovi_engine *engine = open_engine("f32", 1);
+    ovi_request request = make_request(NULL);
+    request.steps = 0;
+    expect_failure(engine, ovi_generate(engine, &request, NULL), OVI_ARGUMENT, "steps");
+    request = make_request(NULL);
+    request.size = "32by32";
+    expect_failure(engine, ovi_generate(engine, &request, NULL), OVI_ARGUMENT, "size");
+    request = make_request(NULL);
+    request.rng = "dice";
+    expect_failure(engine, ovi_generate(engine, &request, NULL), OVI_ARGUMENT, "dice");
+    request = make_request(NULL);
+    request.prompt = NULL;
+    expect_failure(engine, ovi_generate(engine, &request, NULL), OVI_ARGUMENT, "prompt");
+    ovi_message message;
+    assert_int_equal(ovi_request_set(&request, "solver", "magic", &message),
+                     OVI_ARGUMENT);
+    assert_non_null(strstr(message.text, "unipc|dpm++|euler"));
+    ovi_close(engine);
+}
+
+static int refuse_frames(void *user, const uint8_t *rgb, int n, int width, int height) {
+    (void)rgb, (void)n, (void)width, (void)height;
+    return ++*(int *)user;
+}
+
+static void a_sink_that_refuses_stops_the_call(void **state) {
+    (void)state;
+    ovi_engine *engine = open_engine("f32", 1);
+    ovi_request request = make_request(in_root("refused.y4m"));
+    int calls = 0;
+    ovi_sinks sinks = {.user = &calls, .frames = refuse_frames};
+    assert_int_equal(ovi_generate(engine, &request, &sinks), OVI_CALLBACK);
+    assert_int_equal(calls, 1);
+    /* the latents are kept: they were finished */
+    assert_int_equal(files_named("refused.y4m.latents.safetensors"), 1);
+    assert_int_equal(files_named("refused"), 1);
+    ovi_report report;
+    ovi_get_report(engine, &report);
+    assert_int_equal(report.allocated_bytes, 0);
+    ovi_close(engine);
+}
+
+static void *cancel_soon(void *engine) {
+    struct timespec t = {.tv_nsec = 60 * 1000 * 1000};
+    nanosleep(&t, NULL);
+    ovi_cancel(engine);
+    return NULL;
+}
+
+static void a_cancel_leaves_nothing(void **state) {
+    (void)state;
+    ovi_engine *engine = open_engine("f32", 2);
+    ovi_request request = make_request(in_root("cancelled.y4m"));
+    request.steps = 1000;
+    pthread_t thread;
+    pthread_create(&thread, NULL, cancel_soon, engine);
+    assert_int_equal(ovi_generate(engine, &request, NULL), OVI_CANCELLED);
+    pthread_join(thread, NULL);
+    assert_int_equal(files_named("cancelled"), 0);
+    ovi_report report;
+    ovi_get_report(engine, &report);
+    assert_int_equal(report.allocated_bytes, 0);
+    request.steps = 1;
+    must(engine, ovi_generate(engine, &request, NULL));
+    ovi_close(engine);
+}
+
+static void damaged_latents_are_refused(void **state) {
+    (void)state;
+    ovi_engine *engine = open_engine("f32", 1);
+    ovi_request request = make_request(NULL);
+    ovi_latents latents;
+    must(engine, ovi_latents_alloc(engine, &request, &latents));
+    must(engine, ovi_latents_save(engine, &latents, NULL, in_root("bad.safetensors")));
+    ovi_latents_release(&latents);
+    FILE *f = fopen(in_root("bad.safetensors"), "r+b");
+    fseek(f, -3, SEEK_END);
+    fputc(1, f);
+    fclose(f);
+    ovi_message message;
+    assert_int_equal(ovi_latents_load(in_root("bad.safetensors"), &latents, &message),
+                     OVI_FORMAT);
+    assert_non_null(strstr(message.text, "checksum"));
+    ovi_close(engine);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_clip_is_written_and_memory_is_as_planned),
+        cmocka_unit_test(plans_agree_with_runs),
+        cmocka_unit_test(published_variants_are_planned_without_weights),
+        cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(decoding_saved_latents_gives_the_same_clip),
+        cmocka_unit_test(stages_one_by_one_give_the_same_latents),
+        cmocka_unit_test(a_seed_decides_the_clip),
+        cmocka_unit_test(missing_decoders_are_named),
+        cmocka_unit_test(a_bad_output_is_one_sentence_and_no_file),
+        cmocka_unit_test(values_out_of_range_are_refused_by_name),
+        cmocka_unit_test(a_sink_that_refuses_stops_the_call),
+        cmocka_unit_test(a_cancel_leaves_nothing),
+        cmocka_unit_test(damaged_latents_are_refused),
+    };
+    return cmocka_run_group_tests(tests, make_all, remove_all);
+}
