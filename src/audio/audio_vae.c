@@ -12,7 +12,7 @@
  *
  * Memory: one buffer holds the running x in its largest form, and every block works in
  * place on it. A block takes three more tensors of that size while it runs (attention: five),
- * from the scratch end of the arena: below 10 MB for ten seconds of sound.
+ * from the scratch end of the arena: 12 MB for ten seconds of sound, workspaces aside.
  *
  * Weights are folded when placed: w' = w / (rms of its row + 1e-4) / sqrt(row length). */
 #include "audio/audio_vae.h"
