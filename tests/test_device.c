@@ -228,6 +228,30 @@ static void a_cancel_is_latched_by_the_next_call(void **state) {
     assert_int_equal(device_get_counters(d)->calls[OP_LINEAR], 0);
 }
 
+static void *cancel_soon(void *user) {
+    struct timespec pause = {.tv_nsec = 20000000};
+    nanosleep(&pause, NULL);
+    atomic_store(&((host *)user)->cancel, true);
+    return NULL;
+}
+
+/* The product would take seconds. */
+static void a_cancel_ends_a_running_operation(void **state) {
+    device *d = *state;
+    device_arena_open(d, (size_t)64 << 20);
+    tensor x = arena_push(d, DTYPE_F32, SHAPE(2000, 2000));
+    tensor w = arena_push(d, DTYPE_F32, SHAPE(2000, 2000));
+    tensor y = arena_push(d, DTYPE_F32, SHAPE(2000, 2000));
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, cancel_soon, &test_host), 0);
+    double start = os_now();
+    op_linear(d, &(linear_desc){.x = x, .w = w, .out = y});
+    double seconds = os_now() - start;
+    pthread_join(thread, NULL);
+    expect_failure(d, OVI_CANCELLED, "cancelled");
+    assert_true(seconds < 2);
+}
+
 /* ----------------------------------------------------------- counters, fallbacks ---- */
 
 static void counters_hold_flops_and_bytes_of_each_op(void **state) {
