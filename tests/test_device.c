@@ -1,6 +1,6 @@
 /* test_device.c: the frame around the operations: arena, regions, latched failures,
  * cancel, fallbacks, the dry run, movement to and from the host, and the trace. */
-#include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
