@@ -22,8 +22,8 @@ static inline float uniform(uint64_t *state) { /* in [-1, 1) */
     return (float)((double)(*state >> 40) / (1 << 23) - 1);
 }
 
-/* What a test changes in a checkpoint: the name under which a part is stored (false: leave it
- * out), and its value i (x: a uniform number in [-1, 1)). */
+/* What a test changes in a checkpoint: the name under which a part is stored (false:
+ * leave it out), and its value i (x: a uniform number in [-1, 1)). */
 typedef struct checkpoint_rule {
     bool (*name)(const char *official, char out[WEIGHT_NAME_MAX]);
     float (*value)(const char *official, int64_t i, float x);
@@ -125,8 +125,8 @@ static inline size_t run_pass(const fixture_call *c, device *d, size_t arena_byt
     return peak;
 }
 
-/* Runs on the dry run and then for real in an arena of exactly the size found; returns the
- * status, with the sentence in h->err. */
+/* Runs on the dry run and then for real in an arena of exactly the size found; returns
+ * the status, with the sentence in h->err. */
 static inline ovi_status run_twice(const fixture_call *c, host *h) {
     const backend *b = backend_find(NULL);
     device_options o = {.compute = DTYPE_F32,

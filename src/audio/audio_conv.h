@@ -1,7 +1,7 @@
-/* audio_conv.h: convolution over time, the one shape of layer both audio models are made of.
+/* audio_conv.h: convolution over time, the layer that both audio models are made of.
  *
- * Sound is [frames, channels] in f32, one row per frame; a convolution sees it as a picture
- * of one frame, one line: [1, 1, frames, channels]. */
+ * Sound is [frames, channels] in f32, one row per frame; a convolution sees it as a
+ * picture of one frame, one line: [1, 1, frames, channels]. */
 #ifndef OVI_AUDIO_CONV_H
 #define OVI_AUDIO_CONV_H
 
@@ -9,7 +9,7 @@
 #include "weights/bind.h"
 
 /* out = act(conv(x, w) + bias) + residual.
- * x [L, I], out and residual [L', O] dense; w: a placed WEIGHT_CONV row of shape [O, I, K]. */
+ * x [L, I], out and residual [L', O], dense; w: a WEIGHT_CONV row [O, I, K]. */
 typedef struct audio_conv_desc {
     const weight *w;    /* borrowed */
     const weight *bias; /* borrowed; NULL: none */

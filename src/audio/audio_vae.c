@@ -4,15 +4,17 @@
  *
  *   decode  latents [T, 20]                              D = hidden_dim = 384
  *           conv_in [T, 4D] -> mid (block, attention, block)
- *           level 2 [T, 4D] -> level 1 [T, 2D], frames doubled [2T, 2D] -> level 0 [2T, D]
+ *           level 2 [T, 4D] -> level 1 [T, 2D], frames doubled [2T, 2D]
+ *           -> level 0 [2T, D]
  *           silu, conv_out [2T, 80], * std + mean = log10-mel
  *   encode  mel [M, 80], (x - mean) / std
  *           conv_in [M, D] -> level 0, frames halved [M/2, D] -> level 1 [M/2, 2D]
  *           -> level 2 [M/2, 4D] -> mid -> silu, conv_out [M/2, 40] = mean, log-variance
  *
  * Memory: one buffer holds the running x in its largest form, and every block works in
- * place on it. A block takes three more tensors of that size while it runs (attention: five),
- * from the scratch end of the arena: 12 MB for ten seconds of sound, workspaces aside.
+ * place on it. A block takes three more tensors of that size while it runs (attention:
+ * five), from the scratch end of the arena: 12 MB for ten seconds of sound, workspaces
+ * aside.
  *
  * Weights are folded when placed: w' = w / (rms of its row + 1e-4) / sqrt(row length). */
 #include "audio/audio_vae.h"
@@ -310,8 +312,8 @@ void audio_stream_resize(audio_stream *s, int64_t length, int64_t channels) {
 }
 
 /* The running x of a half that works on `latent_frames`: level l has 2^n times as many
- * frames, n counting the halvings at and after it; the decoder's doubled frames still have
- * the channels of the level before. */
+ * frames, n counting the halvings at and after it; the decoder's doubled frames still
+ * have the channels of the level before. */
 static audio_stream stream_open(const audio_vae *m, device *d, int64_t latent_frames) {
     int64_t frames = latent_frames, largest = 0;
     for (int l = m->cfg.n_levels - 1; l >= 0; l--) {
@@ -345,7 +347,7 @@ static void mp_silu(device *d, tensor x, tensor out) {
     op_affine(d, &(affine_desc){.x = x, .out = out, .act = ACT_MP_SILU});
 }
 
-/* (0.7 shortcut + 0.3 h) / sqrt(0.7^2 + 0.3^2), clamped to [-clip, clip] unless clip is 0. */
+/* (0.7 shortcut + 0.3 h) / sqrt(0.7^2 + 0.3^2), clamped to +-clip unless that is 0. */
 static void mp_sum(device *d, tensor shortcut, tensor h, tensor out, float clip) {
     const float size = sqrtf(0.58f);
     op_lincomb(d, &(lincomb_desc){.n = 2,
@@ -496,7 +498,7 @@ static void read_statistic(const audio_vae *m, wref r, const float *published,
             dst[i] = 1;
 }
 
-/* scale and shift such that x * scale + shift leaves (or enters) the network's own units. */
+/* x * scale + shift leaves (or enters) the network's own units. */
 typedef struct band_affine {
     tensor scale, shift; /* [data_dim], in the arena */
 } band_affine;

@@ -67,7 +67,8 @@ typedef struct audio_vae {
 } audio_vae;
 
 void audio_vae_config_published(audio_vae_config *cfg);
-/* Keys: data_dim, embed_dim, hidden_dim, ch_mult, num_res_blocks, down_layers, clip_act. */
+/* Keys: data_dim, embed_dim, hidden_dim, ch_mult, num_res_blocks, down_layers,
+ * clip_act. */
 ovi_status audio_vae_config_from_json(audio_vae_config *cfg, const json_t *json,
                                       err *e) OVI_MUST_CHECK;
 /* Mel frames per latent frame (published: 2). */
@@ -80,17 +81,17 @@ void audio_vae_release(audio_vae *m);
 /* latents [T, embed_dim] -> mel [T * ratio, data_dim], both dense, T >= 1. */
 void audio_vae_decode(const audio_vae *m, device *d, const tensor *latents,
                       const tensor *mel);
-/* mel [M, data_dim] -> moments [M / ratio, 2 embed_dim], both dense, M >= ratio. The first
- * embed_dim columns are the posterior mean, which is what training uses. */
+/* mel [M, data_dim] -> moments [M / ratio, 2 embed_dim], both dense, M >= ratio. The
+ * first embed_dim columns are the posterior mean, which is what training uses. */
 void audio_vae_encode(const audio_vae *m, device *d, const tensor *mel,
                       const tensor *moments);
-/* Splits one frame of moments [2 embed_dim] on the host: log-variance clamped to [-30, 20],
- * std = exp(logvar / 2). */
+/* Splits one frame of moments [2 embed_dim] on the host: log-variance clamped to [-30,
+ * 20], std = exp(logvar / 2). */
 void audio_vae_posterior(const audio_vae *m, const float *moments, float *mean,
                          float *logvar, float *std);
 
-/* The running x: a dense view [L, C] at the start of a buffer that holds its largest form.
- * Blocks work in place on it. */
+/* The running x: a dense view [L, C] at the start of a buffer that holds its largest
+ * form. Blocks work in place on it. */
 typedef struct audio_stream {
     tensor buffer; /* flat, in the arena */
     tensor x;      /* [L, C] */

@@ -1,6 +1,6 @@
 /* mel.c: waveform to log10-mel (spec/audio-decoder.md section 4), for each frame t:
  *
- *   samples 256 t .. 256 t + 1023 of the wave, clamped to [-1, 1] and reflect-padded by 384
+ *   1024 samples from 256 t of the wave, clamped to [-1, 1] and reflect-padded by 384
  *   -> times a Hann window -> DFT, bins 0..512 -> sqrt(re^2 + im^2 + 1e-9)
  *   -> filter bank [80, 513] -> log10(max(x, 1e-5))
  *
@@ -83,7 +83,7 @@ static int reversed_bits(int i) {
     return r;
 }
 
-/* Discrete Fourier transform in place, radix 2; the input stands in bit-reversed order. */
+/* Discrete Fourier transform in place, radix 2; the input is in bit-reversed order. */
 static void transform(spectrum *s) {
     for (int half = 1; half < MEL_WINDOW; half *= 2) {
         int step = MEL_WINDOW / 2 / half;

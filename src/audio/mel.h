@@ -16,7 +16,7 @@
 /* Frames that n samples give (0 below MEL_MIN_SAMPLES). */
 int64_t mel_frames(int64_t n_samples);
 
-/* The tables: triangles of equal area on the Slaney scale [80, 513]; periodic Hann [1024]. */
+/* The tables: triangles of equal area on the Slaney scale; periodic Hann. */
 void mel_filter_bank(double bank[MEL_BANDS][MEL_BINS]);
 void mel_hann_window(double window[MEL_WINDOW]);
 

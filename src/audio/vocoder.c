@@ -11,11 +11,12 @@
  * A transposed convolution of 2u taps, stride u, written for t' = t + u/2, is an ordinary
  * one: with t' = u m + p only inputs m - 1 and m reach an output,
  *   y[u m + p - u/2, o] = sum_i w[i, o, u + p] x[m - 1, i] + w[i, o, p] x[m, i],
- * a kernel of two taps from [L, 2C] to [L + 1, u C], whose rows, read as [u (L + 1), C], are
- * the result with u/2 frames too many at both ends. The weights are folded to that shape.
+ * a kernel of two taps from [L, 2C] to [L + 1, u C], whose rows, read as [u (L + 1), C],
+ * are the result with u/2 frames too many at both ends. The weights are folded to that
+ * shape.
  *
- * Memory: five buffers, each of one stage tensor (largest L x C; 7.4 MiB at five seconds):
- * stage input, sum of the blocks, running x of a block, two temporaries. */
+ * Memory: five buffers, each of one stage tensor (largest L x C; 7.4 MiB at five
+ * seconds): stage input, sum of the blocks, running x of a block, two temporaries. */
 #include "audio/vocoder.h"
 
 #include <inttypes.h>
@@ -245,7 +246,7 @@ static void declare_block(vocoder *m, vocoder_block *b, int number, int64_t chan
     }
 }
 
-/* Writes prefix + name with its ending replaced; true if name ends so and the result fits. */
+/* Writes prefix + name, its ending replaced; false if it ends otherwise. */
 static bool renamed(const char *name, const char *prefix, const char *ending,
                     const char *replacement, char out[WEIGHT_NAME_MAX]) {
     size_t length = strlen(name), cut = strlen(ending);
@@ -256,8 +257,8 @@ static bool renamed(const char *name, const char *prefix, const char *ending,
     return n < WEIGHT_NAME_MAX;
 }
 
-/* The official file keeps everything under "generator."; newer exports of weight norm have
- * names of their own, with the prefix or without. */
+/* The official file keeps everything under "generator."; newer exports of weight norm
+ * have names of their own, with the prefix or without. */
 static bool alias(const char *official, int k, char out[WEIGHT_NAME_MAX]) {
     static const char *const prefix[] = {"generator.", "", "generator."};
     if (k == 0)
@@ -295,8 +296,8 @@ void vocoder_release(vocoder *m) {
 
 /* ---- the low-pass filter ---- */
 
-/* Sinc of cutoff 1/4 under a Kaiser window of half-width 0.3, with sum 1, as stored in the
- * published file: this half, then its mirror image. */
+/* Sinc of cutoff 1/4 under a Kaiser window of half-width 0.3, with sum 1, as stored in
+ * the published file: this half, then its mirror image. */
 static const float published_half[VOCODER_TAPS / 2] = {0.0020289647f,  0.0093894657f,
                                                        -0.0255434588f, -0.0576573834f,
                                                        0.1285725832f,  0.4432097971f};
@@ -331,7 +332,7 @@ typedef struct pass { /* one call of vocoder_run */
     tensor filter;
 } pass;
 
-/* Largest tensor: an upsampled one with its u/2 frames too many at both ends, or conv_pre's. */
+/* Largest tensor: conv_pre's, or an upsampled one with the frames that are too many. */
 static int64_t buffer_values(const vocoder_config *cfg, int64_t frames) {
     int64_t largest = frames * cfg->upsample_initial_channel, length = frames;
     for (int i = 0; i < cfg->n_stages; i++) {

@@ -53,8 +53,8 @@ typedef struct vocoder {
 
 void vocoder_config_published(vocoder_config *cfg);
 /* Keys: num_mels, upsample_initial_channel, upsample_rates, upsample_kernel_sizes,
- * resblock_kernel_sizes, resblock_dilation_sizes; activation, resblock and snake_logscale must
- * say "snakebeta", "1" and true. */
+ * resblock_kernel_sizes, resblock_dilation_sizes; activation, resblock and
+ * snake_logscale must say "snakebeta", "1" and true. */
 ovi_status vocoder_config_from_json(vocoder_config *cfg, const json_t *json,
                                     err *e) OVI_MUST_CHECK;
 /* Samples per mel frame (published: 256). */

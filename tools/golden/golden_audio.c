@@ -1,5 +1,5 @@
-/* golden_audio.c: the audio side against recorded values (golden/README.md, "Audio decoder"):
- * mmaudio_vae, bigvgan, audio_e2e, mel.
+/* golden_audio.c: the audio side against recorded values (golden/README.md, "Audio
+ * decoder"): mmaudio_vae, bigvgan, audio_e2e, mel.
  *
  * Audio runs in f32 whatever the device computes in, so one pair of limits holds for all.
  * Files are channel-first [C, frames], the engine keeps [frames, C]: comparisons show
@@ -31,7 +31,8 @@ static void check(gold *g, const char *prefix, const char *name, tensor frames) 
     gold_check(g, full, &shown, exact_f32);
 }
 
-/* Tensor `input.CASE.NAME`, of the rank the case needs; NULL (failed) if it is not there. */
+/* Tensor `input.CASE.NAME`, of the rank the case needs; NULL (failed) if it is not
+ * there. */
 static float *input(gold *g, const char *name, const char *what, int rank, shape *s) {
     char full[256];
     snprintf(full, sizeof full, "input.%s.%s", name, what);
@@ -99,7 +100,8 @@ static void trace_case(gold *g, const char *name, bool on) {
 
 /* ---- folded weights ---- */
 
-/* The placed [u out, in, 2] of a transposed convolution as its file has it, [in, out, 2u]. */
+/* The placed [u out, in, 2] of a transposed convolution as its file has it, [in, out,
+ * 2u]. */
 static void unfold_transposed(const weight *row, const float *placed, float *stored) {
     const int64_t *dims = row->spec.part[0].dims.dim;
     int64_t in = dims[0], out = dims[1], u = dims[2] / 2;
