@@ -1,5 +1,5 @@
 /* test_tokenizer.c: token ids against SentencePiece's own tool, against a tokenizer.json of the
- * same pieces, and damaged models. data/spm_tiny.model has 1,200 pieces of the published kind
+ * same pieces, and damaged models. data/golden/spm_tiny.model has 1,200 pieces of the published kind
  * (unigram, character map, byte fallback). */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,7 +17,7 @@
 #include "core/os.h"
 #include "text/tokenizer_table.h"
 
-#define SPM_MODEL   TEST_DATA "/spm_tiny.model"
+#define SPM_MODEL   TEST_DATA "/golden/spm_tiny.model"
 #define SCRATCH     OVI_BINARY_DIR "/test_tokenizer"
 #define SMALL_MODEL SCRATCH ".model"
 #define JSON_MODEL  SCRATCH ".json"
