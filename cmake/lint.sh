@@ -40,7 +40,7 @@ for file in $sources; do
         *) continue ;;
     esac
     rule=$(allowed "$folder")
-    for included in $(sed -n 's/^#include "\(.*\)"/\1/p' "$file"); do
+    for included in $(sed -n 's/^#include "\([^"]*\)".*/\1/p' "$file"); do
         case $included in
             ovi.h) continue ;;
             cli.h) [ "$folder" = tools/cli ] && continue ;;
