@@ -9,20 +9,12 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "text/entities_table.h"
 #include "text/mojibake.h"
 
 #define NAME_MAX_HTML   32 /* characters that the standard's parser looks at */
 #define NAME_MAX_REPAIR 24
 
-typedef struct entity {
-    const char *name; /* without & and ; */
-    uint32_t rune[2]; /* the second is 0 if there is one only */
-    bool bare;        /* may stand without its semicolon */
-} entity;
-
-static const entity entities[] = {
-#include "text/entities_table.h"
-};
 #define N_ENTITIES (sizeof entities / sizeof *entities)
 
 static int compare_names(const void *key, const void *row) {

@@ -1,6 +1,18 @@
 /* entities_table.h: written by tools/gen/entities.py; do not edit. The 2,125 names of the
- * HTML standard, sorted: name, code points, 1 if it may stand without its semicolon. */
-/* clang-format off */
+ * HTML standard, sorted by bytes. */
+#ifndef OVI_TEXT_ENTITIES_TABLE_H
+#define OVI_TEXT_ENTITIES_TABLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct entity {
+    const char *name; /* without & and ; */
+    uint32_t rune[2]; /* the second is 0 if there is one only */
+    bool bare;        /* may stand without its semicolon */
+} entity;
+
+static const entity entities[] = {
 {"AElig",{0xc6,0x0},1},{"AMP",{0x26,0x0},1},{"Aacute",{0xc1,0x0},1},
 {"Abreve",{0x102,0x0},0},{"Acirc",{0xc2,0x0},1},{"Acy",{0x410,0x0},0},
 {"Afr",{0x1d504,0x0},0},{"Agrave",{0xc0,0x0},1},{"Alpha",{0x391,0x0},0},
@@ -750,3 +762,5 @@
 {"zeta",{0x3b6,0x0},0},{"zfr",{0x1d537,0x0},0},{"zhcy",{0x436,0x0},0},
 {"zigrarr",{0x21dd,0x0},0},{"zopf",{0x1d56b,0x0},0},{"zscr",{0x1d4cf,0x0},0},
 {"zwj",{0x200d,0x0},0},{"zwnj",{0x200c,0x0},0},
+};
+#endif

@@ -11,8 +11,23 @@ from html.entities import html5
 
 HEAD = """\
 /* entities_table.h: written by tools/gen/entities.py; do not edit. The 2,125 names of the
- * HTML standard, sorted: name, code points, 1 if it may stand without its semicolon. */
-/* clang-format off */"""
+ * HTML standard, sorted by bytes. */
+#ifndef OVI_TEXT_ENTITIES_TABLE_H
+#define OVI_TEXT_ENTITIES_TABLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct entity {
+    const char *name; /* without & and ; */
+    uint32_t rune[2]; /* the second is 0 if there is one only */
+    bool bare;        /* may stand without its semicolon */
+} entity;
+
+static const entity entities[] = {"""
+TAIL = """\
+};
+#endif"""
 
 
 def rows():
@@ -30,6 +45,7 @@ def main():
             line = ""
         line += row
     print(line)
+    print(TAIL)
 
 
 main()
