@@ -6,8 +6,9 @@
  *   p = exp(s - m'); l = l exp(m - m') + sum p       p stays f32, or becomes bf16
  *   o [queries, d] = o exp(m - m') + p v             one product, f32
  * and ends with out = o / l (Milakov and Gimelshein 2018, Dao et al. 2022). Tiles start at
- * query 0 and key 0 and depend on nothing else, so neither do the bits. Where bf16 has no
- * product, tiles of q, k and v are expanded to f32 first. */
+ * query 0 and key 0 and depend on nothing else, so neither do the bits. Tiles of q, k and v
+ * are copied first, since products want dense rows; where bf16 has no product they are
+ * expanded to f32 on the way. */
 #include <omp.h>
 
 #include "backend/cpu_internal.h"
@@ -15,18 +16,17 @@
 #define Q_TILE 256
 #define K_TILE 256
 
-/* Pieces of one thread's slice. */
+/* Pieces of one thread's slice. All matrices are dense. */
 typedef struct attention_work {
-    float *scores;                      /* [Q_TILE, K_TILE] */
-    uint16_t *p;                        /* the same in bf16 */
-    float *o, *max, *sum;               /* [Q_TILE, d], [Q_TILE] each */
-    float *q_panel, *k_panel, *v_panel; /* [tile, d] each, where bf16 is expanded */
-    void *scratch;
+    float *scores;             /* [queries, keys] of a tile */
+    uint16_t *p;               /* the same in bf16 */
+    float *o, *max, *sum;      /* [Q_TILE, d], [Q_TILE] each */
+    void *q, *k, *v, *scratch; /* [tile, d] each, as the products take them */
 } attention_work;
 
 typedef struct attention_plan {
     const attention_desc *d;
-    bool bf16, expand; /* native bf16; bf16 storage computed in f32 */
+    dtype type; /* of the operands of the products */
     int64_t dim, q_tiles;
     const gemm *qk[2][2];    /* [last queries][last keys] */
     const gemm *pv[2][2][2]; /* and accumulate */
@@ -36,35 +36,46 @@ typedef struct attention_task {
     int64_t batch, head, q0, queries;
     int thread;
     attention_work w;
-    const void *q;
-    int64_t q_stride;
 } attention_task;
 
-static int64_t panel_count(const attention_desc *d) {
-    return d->q.type == DTYPE_BF16 ? (Q_TILE + 2 * K_TILE) * d->q.dim[3] : 0;
+/* A tile of keys, and which of them. */
+typedef struct key_tile {
+    int64_t k0, keys;
+} key_tile;
+
+#define SCORE_BYTES (sizeof(float) * Q_TILE * K_TILE)
+
+static size_t rows_bytes(int64_t rows, int64_t dim) {
+    return cpu_round64((size_t)(rows * dim) * sizeof(float));
 }
 
 static size_t slice_bytes(const attention_desc *d) {
-    size_t floats =
-        (size_t)(Q_TILE * K_TILE + Q_TILE * d->q.dim[3] + 2 * Q_TILE + panel_count(d));
-    return cpu_round64(floats * sizeof(float)) + Q_TILE * K_TILE * sizeof(uint16_t) +
-           CPU_GEMM_SCRATCH;
+    int64_t dim = d->q.dim[3];
+    return CPU_GEMM_SCRATCH + SCORE_BYTES + SCORE_BYTES / 2 + 2 * rows_bytes(Q_TILE, 1) +
+           2 * rows_bytes(Q_TILE, dim) + 2 * rows_bytes(K_TILE, dim);
 }
 
 static attention_work cut_slice(const attention_desc *d, char *slice) {
-    int64_t dim = d->q.dim[3], panels = panel_count(d);
-    attention_work w = {.scratch = slice};
-    w.p = (uint16_t *)(slice + CPU_GEMM_SCRATCH);
-    w.scores = (float *)(w.p + Q_TILE * K_TILE);
-    w.o = w.scores + Q_TILE * K_TILE;
-    w.max = w.o + Q_TILE * dim;
-    w.sum = w.max + Q_TILE;
-    if (panels) {
-        w.q_panel = w.sum + Q_TILE;
-        w.k_panel = w.q_panel + Q_TILE * dim;
-        w.v_panel = w.k_panel + K_TILE * dim;
+    int64_t dim = d->q.dim[3];
+    const size_t bytes[] = {CPU_GEMM_SCRATCH,        SCORE_BYTES,
+                            SCORE_BYTES / 2,         rows_bytes(Q_TILE, dim),
+                            rows_bytes(Q_TILE, 1),   rows_bytes(Q_TILE, 1),
+                            rows_bytes(Q_TILE, dim), rows_bytes(K_TILE, dim),
+                            rows_bytes(K_TILE, dim)};
+    void *piece[sizeof bytes / sizeof bytes[0]];
+    for (size_t i = 0; i < sizeof bytes / sizeof bytes[0]; i++) {
+        piece[i] = slice;
+        slice += bytes[i];
     }
-    return w;
+    return (attention_work){.scratch = piece[0],
+                            .scores = piece[1],
+                            .p = piece[2],
+                            .o = piece[3],
+                            .max = piece[4],
+                            .sum = piece[5],
+                            .q = piece[6],
+                            .k = piece[7],
+                            .v = piece[8]};
 }
 
 size_t cpu_attention_bytes(int n_threads, const attention_desc *d) {
@@ -72,29 +83,28 @@ size_t cpu_attention_bytes(int n_threads, const attention_desc *d) {
 }
 
 static bool get_gemms(cpu *self, attention_plan *a) {
-    const attention_desc *d = a->d;
     for (int i = 0; i < 8; i++) {
         int q = i & 1, k = i >> 1 & 1, accumulate = i >> 2;
-        int64_t queries = tile_extent(d->q.dim[1], Q_TILE, q);
-        int64_t keys = tile_extent(d->k.dim[1], K_TILE, k);
+        int64_t queries = tile_extent(a->d->q.dim[1], Q_TILE, q);
+        int64_t keys = tile_extent(a->d->k.dim[1], K_TILE, k);
         if (queries == 0 || keys == 0)
             continue;
         gemm_shape qk = {.m = queries,
                          .n = keys,
                          .k = a->dim,
-                         .lda = a->expand ? a->dim : d->q.stride[1],
-                         .ldb = a->expand ? a->dim : d->k.stride[1],
-                         .ldc = K_TILE,
+                         .lda = a->dim,
+                         .ldb = a->dim,
+                         .ldc = keys,
                          .b_by_column = 1,
-                         .bf16 = a->bf16};
+                         .bf16 = a->type == DTYPE_BF16};
         gemm_shape pv = {.m = queries,
                          .n = a->dim,
                          .k = keys,
-                         .lda = K_TILE,
-                         .ldb = a->expand ? a->dim : d->v.stride[1],
+                         .lda = keys,
+                         .ldb = a->dim,
                          .ldc = a->dim,
                          .accumulate = accumulate,
-                         .bf16 = a->bf16};
+                         .bf16 = a->type == DTYPE_BF16};
         if (!accumulate && !(a->qk[q][k] = gemm_get(self, &qk)))
             return false;
         if (!(a->pv[q][k][accumulate] = gemm_get(self, &pv)))
@@ -107,36 +117,37 @@ static char *row_of(const tensor *t, int64_t batch, int64_t row, int64_t head) {
     return cpu_at(t, batch * t->stride[0] + row * t->stride[1] + head * t->stride[2]);
 }
 
-/* Rows of k or v in place, or expanded into a panel. */
-static const void *rows_of(const attention_plan *a, const tensor *t,
-                           const attention_task *task, const int64_t first_n[2],
-                           float *panel) {
-    if (!a->expand)
-        return row_of(t, task->batch, first_n[0], task->head);
+/* n rows of one head, behind each other. */
+static void load_rows(const attention_plan *a, const tensor *t,
+                      const attention_task *task, const int64_t first_n[2], void *panel) {
+    const char *src = row_of(t, task->batch, first_n[0], task->head);
+    int64_t step = t->stride[1] * (int64_t)dtype_size(t->type);
+    if (t->type == a->type) {
+        int64_t bytes = a->dim * (int64_t)dtype_size(t->type);
+        copy_runs(panel, bytes, src, step, bytes, first_n[1]);
+        return;
+    }
     for (int64_t i = 0; i < first_n[1]; i++)
-        row_to_f32(panel + i * a->dim, row_of(t, task->batch, first_n[0] + i, task->head),
-                   t->type, a->dim);
-    return panel;
+        row_to_f32((float *)panel + i * a->dim, src + i * step, t->type, a->dim);
 }
 
 /* Scores of one query against a tile of keys become probabilities against the largest
  * score so far; o and the sum are brought to that scale. */
 static void soften(const attention_plan *a, const attention_task *t, int64_t i,
-                   const int64_t first_n[2]) {
+                   key_tile tile) {
     const attention_desc *d = a->d;
-    int64_t k0 = first_n[0], keys = first_n[1];
-    const float *key_bias =
-        d->key_bias.data ? (const float *)d->key_bias.data + k0 : NULL;
-    const float *rel_bias = NULL;
-    if (d->rel_bias.data)
-        rel_bias = (const float *)d->rel_bias.data + t->head * d->rel_bias.stride[0] +
-                   k0 - (t->q0 + i) + d->q.dim[1] - 1;
-    float *s = t->w.scores + i * K_TILE;
-    float max = row_scores(s, d->scale, key_bias, rel_bias, keys);
-    max = k0 > 0 && t->w.max[i] > max ? t->w.max[i] : max;
+    const float *key_bias = d->key_bias.data, *rel_bias = d->rel_bias.data;
+    if (key_bias)
+        key_bias += tile.k0;
+    if (rel_bias)
+        rel_bias +=
+            t->head * d->rel_bias.stride[0] + tile.k0 - (t->q0 + i) + d->q.dim[1] - 1;
+    float *s = t->w.scores + i * tile.keys;
+    float max = row_scores(s, d->scale, key_bias, rel_bias, tile.keys);
+    max = tile.k0 > 0 && t->w.max[i] > max ? t->w.max[i] : max;
     float base = max == -INFINITY ? 0 : max;
-    float sum = row_exp_sum(s, base, keys);
-    if (k0 > 0) {
+    float sum = row_exp_sum(s, base, tile.keys);
+    if (tile.k0 > 0) {
         float shrink = expf(t->w.max[i] - base);
         sum += t->w.sum[i] * shrink;
         if (shrink != 1)
@@ -144,48 +155,47 @@ static void soften(const attention_plan *a, const attention_task *t, int64_t i,
     }
     t->w.max[i] = max;
     t->w.sum[i] = sum;
-    if (a->bf16)
-        row_from_f32(t->w.p + i * K_TILE, DTYPE_BF16, s, keys);
+    if (a->type == DTYPE_BF16)
+        row_from_f32(t->w.p + i * tile.keys, DTYPE_BF16, s, tile.keys);
 }
 
 static int add_keys(const cpu *self, const attention_plan *a, const attention_task *t,
-                    int64_t k0) {
-    int64_t first_n[2] = {k0, cpu_min(K_TILE, a->d->k.dim[1] - k0)};
-    int last_q = t->queries < Q_TILE, last_k = first_n[1] < K_TILE;
-    const void *k = rows_of(a, &a->d->k, t, first_n, t->w.k_panel);
-    const void *v = rows_of(a, &a->d->v, t, first_n, t->w.v_panel);
-    int r = gemm_run(self, a->qk[last_q][last_k], t->thread, t->q, k, t->w.scores,
-                     t->w.scratch);
+                    key_tile tile) {
+    const attention_work *w = &t->w;
+    int last_q = t->queries < Q_TILE, last_k = tile.keys < K_TILE;
+    load_rows(a, &a->d->k, t, (int64_t[2]){tile.k0, tile.keys}, w->k);
+    load_rows(a, &a->d->v, t, (int64_t[2]){tile.k0, tile.keys}, w->v);
+    int r = gemm_run(self, a->qk[last_q][last_k], t->thread, w->q, w->k, w->scores,
+                     w->scratch);
     if (r != dnnl_success)
         return r;
     for (int64_t i = 0; i < t->queries; i++)
-        soften(a, t, i, first_n);
-    const void *p = a->bf16 ? (const void *)t->w.p : t->w.scores;
-    return gemm_run(self, a->pv[last_q][last_k][k0 > 0], t->thread, p, v, t->w.o,
-                    t->w.scratch);
+        soften(a, t, i, tile);
+    const void *p = a->type == DTYPE_BF16 ? (const void *)w->p : w->scores;
+    return gemm_run(self, a->pv[last_q][last_k][tile.k0 > 0], t->thread, p, w->v, w->o,
+                    w->scratch);
 }
 
-/* out = o / l, or out += o / l. The scores are no longer needed: their place is a row. */
+/* out = o / l, or out += o / l. The queries are used up: the old row goes to their place. */
 static void store_rows(const attention_plan *a, const attention_task *t) {
     const tensor *out = &a->d->out;
-    float *old = t->w.q_panel ? t->w.q_panel : t->w.scores;
     for (int64_t i = 0; i < t->queries; i++) {
         float *o = t->w.o + i * a->dim;
         void *to = row_of(out, t->batch, t->q0 + i, t->head);
         row_scale(o, 1 / t->w.sum[i], a->dim);
         if (a->d->accumulate) {
-            row_to_f32(old, to, out->type, a->dim);
-            row_add(o, old, a->dim);
+            row_to_f32(t->w.q, to, out->type, a->dim);
+            row_add(o, t->w.q, a->dim);
         }
         row_from_f32(to, out->type, o, a->dim);
     }
 }
 
-static int run_task(const cpu *self, const attention_plan *a, attention_task *t) {
-    int64_t first_n[2] = {t->q0, t->queries};
-    t->q = rows_of(a, &a->d->q, t, first_n, t->w.q_panel);
-    for (int64_t k0 = 0; k0 < a->d->k.dim[1]; k0 += K_TILE) {
-        int r = add_keys(self, a, t, k0);
+static int run_task(const cpu *self, const attention_plan *a, const attention_task *t) {
+    int64_t n_keys = a->d->k.dim[1];
+    load_rows(a, &a->d->q, t, (int64_t[2]){t->q0, t->queries}, t->w.q);
+    for (int64_t k0 = 0; k0 < n_keys; k0 += K_TILE) {
+        int r = add_keys(self, a, t, (key_tile){k0, cpu_min(K_TILE, n_keys - k0)});
         if (r != dnnl_success || cpu_cancelled(self))
             return r;
     }
@@ -204,10 +214,8 @@ static attention_task task_at(const attention_plan *a, int64_t i) {
 
 void cpu_attention(void *self_, const attention_desc *d, work w) {
     cpu *self = self_;
-    bool stored_bf16 = d->q.type == DTYPE_BF16;
     attention_plan a = {.d = d,
-                        .bf16 = stored_bf16 && self->native_bf16,
-                        .expand = stored_bf16 && !self->native_bf16,
+                        .type = self->native_bf16 ? d->q.type : DTYPE_F32,
                         .dim = d->q.dim[3],
                         .q_tiles = cpu_div_up(d->q.dim[1], Q_TILE)};
     if (!get_gemms(self, &a))

@@ -7,8 +7,8 @@
  *
  * The grid of tiles starts at row 0 of every branch and depends on the sizes only. Groups of
  * column tiles depend on the number of threads, but they decide only who computes a tile.
- * x and w are used where they lie, w in the plain row-major [N, K] of the file, and k is one
- * chunk. Panels [tile, K_CHUNK] are made in the workspace only where oneDNN has no product
+ * x and w are used where they lie, w in the plain row-major [N, K] of the file, k is one
+ * chunk and a group one tile. Panels [tile, K_CHUNK] are made in the workspace only where oneDNN has no product
  * of that pair of types (bf16 is then expanded to f32) or where rows of x lie apart. */
 #include <omp.h>
 
@@ -122,7 +122,7 @@ static linear_plan make_plan(const cpu *self, const linear_desc *d) {
     p.k_step = p.panels ? cpu_min(p.k, K_CHUNK) : p.k;
     p.m_tiles = cpu_div_up(p.m, M_TILE);
     p.n_tiles = cpu_div_up(p.n, N_TILE);
-    p.group = cpu_min(GROUP_MAX, p.n_tiles);
+    p.group = p.panels ? cpu_min(GROUP_MAX, p.n_tiles) : 1;
     /* Few tiles: smaller groups, so that every thread has work. */
     while (p.group > 1 &&
            p.branches * p.m_tiles * cpu_div_up(p.n_tiles, p.group) < 4 * self->n_threads)
