@@ -341,6 +341,20 @@ float *gold_input(gold *g, const char *name, shape *s) {
     return data;
 }
 
+float *gold_input_as(gold *g, const char *name, shape want, shape *s) {
+    float *data = gold_input(g, name, s);
+    bool fits = data && s->rank == want.rank;
+    for (int i = 0; fits && i < want.rank; i++)
+        fits = want.dim[i] == s->dim[i] || want.dim[i] == -1;
+    if (!data || fits)
+        return data;
+    char expected[96], found[96];
+    print_shape(expected, sizeof expected, want.rank, want.dim);
+    print_shape(found, sizeof found, s->rank, s->dim);
+    gold_fail(g, "tensor %s: expected shape %s, found %s", name, expected, found);
+    return NULL;
+}
+
 static bool is_not_weight(const char *name) {
     return strncmp(name, "input.", 6) == 0 || strncmp(name, "mid.", 4) == 0 ||
            strncmp(name, "output.", 7) == 0 || strncmp(name, "const.", 6) == 0;

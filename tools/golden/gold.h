@@ -56,6 +56,8 @@ weights *gold_open(gold *g, const char *name);
 
 /* Reads tensor `name` (must exist) into owned memory, freed after the handler returns. */
 float *gold_input(gold *g, const char *name, shape *s);
+/* The same for a shape that is known; -1 stands for any size. */
+float *gold_input_as(gold *g, const char *name, shape want, shape *s);
 const weights_entry *gold_find_tensor(gold *g, const char *name); /* NULL if absent */
 
 /* Compares. The value is converted to f32 and made dense; its shape must equal the file's

@@ -1,7 +1,7 @@
 /* golden_fusion.c: files of kind ops, rope, block and fusion (spec/fusion.md).
  *
- * Models run twice: traced, where every intermediate of the file is compared and fused calls
- * are taken apart, and untraced, where the fused calls make the outputs. */
+ * Models run twice: traced, where every intermediate of the file is compared and fused
+ * calls are taken apart, and untraced, where the fused calls make the outputs. */
 #include <stdio.h>
 
 #include "fusion/fusion.h"
@@ -16,15 +16,26 @@ static dtype compute(const gold *g) {
     return device_compute(g->dev);
 }
 
-/* Pushes an input of the file as `type`; no data after a failure. */
-static tensor push_input(gold *g, dtype type, const char *name) {
-    shape s;
-    const float *values = gold_input(g, name, &s);
+static tensor push_values(gold *g, dtype type, const float *values, shape s) {
     if (!values)
         return (tensor){0};
     tensor t = arena_push(g->dev, type, s);
     device_put_f32(g->dev, &t, values);
     return t;
+}
+
+/* Pushes an input of the file as `type`; no data after a failure. */
+static tensor push_input(gold *g, dtype type, const char *name) {
+    shape s = {0};
+    const float *values = gold_input(g, name, &s);
+    return push_values(g, type, values, s);
+}
+
+/* The same for an input whose shape is known (-1: any size). */
+static tensor push_input_as(gold *g, dtype type, const char *name, shape want) {
+    shape s = {0};
+    const float *values = gold_input_as(g, name, want, &s);
+    return push_values(g, type, values, s);
 }
 
 static tensor push_like(gold *g, const tensor *t) {
@@ -193,12 +204,17 @@ static void load_stream(gold *g, fusion_block_desc *b, int s, const int64_t grid
     fusion_tokens *t = &b->stream[s];
     char name[NAME_MAX_BYTES];
     snprintf(name, sizeof name, "input.%s", stream);
-    t->x = tensor_repeat(push_input(g, compute(g), name), 0, 1);
+    const tensor x =
+        push_input_as(g, compute(g), name, SHAPE(grid[0] * grid[1] * grid[2], cfg->dim));
     snprintf(name, sizeof name, "input.%s_e0", stream);
-    t->e0 = push_input(g, DTYPE_F32, name);
+    t->e0 =
+        push_input_as(g, DTYPE_F32, name, SHAPE(s == FUSION_VIDEO ? 2 : 1, 6, cfg->dim));
     snprintf(name, sizeof name, "input.%s_context", stream);
-    const tensor context = push_input(g, compute(g), name);
+    const tensor context = push_input_as(g, compute(g), name, SHAPE(-1, cfg->dim));
     tensor table[2];
+    if (gold_failed(g))
+        return;
+    t->x = tensor_repeat(x, 0, 1);
     rope_keep(g->dev, grid, cfg->dim / cfg->num_heads, cfg->temporal_rope_scaling_factor,
               table);
     t->cos = table[0];
@@ -261,27 +277,30 @@ static gold_limit fusion_limit(gold *g, const char *name) {
                    : (gold_limit){.l2 = 5e-6, .max = 1e-5};
 }
 
-/* input.`label`.`what` on the host. */
+/* input.`label`.`what` on the host; s holds the shape it must have (-1: any size), then
+ * the one it has. */
 static const float *case_input(gold *g, const char *label, const char *what, shape *s) {
     char name[NAME_MAX_BYTES];
     snprintf(name, sizeof name, "input.%s.%s", label, what);
-    return gold_input(g, name, s);
+    return gold_input_as(g, name, *s, s);
 }
 
-static void read_case(gold *g, const char *label, const json_t *values,
-                      fusion_clip_desc *desc) {
-    shape video, audio, text[FUSION_STREAMS];
+static void read_case(gold *g, const fusion_config *cfg, const char *label,
+                      const json_t *values, fusion_clip_desc *desc) {
+    const fusion_stream_config *of = cfg->stream;
+    shape video = SHAPE(of[FUSION_VIDEO].in_dim, -1, -1, -1);
+    shape audio = SHAPE(-1, of[FUSION_AUDIO].in_dim);
     fusion_text *to = desc->branch[0].text;
     case_input(g, label, "video", &video);
     case_input(g, label, "audio", &audio);
-    to[FUSION_VIDEO].features =
-        case_input(g, label, "context_video", &text[FUSION_VIDEO]);
-    to[FUSION_AUDIO].features =
-        case_input(g, label, "context_audio", &text[FUSION_AUDIO]);
+    for (int s = 0; s < FUSION_STREAMS; s++) {
+        shape text = SHAPE(-1, of[s].text_dim);
+        to[s].features = case_input(
+            g, label, s == FUSION_VIDEO ? "context_video" : "context_audio", &text);
+        to[s].n = text.dim[0];
+    }
     if (gold_failed(g))
         return;
-    for (int s = 0; s < FUSION_STREAMS; s++)
-        to[s].n = text[s].dim[0];
     desc->frames = video.dim[1];
     desc->height = video.dim[2];
     desc->width = video.dim[3];
@@ -313,7 +332,7 @@ static void run_case(gold *g, const fusion_place *at, const char *label,
     const double t = json_number_value(json_object_get(values, "timestep"));
     fusion_clip_desc desc = {.n_steps = 1, .timesteps = &t};
     fusion_clip clip;
-    read_case(g, label, values, &desc);
+    read_case(g, &at->model->cfg, label, values, &desc);
     if (gold_failed(g))
         return;
     const size_t mark = arena_mark(g->dev);

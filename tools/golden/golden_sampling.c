@@ -209,9 +209,9 @@ static void velocity_of_clips(void *user, device *d, const velocity_call *call) 
     }
 }
 
-static tensor keep_input(gold *g, const char *name) {
+static tensor keep_input(gold *g, const char *name, shape want) {
     shape s = {0};
-    const float *values = gold_input(g, name, &s);
+    const float *values = gold_input_as(g, name, want, &s);
     if (!values)
         return (tensor){0};
     tensor t = arena_keep(g->dev, DTYPE_F32, s);
@@ -219,9 +219,10 @@ static tensor keep_input(gold *g, const char *name) {
     return t;
 }
 
-static fusion_text text_of(gold *g, const char *name) {
+static fusion_text text_of(gold *g, const fusion_config *cfg, const char *name) {
     shape s = {0};
-    const float *features = gold_input(g, name, &s);
+    const float *features =
+        gold_input_as(g, name, SHAPE(-1, cfg->stream[FUSION_VIDEO].text_dim), &s);
     return (fusion_text){.features = features, .n = s.dim[0]};
 }
 
@@ -230,10 +231,12 @@ static fusion_text text_of(gold *g, const char *name) {
 static void prepare_clips(gold *g, const fusion_place *at, const schedule *times,
                           const tensor *video, const tensor *audio, bool i2v,
                           pipeline_clips *clips) {
-    fusion_text prompt = text_of(g, "input.text_pos");
+    const fusion_config *cfg = &at->model->cfg;
+    fusion_text prompt = text_of(g, cfg, "input.text_pos");
     const fusion_branch branch[BRANCH_COUNT] = {
         {.text = {prompt, prompt}},
-        {.text = {text_of(g, "input.text_video_neg"), text_of(g, "input.text_audio_neg")},
+        {.text = {text_of(g, cfg, "input.text_video_neg"),
+                  text_of(g, cfg, "input.text_audio_neg")},
          .skip_layer = (int)json_integer_value(json_object_get(g->config, "slg_layer"))}};
     fusion_clip_desc desc = {.frames = video->dim[1],
                              .height = video->dim[2],
@@ -259,15 +262,19 @@ static void run_clip(gold *g, const fusion_place *at, const solver *kind, bool i
     const char *mode = i2v ? "i2v" : "t2v";
     char name[NAME_MAX_BYTES];
     pipeline_clips clips = {.batched = batched};
-    tensor x[STREAM_COUNT] = {keep_input(g, "input.video_noise"),
-                              keep_input(g, "input.audio_noise")};
+    const fusion_stream_config *of = at->model->cfg.stream;
+    shape video = SHAPE(of[FUSION_VIDEO].in_dim, -1, -1, -1),
+          frame = SHAPE(of[FUSION_VIDEO].in_dim, 1, -1, -1);
+    tensor x[STREAM_COUNT] = {
+        keep_input(g, "input.video_noise", video),
+        keep_input(g, "input.audio_noise", SHAPE(-1, of[FUSION_AUDIO].in_dim))};
     denoise_options o = {
         .solver = kind,
         .times = &times,
         .guidance =
             {json_number_value(json_object_get(g->config, "video_guidance_scale")),
              json_number_value(json_object_get(g->config, "audio_guidance_scale"))},
-        .first_frame = i2v ? keep_input(g, "input.first_frame") : (tensor){0},
+        .first_frame = i2v ? keep_input(g, "input.first_frame", frame) : (tensor){0},
         .velocity = velocity_of_clips,
         .user = &clips};
     int n = (int)json_integer_value(json_object_get(g->config, "steps"));
