@@ -2,9 +2,14 @@
  *
  *   clean(t) = collapse(unescape(unescape(repair(t))))
  *
- * repair works on lines (the defaults of ftfy 6.3): ten steps, a to j, in order, again and again until
- * nothing changes. The order matters: U+0085 becomes an ellipsis (b, c) before it could be a
- * line end (g), and references are decoded (a) before quotes are straightened (f).
+ * repair works line by line (the defaults of ftfy 6.3), in rounds until nothing changes:
+ *
+ *   a entities   b mojibake   c C1 controls, d ligatures, e width, f quotes (one pass)
+ *   g line ends  h terminal escapes  i controls  j NFC
+ *
+ * The order matters: U+0085 becomes an ellipsis (b, c) before it could be a line end (g), and
+ * references are decoded (a) before quotes are straightened (f). A round is linear; hostile
+ * input takes as many rounds as it has layers, which PROMPT_MAX_BYTES bounds.
  * Memory: arrays of code points as long as the text. */
 #include <string.h>
 #include <utf8proc.h>
