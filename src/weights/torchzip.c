@@ -16,6 +16,7 @@
 #define MAX_DEPTH   64
 #define MAX_VISITS  (1 << 20)
 #define MAX_NAME    512
+#define MAX_PICKLE  (1u << 24) /* the official files stay far below 1 MB */
 #define SATURATED16 0xffffu
 #define SATURATED32 0xffffffffu
 
@@ -379,9 +380,9 @@ static void read_tensors(archive *a, weights *w, const record *r) {
     pickle p;
     w->file[0].header = a->data + r->offset;
     w->file[0].header_size = (size_t)r->size;
-    if (r->size > SET_MAX_HEADER) {
+    if (r->size > MAX_PICKLE) {
         err_set(a->e, OVI_FORMAT, "%s: data.pkl: expected at most %u bytes, found %llu",
-                a->path, SET_MAX_HEADER, (unsigned long long)r->size);
+                a->path, MAX_PICKLE, (unsigned long long)r->size);
         return;
     }
     if (pickle_read(&p, w->file[0].header, w->file[0].header_size, a->path, a->e) !=
