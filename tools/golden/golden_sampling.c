@@ -283,7 +283,7 @@ static void run_clip(gold *g, const fusion_place *at, const solver *kind, bool i
         schedule_make(&times, kind->schedule, n, shift, &g->host->err) != OVI_OK)
         return;
     prepare_clips(g, at, &times, &x[STREAM_VIDEO], &x[STREAM_AUDIO], i2v, &clips);
-    if (denoise_run(g->dev, &o, x) != OVI_OK)
+    if (gold_failed(g) || denoise_run(g->dev, &o, x) != OVI_OK)
         return;
     for (int s = 0; s < STREAM_COUNT; s++) {
         snprintf(name, sizeof name, "output.%s.%s.%s", mode, kind->name,
