@@ -1,5 +1,5 @@
-/* test_clean.c: prompt cleaning, step by step and on random text. The expected values were
- * checked with ftfy 6.3.1 and Python's html module. */
+/* test_clean.c: prompt cleaning, step by step and on random text. The expected values
+ * were checked with ftfy 6.3.1 and Python's html module. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -141,7 +141,8 @@ static void prompts_without_bound_are_refused(void **state) {
     buf_release(&out);
 }
 
-/* --------------------------------------------------------------------- random text ---- */
+/* --------------------------------------------------------------------- random text
+ * ---- */
 
 static uint32_t next_random(uint64_t *state) {
     *state = *state * 6364136223846793005u + 1442695040888963407u;

@@ -50,7 +50,8 @@ static void a_flat_picture_stays_flat(void **state) {
         assert_true(fabsf(out[i] - 1) < 1e-6f);
 }
 
-/* Twice as large: taps at a quarter and three quarters, edges repeated, overshoot kept. */
+/* Twice as large: taps at a quarter and three quarters, edges repeated, overshoot
+ * kept. */
 static void an_edge_overshoots(void **state) {
     (void)state;
     uint8_t rgb[4 * 3] = {0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255};

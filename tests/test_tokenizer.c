@@ -1,6 +1,6 @@
-/* test_tokenizer.c: token ids against SentencePiece's own tool, against a tokenizer.json of the
- * same pieces, and damaged models. data/golden/spm_tiny.model has 1,200 pieces of the published kind
- * (unigram, character map, byte fallback). */
+/* test_tokenizer.c: token ids against SentencePiece's own tool, against a tokenizer.json
+ * of the same pieces, and damaged models. data/golden/spm_tiny.model has 1,200 pieces of
+ * the published kind (unigram, character map, byte fallback). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -60,7 +60,8 @@ static void write_file(const char *path, const void *bytes, size_t n) {
     assert_int_equal(fclose(f), 0);
 }
 
-/* ------------------------------------------------------------------- random lines ---- */
+/* ------------------------------------------------------------------- random lines
+ * ---- */
 
 static uint32_t next_random(uint64_t *state) {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
@@ -199,8 +200,8 @@ static void written_model_is_read_by_sentencepiece(void **state) {
     unlink(SMALL_MODEL);
 }
 
-/* The model with its byte fallback switched off (field 35 of the trainer's settings), and its
- * byte pieces unused (field 3 of the piece, after text and score). */
+/* The model with its byte fallback switched off (field 35 of the trainer's settings), and
+ * its byte pieces unused (field 3 of the piece, after text and score). */
 static void write_without_fallback(const char *path) {
     err e = {0};
     char *bytes = NULL;
@@ -254,7 +255,8 @@ static void long_texts_are_cut_and_told(void **state) {
     tokenizer_free(t);
 }
 
-/* ------------------------------------------------------------------ tokenizer.json ---- */
+/* ------------------------------------------------------------------ tokenizer.json
+ * ---- */
 
 static json_t *base64_of(const buf *blob) {
     static const char digits[] =
@@ -342,7 +344,8 @@ static void json_knows_literals_and_its_flag(void **state) {
     unlink(JSON_MODEL);
 }
 
-/* ----------------------------------------------------------------- damaged models ---- */
+/* ----------------------------------------------------------------- damaged models
+ * ---- */
 
 /* Opening either fails with a sentence or gives a tokenizer that is safe to use. */
 static void check_survives(const char *bytes, size_t size) {

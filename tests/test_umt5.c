@@ -1,5 +1,6 @@
-/* test_umt5.c: what must hold for the text encoder whatever its weights: a small random model
- * is written to files under all three families of names and run on every backend. */
+/* test_umt5.c: what must hold for the text encoder whatever its weights: a small random
+ * model is written to files under all three families of names and run on every
+ * backend. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -50,7 +51,8 @@ static void put_row(safetensors_writer *w, const weight *row, uint64_t *state) {
     }
 }
 
-/* names: -1 official, else the alternative of that number. extra: a tensor nobody asked for. */
+/* names: -1 official, else the alternative of that number. extra: a tensor nobody asked
+ * for. */
 static void write_weights(int names, const char *extra) {
     err e = {0};
     umt5 m;
@@ -90,7 +92,8 @@ static int remove_weights(void **state) {
     return unlink(WEIGHTS_FILE);
 }
 
-/* --------------------------------------------------------------------- running it ---- */
+/* --------------------------------------------------------------------- running it
+ * ---- */
 
 typedef struct setup {
     const backend *backend;

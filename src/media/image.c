@@ -2,10 +2,10 @@
  *
  *   u8 [h, w, 3] -> u8/255*2 - 1 -> along x [h, W] -> along y [H, W], for each channel
  *
- * Bicubic with a = -0.75, four taps at every scale (no antialiasing when shrinking), indices
- * clamped to the edge, coordinates and weights in f64, weights neither clamped nor
- * renormalised. The result overshoots [-1, 1] by up to a half and is handed on like that.
- * Memory: one channel of h x W values. */
+ * Bicubic with a = -0.75, four taps at every scale (no antialiasing when shrinking),
+ * indices clamped to the edge, coordinates and weights in f64, weights neither clamped
+ * nor renormalised. The result overshoots [-1, 1] by up to a half and is handed on like
+ * that. Memory: one channel of h x W values. */
 #include <math.h>
 
 #include "media/media.h"

@@ -2,11 +2,12 @@
  *
  *   u32 length of the trie | trie: u32 units | replacements, each ended by NUL
  *
- * all little-endian. The trie is a double array as the Darts-clone library lays it out. A unit
- * holds a label (bits 0-7; bit 31 is 0 in a node), whether a value hangs below it (bit 8), and
- * the offset of its children (bits 10-30, shifted left by 8 if bit 9 is set). The child of
- * node p for byte c is p's children's base ^ c, valid if its label is c. A value is a unit of
- * its own at the base: its low 31 bits, here the offset of the replacement. */
+ * all little-endian. The trie is a double array as the Darts-clone library lays it out. A
+ * unit holds a label (bits 0-7; bit 31 is 0 in a node), whether a value hangs below it
+ * (bit 8), and the offset of its children (bits 10-30, shifted left by 8 if bit 9 is
+ * set). The child of node p for byte c is p's children's base ^ c, valid if its label is
+ * c. A value is a unit of its own at the base: its low 31 bits, here the offset of the
+ * replacement. */
 #include "text/charsmap.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* charsmap.h: the character map of a SentencePiece model: rules "this string becomes that",
- * found by longest match. */
+/* charsmap.h: the character map of a SentencePiece model: rules "this string becomes
+ * that", found by longest match. */
 #ifndef OVI_TEXT_CHARSMAP_H
 #define OVI_TEXT_CHARSMAP_H
 
@@ -17,7 +17,7 @@ typedef struct charsmap {
 void charsmap_init(charsmap *m, const void *blob, size_t size, const char *path, err *e);
 void charsmap_release(charsmap *m);
 
-/* Length of the longest rule that text starts with and its replacement; 0: none. Safe on maps
- * that are damaged: what leads outside is no rule. */
+/* Length of the longest rule that text starts with and its replacement; 0: none. Safe on
+ * maps that are damaged: what leads outside is no rule. */
 size_t charsmap_match(const charsmap *m, utf8_view text, utf8_view *replacement);
 #endif

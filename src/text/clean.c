@@ -7,9 +7,9 @@
  *   a entities   b mojibake   c C1 controls, d ligatures, e width, f quotes (one pass)
  *   g line ends  h terminal escapes  i controls  j NFC
  *
- * The order matters: U+0085 becomes an ellipsis (b, c) before it could be a line end (g), and
- * references are decoded (a) before quotes are straightened (f). A round is linear; hostile
- * input takes as many rounds as it has layers, which PROMPT_MAX_BYTES bounds.
+ * The order matters: U+0085 becomes an ellipsis (b, c) before it could be a line end (g),
+ * and references are decoded (a) before quotes are straightened (f). A round is linear;
+ * hostile input takes as many rounds as it has layers, which PROMPT_MAX_BYTES bounds.
  * Memory: arrays of code points as long as the text. */
 #include <string.h>
 #include <utf8proc.h>
@@ -92,7 +92,8 @@ static void fix_line_ends(const runes *in, runes *out) {
     }
 }
 
-/* Length of ESC [ (digits or ;)* letter at position i, 0: none. Any script's digits count. */
+/* Length of ESC [ (digits or ;)* letter at position i, 0: none. Any script's digits
+ * count. */
 static size_t escape_length(const runes *in, size_t i) {
     if (in->data[i] != 0x1b || i + 1 >= in->n || in->data[i + 1] != '[')
         return 0;
@@ -125,8 +126,8 @@ static void fix_controls(const runes *in, runes *out) {
     }
 }
 
-/* Normalisation form C of a segment. Decomposition takes at most 4 code points for one (UAX 15),
- * which is checked. */
+/* Normalisation form C of a segment. Decomposition takes at most 4 code points for one
+ * (UAX 15), which is checked. */
 static void put_composed(const uint32_t *segment, size_t length, runes *out) {
     const utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
     buf bytes = {0};
@@ -150,8 +151,8 @@ static void put_composed(const uint32_t *segment, size_t length, runes *out) {
     buf_release(&bytes);
 }
 
-/* Characters below U+0300 are composed and never join what stands before them: segments start
- * there, and those of one such character are done. */
+/* Characters below U+0300 are composed and never join what stands before them: segments
+ * start there, and those of one such character are done. */
 static void fix_nfc(const runes *in, runes *out) {
     for (size_t i = 0; i < in->n && !err_failed(out->err);) {
         size_t end = i + 1;

@@ -1,8 +1,9 @@
 /* entities.c: character references in two manners.
  *
  * entities_repair is what ftfy's unescape_html does: it decodes only what is unambiguous.
- * entities_unescape is the HTML standard's text parsing as Python's html.unescape does it.
- * The published pipeline applies the first while repairing and the second twice after it. */
+ * entities_unescape is the HTML standard's text parsing as Python's html.unescape does
+ * it. The published pipeline applies the first while repairing and the second twice after
+ * it. */
 #include "text/entities.h"
 
 #include <stdlib.h>
@@ -59,8 +60,8 @@ static bool is_ascii_alnum(uint32_t c) {
     return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-/* A number in text[0 .. n) after "&": "#38" or "#x26". Returns its length in characters (0: no
- * number); the value stops growing above Unicode's range. */
+/* A number in text[0 .. n) after "&": "#38" or "#x26". Returns its length in characters
+ * (0: no number); the value stops growing above Unicode's range. */
 static size_t scan_number(const uint32_t *text, size_t n, uint32_t *value) {
     if (n < 2 || text[0] != '#')
         return 0;
@@ -75,7 +76,8 @@ static size_t scan_number(const uint32_t *text, size_t n, uint32_t *value) {
     return i > first ? i : 0;
 }
 
-/* What a numeric reference stands for; nothing for characters that may not be referred to. */
+/* What a numeric reference stands for; nothing for characters that may not be referred
+ * to. */
 static void put_number(runes *out, uint32_t c) {
     if (c == 0 || (c >= 0xd800 && c <= 0xdfff) || c > 0x10ffff)
         runes_put(out, UTF8_REPLACEMENT);
@@ -107,8 +109,8 @@ static void put_capitals(runes *out, const entity *x) {
         runes_put(out, (uint32_t)utf8proc_toupper((utf8proc_int32_t)x->rune[i]));
 }
 
-/* &EACUTE; stands for the capital of &eacute;, where EACUTE itself means nothing and starts
- * with nothing that would be decoded. NULL if the name is no such capital. */
+/* &EACUTE; stands for the capital of &eacute;, where EACUTE itself means nothing and
+ * starts with nothing that would be decoded. NULL if the name is no such capital. */
 static const entity *find_capital(const uint32_t *name, size_t n) {
     uint32_t lower[NAME_MAX_REPAIR];
     for (size_t i = 0; i < n; i++) {
@@ -120,7 +122,8 @@ static const entity *find_capital(const uint32_t *name, size_t n) {
     return find_bare_prefix(name, n, &length) ? NULL : find_entity(lower, n);
 }
 
-/* Tries the careful decoding of what follows "&"; returns the characters used, 0 if none. */
+/* Tries the careful decoding of what follows "&"; returns the characters used, 0 if
+ * none. */
 static size_t repair_one(const uint32_t *text, size_t n, runes *out) {
     size_t number = n > 0 && text[0] == '#', end = number;
     while (end < n && end - number <= NAME_MAX_REPAIR && is_ascii_alnum(text[end]))

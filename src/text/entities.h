@@ -1,4 +1,5 @@
-/* entities.h: HTML character references in text (spec: prompt cleaning, steps a and unescape). */
+/* entities.h: HTML character references in text (spec: prompt cleaning, steps a and
+ * unescape). */
 #ifndef OVI_TEXT_ENTITIES_H
 #define OVI_TEXT_ENTITIES_H
 

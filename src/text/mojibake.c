@@ -1,15 +1,17 @@
 /* mojibake.c: repairs UTF-8 that was once read as Latin-1 or Windows-1252 ("schÃ¶n").
  *
- *   text -> is it bad? -> as bytes of Latin-1, else of Windows-1252 -> valid UTF-8? -> text
- *                      -> else the same for every run that looks like UTF-8
- *                      -> else C1 controls become Windows-1252 characters
+ *   text -> is it bad?
+ *        -> as bytes of Latin-1, else of Windows-1252 -> valid UTF-8? -> text
+ *        -> else the same for every run that looks like UTF-8
+ *        -> else C1 controls become Windows-1252 characters
  *
- * again and again until nothing changes. "Bad" is a heuristic on neighbouring characters: it
- * asks whether two or three characters stand together that almost only garbled text has. The
- * rules are those of ftfy 6.3 (spec: mojibake, in scope), for these two code pages.
+ * again and again until nothing changes. "Bad" is a heuristic on neighbouring characters:
+ * it asks whether two or three characters stand together that almost only garbled text
+ * has. The rules are those of ftfy 6.3 (spec: mojibake, in scope), for these two code
+ * pages.
  *
- * Memory: a few arrays as long as the text. A run is shorter than its text and decoding at
- * least halves it, so the recursion is as deep as the logarithm of the length. */
+ * Memory: a few arrays as long as the text. A run is shorter than its text and decoding
+ * at least halves it, so the recursion is as deep as the logarithm of the length. */
 #include "text/mojibake.h"
 
 #include <string.h>
@@ -18,7 +20,7 @@
 #include "core/host.h"
 
 /* Classes of characters, one letter each:
- *   C C1 control   U, L capital and small letters with accents   X almost only in mojibake
+ *   C C1 control   U, L letters with accents   X almost only in mojibake
  *   K currency     S, E punctuation that starts or ends          N numbers and signs
  *   P legal signs  M common                                      . none of these */
 static const char latin1_class[] = "CCCCCCCCCCCCCCCC"
@@ -241,8 +243,8 @@ static bool is_inner_byte(uint8_t b) {
     return is_continuation_byte(b) && b != 0x85 && b != 0xa0;
 }
 
-/* Is C3 20 at s a word of its own ("à la"), and not the start of one of the Portuguese words
- * in which the lost byte belongs to the word? n bytes follow. */
+/* Is C3 20 at s a word of its own ("à la"), and not the start of one of the Portuguese
+ * words in which the lost byte belongs to the word? n bytes follow. */
 static bool is_a_grave_word(const char *s, size_t n) {
     static const char *const inside[] = {" ", "quele", "quela", "quilo", "s "};
     for (size_t i = 0; i < sizeof inside / sizeof *inside; i++)
@@ -251,8 +253,8 @@ static bool is_a_grave_word(const char *s, size_t n) {
     return true;
 }
 
-/* Which byte of the sequence at s is a space that must have been A0; 0: none. *length is that
- * of the sequence. */
+/* Which byte of the sequence at s is a space that must have been A0; 0: none. *length is
+ * that of the sequence. */
 static size_t lost_a0(const uint8_t *s, size_t n, size_t *length) {
     if (n >= 2 && s[1] == ' ' && memchr("\xc2\xc3\xc5\xce\xd0\xd9", s[0], 6))
         return (*length = 2) - 1;

@@ -7,7 +7,7 @@
 /* Repairs text in place until nothing changes. */
 void mojibake_repair(runes *text);
 
-/* A C1 control as Windows-1252 has that byte (U+0092 -> U+2019); any other character, and the
- * five bytes that Windows-1252 leaves undefined, as it is. */
+/* A C1 control as Windows-1252 has that byte (U+0092 -> U+2019); any other character, and
+ * the five bytes that Windows-1252 leaves undefined, as it is. */
 uint32_t c1_to_windows_1252(uint32_t rune);
 #endif

@@ -1,10 +1,10 @@
-/* prompt.c: the form in which each model variant was shown its sound descriptions, and what
- * the user should hear about tags.
+/* prompt.c: the form in which each model variant was shown its sound descriptions, and
+ * what the user should hear about tags.
  *
  * Speech is <S>words<E> for every variant. The sound description is <AUDCAP>..<ENDAUDCAP>
  * for 720x720_5s and "Audio: .." for the 960x960 models; prompts written for one are
- * rewritten for the other. Tags are case-sensitive and mean nothing to this program beyond
- * that: they are tokenised as plain text. */
+ * rewritten for the other. Tags are case-sensitive and mean nothing to this program
+ * beyond that: they are tokenised as plain text. */
 #include "text/prompt.h"
 
 #include <string.h>
@@ -46,7 +46,8 @@ static utf8_view skip_space(utf8_view v) {
     return v;
 }
 
-/* The first "Audio:" and the white space after it become <AUDCAP>, the end <ENDAUDCAP>. */
+/* The first "Audio:" and the white space after it become <AUDCAP>, the end
+ * <ENDAUDCAP>. */
 static bool to_audcap(utf8_view raw, buf *out) {
     size_t at = find(raw, 0, AUDIO);
     if (at == NOT_FOUND)
@@ -92,7 +93,8 @@ ovi_status prompt_rewrite(prompt_style style, utf8_view raw, buf *out, bool *cha
     return OVI_OK;
 }
 
-/* ------------------------------------------------------------------------ notices ---- */
+/* ------------------------------------------------------------------------ notices
+ * ---- */
 
 /* Do open and close take turns, starting with open and ending with close? */
 static bool is_balanced(utf8_view text, utf8_view open, utf8_view close) {

@@ -28,11 +28,13 @@ bool prompt_style_parse(const char *name, prompt_style *out);
 ovi_status prompt_rewrite(prompt_style style, utf8_view raw, buf *out, bool *changed,
                           err *e) OVI_MUST_CHECK;
 
-/* Cleans a prompt (positive or negative). The result is valid UTF-8. Parts of the input that
- * are not UTF-8 become U+FFFD; *damaged counts them, so that the caller can say so. */
+/* Cleans a prompt (positive or negative). The result is valid UTF-8. Parts of the input
+ * that are not UTF-8 become U+FFFD; *damaged counts them, so that the caller can say
+ * so. */
 ovi_status prompt_clean(utf8_view raw, buf *out, size_t *damaged, err *e) OVI_MUST_CHECK;
 
 /* Appends one sentence a line about tags that this variant will not understand as meant:
- * unbalanced, of the other variant, in the wrong case. Takes the cleaned positive prompt. */
+ * unbalanced, of the other variant, in the wrong case. Takes the cleaned positive
+ * prompt. */
 void prompt_notices(prompt_style style, utf8_view cleaned, buf *out);
 #endif

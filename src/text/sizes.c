@@ -1,6 +1,6 @@
-/* sizes.c: size rules, all in f64, halves rounded to even (nearbyint in the default mode), as
- * Python's round does. The rules for a request and for an image differ on purpose: 480x640 at
- * 518,400 gives 640x832 requested and 608x832 from an image. */
+/* sizes.c: size rules, all in f64, halves rounded to even (nearbyint in the default
+ * mode), as Python's round does. The rules for a request and for an image differ on
+ * purpose: 480x640 at 518,400 gives 640x832 requested and 608x832 from an image. */
 #include "text/sizes.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
-/* sizes.h: which frame size a request or an image leads to. Height comes first everywhere. */
+/* sizes.h: which frame size a request or an image leads to. Height comes first
+ * everywhere. */
 #ifndef OVI_TEXT_SIZES_H
 #define OVI_TEXT_SIZES_H
 

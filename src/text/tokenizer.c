@@ -1,11 +1,12 @@
 /* tokenizer.c: the vocabulary table and the path search.
  *
  * Three steps, each as libsentencepiece does it (spec/text-encoder.md 3):
- *   normalise  longest rule of the character map at each place; white space collapsed, one
- *              in front, written as U+2581
- *   search     best sum of piece scores over the bytes (Viterbi): a node per byte position,
- *              starts visited left to right, pieces tried shortest first, the first of equal
- *              candidates stays; a character that is no piece may be unknown at a price
+ *   normalise  longest rule of the character map at each place; white space collapsed,
+ *              one in front, written as U+2581
+ *   search     best sum of piece scores over the bytes (Viterbi): a node per byte
+ *              position, starts visited left to right, pieces tried shortest first, the
+ *              first of equal candidates stays; a character that is no piece may be
+ *              unknown at a price
  *   emit       pieces to ids; unknown characters to their bytes, or to one <unk> a run
  *
  * Finding the pieces that start at a place needs no tree: the pieces are sorted by their
@@ -60,7 +61,8 @@ static int compare_ids(const void *a, const void *b, void *table) {
     return order ? order : (x.size > y.size) - (x.size < y.size);
 }
 
-/* Sorts the pieces of the given types (a set of bits); two of the same text are an error. */
+/* Sorts the pieces of the given types (a set of bits); two of the same text are an
+ * error. */
 static void index_pieces(tokenizer *t, unsigned types, piece_index *index, err *e) {
     index->id = mem_alloc(e, (size_t)t->n, sizeof *index->id);
     if (!index->id)
@@ -128,8 +130,8 @@ static void complete(tokenizer *t, err *e) {
     index_pieces(t, literals, &t->literal, e);
 }
 
-/* JSON starts with { and the quote of a key. A SentencePiece model starts with byte 0A, which
- * is white space in JSON, and a length. */
+/* JSON starts with { and the quote of a key. A SentencePiece model starts with byte 0A,
+ * which is white space in JSON, and a length. */
 static bool looks_like_json(const char *bytes) {
     static const char space[] = " \t\r\n";
     const char *brace = bytes + strspn(bytes, space);
@@ -174,16 +176,18 @@ int tokenizer_count(const tokenizer *t) {
     return t->n;
 }
 
-/* ------------------------------------------------------------------------ prefixes ---- */
+/* ------------------------------------------------------------------------ prefixes
+ * ---- */
 
-/* Pieces that agree with a text so far: index->id[lo .. hi) all start with its first `length`
- * bytes. */
+/* Pieces that agree with a text so far: index->id[lo .. hi) all start with its first
+ * `length` bytes. */
 typedef struct prefix_range {
     int lo, hi;
     size_t length;
 } prefix_range;
 
-/* First of the range whose next byte is at least `byte`; shorter pieces come before all. */
+/* First of the range whose next byte is at least `byte`; shorter pieces come before
+ * all. */
 static int lower_bound(const tokenizer *t, const piece_index *index, prefix_range r,
                        unsigned byte) {
     while (r.lo < r.hi) {
@@ -197,7 +201,8 @@ static int lower_bound(const tokenizer *t, const piece_index *index, prefix_rang
     return r.lo;
 }
 
-/* Narrows the range by one more byte. Returns the id of the piece that ends there, or -1. */
+/* Narrows the range by one more byte. Returns the id of the piece that ends there, or
+ * -1. */
 static int32_t range_extend(const tokenizer *t, const piece_index *index, prefix_range *r,
                             uint8_t byte) {
     int lo = lower_bound(t, index, *r, byte), hi = lower_bound(t, index, *r, byte + 1u);
@@ -222,7 +227,8 @@ static size_t longest_prefix(const tokenizer *t, const piece_index *index, utf8_
     return longest;
 }
 
-/* ----------------------------------------------------------------------- normalise ---- */
+/* ----------------------------------------------------------------------- normalise
+ * ---- */
 
 /* Normalised text; source[i] is where byte i comes from in the text given. */
 typedef struct normalised {
@@ -241,7 +247,8 @@ static void put_source(normalised *n, const char *bytes, size_t count, size_t fr
         buf_append(&n->source, &at, sizeof at);
 }
 
-/* What the text starts with becomes *out; returns how many bytes of the text that takes. */
+/* What the text starts with becomes *out; returns how many bytes of the text that
+ * takes. */
 static size_t next_unit(const tokenizer *t, utf8_view text, utf8_view *out) {
     static const utf8_view replacement = {"\xef\xbf\xbd", 3};
     int32_t id;
@@ -305,10 +312,11 @@ static void normalise(const tokenizer *t, utf8_view text, size_t base, normalise
         trim_end(t, out);
 }
 
-/* -------------------------------------------------------------------------- search ---- */
+/* -------------------------------------------------------------------------- search
+ * ---- */
 
-/* The best way to reach a byte position: the piece that ends there and where it starts. After
- * link_forward, next is where the piece that starts here ends. */
+/* The best way to reach a byte position: the piece that ends there and where it starts.
+ * After link_forward, next is where the piece that starts here ends. */
 typedef struct node {
     float score;
     int32_t start, id, next;
@@ -332,7 +340,8 @@ static size_t offer_from(const tokenizer *t, utf8_view text, size_t start, node 
         int32_t id = range_extend(t, &t->matchable, &r, (uint8_t)rest.data[i]);
         if (id < 0)
             continue;
-        /* a piece the user defined always wins: it counts as the best score at each byte */
+        /* a piece the user defined always wins: it counts as the best score at each
+         * byte */
         double score = t->piece[id].type == PIECE_USER_DEFINED
                            ? (double)((float)(i + 1) * t->max_score) - 0.1
                            : (double)t->piece[id].score;
@@ -353,7 +362,8 @@ static void link_forward(node *nodes, size_t end) {
         nodes[nodes[at].start].next = at;
 }
 
-/* ---------------------------------------------------------------------------- emit ---- */
+/* ---------------------------------------------------------------------------- emit
+ * ---- */
 
 typedef struct emitter {
     tokens out;

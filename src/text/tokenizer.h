@@ -1,10 +1,10 @@
 /* tokenizer.h: cleaned text to token ids (unigram model of SentencePiece).
  *
- *   text -> character map, white space -> "▁two▁words" -> best path over pieces -> ids, </s>
+ *   text -> character map, white space -> "▁two▁words" -> best path over pieces -> ids
  *
- * The vocabulary comes from spiece.model (SentencePiece's protobuf) or tokenizer.json (Hugging
- * Face), told apart by content; both fill one table that one path search reads. An opened
- * tokenizer is immutable. */
+ * The vocabulary comes from spiece.model (SentencePiece's protobuf) or tokenizer.json
+ * (Hugging Face), told apart by content; both fill one table that one path search reads.
+ * An opened tokenizer is immutable. */
 #ifndef OVI_TEXT_TOKENIZER_H
 #define OVI_TEXT_TOKENIZER_H
 
@@ -26,12 +26,13 @@ typedef struct tokens {
 
 void tokens_release(tokens *k);
 
-/* Encodes text into at most max_ids tokens, </s> included. out is filled on success only. */
+/* Encodes text into at most max_ids tokens, </s> included. out is filled on success
+ * only. */
 ovi_status tokenizer_encode(const tokenizer *t, utf8_view text, int max_ids, tokens *out,
                             err *e) OVI_MUST_CHECK;
 
-/* Writes a small spiece.model for models that are made rather than trained: ids 0-3 and bytes
- * as in the published one, printable ASCII, and frequent fragments of English. It can encode
- * any text. */
+/* Writes a small spiece.model for models that are made rather than trained: ids 0-3 and
+ * bytes as in the published one, printable ASCII, and frequent fragments of English. It
+ * can encode any text. */
 ovi_status tokenizer_write_small(const char *path, err *e) OVI_MUST_CHECK;
 #endif

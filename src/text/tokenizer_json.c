@@ -1,13 +1,18 @@
-/* tokenizer_json.c: reads tokenizer.json (Hugging Face) of a unigram model into the same table.
+/* tokenizer_json.c: reads tokenizer.json (Hugging Face) of a unigram model into the same
+ * table.
  *
- *   model.type "Unigram", model.vocab [[text, score], ..] in id order, model.unk_id,
- *   model.byte_fallback; added_tokens[].id, .content; normalizer: the character map as base64
- *   ("precompiled_charsmap", alone or in a sequence); pre_tokenizer: whether a space is put in
- *   front. White space is always collapsed: the published prompts have none to spare.
+ *   model          type "Unigram"; vocab [[text, score], ..] in id order; unk_id;
+ *                  byte_fallback
+ *   added_tokens   [{id, content}, ..]
+ *   normalizer     the character map as base64 ("precompiled_charsmap", alone or in a
+ *                  sequence)
+ *   pre_tokenizer  whether a space is put in front
+ *
+ * White space is always collapsed: the published prompts have none to spare.
  *
  * Two things differ from spiece.model of the same vocabulary, as they do in the published
- * engine: byte fallback follows this file's flag, and added tokens (</s>, <extra_id_0>, ..) are
- * one id where they are spelt out in a prompt. */
+ * engine: byte fallback follows this file's flag, and added tokens (</s>, <extra_id_0>,
+ * ..) are one id where they are spelt out in a prompt. */
 #include <jansson.h>
 #include <string.h>
 
@@ -46,7 +51,8 @@ static ovi_status decode_base64(const tokenizer *t, const json_t *text, buf *out
     return OVI_OK;
 }
 
-/* The object itself, or the one in the list under `key` of a sequence, that has `member`. */
+/* The object itself, or the one in the list under `key` of a sequence, that has
+ * `member`. */
 static const json_t *find_step(const json_t *step, const char *key, const char *member) {
     if (json_object_get(step, member))
         return step;

@@ -1,11 +1,12 @@
-/* tokenizer_spm.c: reads spiece.model, SentencePiece's protobuf, with a reader for the wire
- * format that knows just enough: fields are (number, kind), kinds are varint, 8 bytes, counted
- * bytes and 4 bytes; unknown fields are skipped, every length is checked.
+/* tokenizer_spm.c: reads spiece.model, SentencePiece's protobuf, with a reader for the
+ * wire format that knows just enough: fields are (number, kind), kinds are varint, 8
+ * bytes, counted bytes and 4 bytes; unknown fields are skipped, every length is checked.
  *
  *   ModelProto      1 piece (repeated)  2 trainer_spec  3 normalizer_spec
  *   SentencePiece   1 text  2 score (f32)  3 type
  *   TrainerSpec     3 model_type (1: unigram)  24 whitespace as suffix  35 byte_fallback
- *   NormalizerSpec  2 charsmap  3 add_dummy_prefix  4 remove_extra_whitespaces  5 escape */
+ *   NormalizerSpec  2 charsmap  3 add_dummy_prefix  4 remove_extra_whitespaces  5
+ * escape */
 #include <string.h>
 
 #include "text/tokenizer_table.h"

@@ -1,5 +1,5 @@
-/* tokenizer_table.h: inside of the tokenizer. The readers (tokenizer_spm.c, tokenizer_json.c)
- * fill a table, tokenizer.c completes it and encodes. */
+/* tokenizer_table.h: inside of the tokenizer. The readers (tokenizer_spm.c,
+ * tokenizer_json.c) fill a table, tokenizer.c completes it and encodes. */
 #ifndef OVI_TEXT_TOKENIZER_TABLE_H
 #define OVI_TEXT_TOKENIZER_TABLE_H
 
@@ -39,8 +39,8 @@ struct tokenizer {
     charsmap map;
 
     bool byte_fallback, add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces;
-    /* Control pieces whose text is one id wherever it stands (tokenizer.json), as opposed to
-     * never matching (spiece.model). */
+    /* Control pieces whose text is one id wherever it stands (tokenizer.json), as opposed
+     * to never matching (spiece.model). */
     bool control_is_literal;
 
     piece_index matchable, user_defined, literal;

@@ -1,8 +1,9 @@
-/* tokenizer_write.c: a small spiece.model from nothing but this file, for models with random
- * weights (tests, demo, research). SentencePiece's own tools read it too.
+/* tokenizer_write.c: a small spiece.model from nothing but this file, for models with
+ * random weights (tests, demo, research). SentencePiece's own tools read it too.
  *
- * Pieces: the four special ones, 256 bytes, "▁", printable ASCII, fragments. A fragment costs
- * less than the two characters it would otherwise take, longer ones win over shorter. */
+ * Pieces: the four special ones, 256 bytes, "▁", printable ASCII, fragments. A fragment
+ * costs less than the two characters it would otherwise take, longer ones win over
+ * shorter. */
 #include <string.h>
 
 #include "core/host.h"
@@ -46,7 +47,8 @@ static const char *const fragments[] = {
 
 #define COUNT(list) (sizeof(list) / sizeof *(list))
 
-/* ----------------------------------------------------------- protobuf wire format ---- */
+/* ----------------------------------------------------------- protobuf wire format
+ * ---- */
 
 static void put_varint(buf *out, uint64_t v) {
     for (; v >= 0x80; v >>= 7)
@@ -73,7 +75,8 @@ static void put_f32(buf *out, unsigned field, float v) {
         buf_putc(out, (char)(bits >> (8 * i)));
 }
 
-/* ------------------------------------------------------------------------- pieces ---- */
+/* ------------------------------------------------------------------------- pieces
+ * ---- */
 
 typedef struct model_writer {
     buf out;

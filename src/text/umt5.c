@@ -1,14 +1,15 @@
 /* umt5.c: the forward pass of the text encoder; umt5.h draws it.
  *
  * Rounding: the residual stream, norms, softmax and the activation are f32; what enters a
- * product is in the device's compute type, and so are the features. Position biases are made
- * on the host: the table is [buckets, heads], the attention wants [heads, 2L-1]. */
+ * product is in the device's compute type, and so are the features. Position biases are
+ * made on the host: the table is [buckets, heads], the attention wants [heads, 2L-1]. */
 #include "text/umt5.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-/* ----------------------------------------------------------------------- positions ---- */
+/* ----------------------------------------------------------------------- positions
+ * ---- */
 
 /* Half of the buckets are for keys after the query. Of each half, half are for single
  * distances, the rest grow logarithmically up to max_dist. f32 as published. */
@@ -33,7 +34,8 @@ void umt5_expand_positions(const umt5_config *cfg, const float *table, int64_t n
     }
 }
 
-/* ------------------------------------------------------------------------ encoding ---- */
+/* ------------------------------------------------------------------------ encoding
+ * ---- */
 
 /* One call of umt5_encode. */
 typedef struct encoding {
@@ -151,7 +153,8 @@ static void load_positions(const encoding *c, int layer) {
                             c->m->cfg.num_buckets * c->m->cfg.num_heads, c->table);
 }
 
-/* Gathers the rows of a text's tokens; x [L, D]. The features' memory is used on the way. */
+/* Gathers the rows of a text's tokens; x [L, D]. The features' memory is used on the
+ * way. */
 static void embed(const encoding *c, const umt5_text *text, tensor x) {
     if (device_is_null(c->d))
         return;

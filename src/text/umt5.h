@@ -5,16 +5,17 @@
  *         x += (gelu(n Wgate) * (n Wfc1)) Wfc2                     n = rms(x)
  *   rms(x) -> features [L,4096]
  *
- * Every layer has a position table T_b of its own; scores are not scaled; nothing is masked,
- * since only true tokens are run. Several texts pass through a layer one after the other, so
- * that a layer's weights are needed once and a text's features never depend on the others.
+ * Every layer has a position table T_b of its own; scores are not scaled; nothing is
+ * masked, since only true tokens are run. Several texts pass through a layer one after
+ * the other, so that a layer's weights are needed once and a text's features never depend
+ * on the others.
  *
- * Memory. Arena, all of it scratch of the call: x of all texts, and for one text at a time
- * the normed rows with q, k, v and the attention, or with two [L,10240]. Host: one layer's
- * position table.
+ * Memory. Arena, all of it scratch of the call: x of all texts, and for one text at a
+ * time the normed rows with q, k, v and the attention, or with two [L,10240]. Host: one
+ * layer's position table.
  *
- * Residency parts: i < num_layers is layer i, part num_layers the last norm. The embedding
- * stays in its file; only rows that a text uses are read. */
+ * Residency parts: i < num_layers is layer i, part num_layers the last norm. The
+ * embedding stays in its file; only rows that a text uses are read. */
 #ifndef OVI_TEXT_UMT5_H
 #define OVI_TEXT_UMT5_H
 
@@ -32,7 +33,8 @@ typedef struct umt5_config {
 } umt5_config;
 
 umt5_config umt5_config_published(void);
-/* All keys are needed; "shared_pos" and "text_lens" of golden files may stand beside them. */
+/* All keys are needed; "shared_pos" and "text_lens" of golden files may stand beside
+ * them. */
 ovi_status umt5_config_from_json(umt5_config *cfg, const json_t *object,
                                  err *e) OVI_MUST_CHECK;
 

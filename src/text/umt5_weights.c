@@ -1,6 +1,6 @@
-/* umt5_weights.c: sizes of the text encoder, from JSON or as published, and the declaration of
- * its weights: 242 tensors, 5,680,910,336 parameters in the published sizes. Official names,
- * and those of Hugging Face and GGUF repacks. */
+/* umt5_weights.c: sizes of the text encoder, from JSON or as published, and the
+ * declaration of its weights: 242 tensors, 5,680,910,336 parameters in the published
+ * sizes. Official names, and those of Hugging Face and GGUF repacks. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +8,8 @@
 
 #define MAX_SIZE ((int64_t)1 << 20)
 
-/* --------------------------------------------------------------------------- sizes ---- */
+/* --------------------------------------------------------------------------- sizes
+ * ---- */
 
 umt5_config umt5_config_published(void) {
     return (umt5_config){.vocab = 256384,
@@ -99,7 +100,8 @@ ovi_status umt5_config_from_json(umt5_config *cfg, const json_t *object, err *e)
     return OVI_OK;
 }
 
-/* --------------------------------------------------------------------------- names ---- */
+/* --------------------------------------------------------------------------- names
+ * ---- */
 
 /* Official names, and how the two families of repacks call them; ".weight" follows. */
 typedef struct repack_name {
@@ -136,7 +138,8 @@ static const repack_name *find_name(const repack_name *list, size_t n,
 #define FIND(list, name, length)                                                         \
     find_name(list, sizeof(list) / sizeof *(list), name, length)
 
-/* Alternatives: 0 Hugging Face, 1 GGUF, 2 the encoder's own copy of the tied embedding. */
+/* Alternatives: 0 Hugging Face, 1 GGUF, 2 the encoder's own copy of the tied
+ * embedding. */
 static bool alias(const char *official, int k, char out[WEIGHT_NAME_MAX]) {
     static const char suffix[] = ".weight";
     size_t length = strlen(official) - strlen(suffix);
@@ -168,7 +171,8 @@ static bool ignore(const char *name) {
            strcmp(name, "lm_head.weight") == 0 || strncmp(name, "decoder.", 8) == 0;
 }
 
-/* ------------------------------------------------------------------- declarations ---- */
+/* ------------------------------------------------------------------- declarations
+ * ---- */
 
 /* A table that is read on the host only. */
 static wref declare_host(umt5 *m, int part, shape dims, const char *name) {

@@ -1,6 +1,6 @@
-/* utf8.c: UTF-8 in and out, and the growing array of code points. Bytes that are not UTF-8
- * are cut as the Unicode standard recommends (section 3.9, "maximal subparts"): a damaged
- * sequence ends where the first byte stands that cannot continue it. */
+/* utf8.c: UTF-8 in and out, and the growing array of code points. Bytes that are not
+ * UTF-8 are cut as the Unicode standard recommends (section 3.9, "maximal subparts"): a
+ * damaged sequence ends where the first byte stands that cannot continue it. */
 #include "text/utf8.h"
 
 #include <string.h>
@@ -15,8 +15,8 @@ utf8_view utf8_view_from(utf8_view v, size_t from) {
     return (utf8_view){v.data + from, v.size - from};
 }
 
-/* What a lead byte promises: length, and the range of the second byte (which excludes long
- * forms, surrogates and what lies above U+10FFFF). Length 0: not a lead byte. */
+/* What a lead byte promises: length, and the range of the second byte (which excludes
+ * long forms, surrogates and what lies above U+10FFFF). Length 0: not a lead byte. */
 typedef struct lead {
     size_t length;
     uint8_t lo, hi;

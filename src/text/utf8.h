@@ -1,8 +1,8 @@
 /* utf8.h: text as bytes and as code points.
  *
- * Cleaning works on code points (runes), tokenising on UTF-8 bytes. Nothing here trusts its
- * input: bytes that are not UTF-8 decode to U+FFFD, one per maximal damaged part, as the
- * Unicode standard recommends. */
+ * Cleaning works on code points (runes), tokenising on UTF-8 bytes. Nothing here trusts
+ * its input: bytes that are not UTF-8 decode to U+FFFD, one per maximal damaged part, as
+ * the Unicode standard recommends. */
 #ifndef OVI_TEXT_UTF8_H
 #define OVI_TEXT_UTF8_H
 
@@ -20,8 +20,8 @@ utf8_view utf8_view_from(utf8_view v, size_t from);
 
 #define UTF8_REPLACEMENT 0xfffdu
 
-/* Decodes the first character of v (not empty) and returns its length in bytes, 1..4. What is
- * not UTF-8 gives U+FFFD and *valid = false. valid may be NULL. */
+/* Decodes the first character of v (not empty) and returns its length in bytes, 1..4.
+ * What is not UTF-8 gives U+FFFD and *valid = false. valid may be NULL. */
 size_t utf8_decode(utf8_view v, uint32_t *rune, bool *valid);
 /* Encodes a code point below 0x110000 and returns its length in bytes. */
 size_t utf8_encode(uint32_t rune, char out[4]);

@@ -1,8 +1,8 @@
-/* golden_text.c: the text side against recorded values (golden/README.md, "Text side, sizes,
- * first frame"): text_clean, sizes_prompts, image_resize, umt5.
+/* golden_text.c: the text side against recorded values (golden/README.md, "Text side,
+ * sizes, first frame"): text_clean, sizes_prompts, image_resize, umt5.
  *
- * The encoder runs each case traced, where every intermediate is compared and residual sums
- * are taken apart, and untraced, where the fused products make the outputs. */
+ * The encoder runs each case traced, where every intermediate is compared and residual
+ * sums are taken apart, and untraced, where the fused products make the outputs. */
 #include <stdio.h>
 #include <string.h>
 
@@ -15,7 +15,8 @@
 
 #define NAME_MAX_BYTES 160
 
-/* ------------------------------------------------------------- cleaning and tokens ---- */
+/* ------------------------------------------------------------- cleaning and tokens
+ * ---- */
 
 static utf8_view view_of(const json_t *text) {
     return (utf8_view){json_is_string(text) ? json_string_value(text) : "",
@@ -71,7 +72,8 @@ void gold_text_clean(gold *g) {
     tokenizer_free(t);
 }
 
-/* ---------------------------------------------------------------- sizes and prompts ---- */
+/* ---------------------------------------------------------------- sizes and prompts
+ * ---- */
 
 static int integer(const json_t *about, const char *key) {
     return (int)json_integer_value(json_object_get(about, key));
@@ -160,7 +162,8 @@ void gold_image_resize(gold *g) {
         check_image(g, name, about);
 }
 
-/* ------------------------------------------------------------------------ encoder ---- */
+/* ------------------------------------------------------------------------ encoder
+ * ---- */
 
 static bool ends_with(const char *name, const char *end) {
     size_t n = strlen(name), k = strlen(end);
