@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/fault.h"
 #include "engine.h"
 #include "presets.h"
 #include "weights/safetensors_write.h"
@@ -174,7 +175,8 @@ static void put_tensor(checkpoint *c, sink *s, const weight_part *part, dtype ty
                                 .bytes = values + PIECE};
             first += size;
             if (n > 0 &&
-                pthread_create(&pieces[n].thread, NULL, make_piece, &pieces[n])) {
+                (fault_strikes(FAULT_THREAD) ||
+                 pthread_create(&pieces[n].thread, NULL, make_piece, &pieces[n]) != 0)) {
                 err_set(c->err, OVI_MEMORY, "a thread could not be started");
                 break;
             }

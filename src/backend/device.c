@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "backend/device.h"
+#include "core/fault.h"
 #include "core/os.h"
 
 /* ---------------------------------------------------------------- open and close ---- */
@@ -137,7 +138,9 @@ static void count_allocated(device *d, size_t bytes) {
 void *device_region_alloc(device *d, size_t bytes) {
     if (bytes == 0 || device_failed(d))
         return NULL;
-    void *p = d->table->region_alloc(d->self, bytes);
+    void *p = NULL;
+    if (!fault_strikes(FAULT_REGION))
+        p = d->table->region_alloc(d->self, bytes);
     if (!p) {
         device_fail(d, OVI_MEMORY, "out of %s memory: a region of %zu bytes",
                     d->backend->memory_name, bytes);

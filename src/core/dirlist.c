@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/fault.h"
 #include "core/host.h"
 
 static void add(dirlist *list, const char *name, err *e) {
@@ -27,7 +28,7 @@ static int compare(const void *a, const void *b) {
 
 ovi_status dirlist_read(dirlist *list, const char *path, err *e) {
     *list = (dirlist){0};
-    DIR *dir = opendir(path);
+    DIR *dir = fault_strikes(FAULT_OPEN) ? NULL : opendir(path);
     if (!dir)
         return err_set(e, OVI_IO, "%s: cannot list: %s", path, strerror(errno));
     for (struct dirent *d; !err_failed(e) && (d = readdir(dir));)

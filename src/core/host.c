@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/fault.h"
+
 void host_log(host *h, ovi_log_level level, const char *fmt, ...) {
     if (!h->log || level > h->level)
         return;
@@ -20,18 +22,22 @@ void host_log(host *h, ovi_log_level level, const char *fmt, ...) {
 void *mem_alloc(err *e, size_t count, size_t size) {
     if (count == 0 || size == 0)
         count = size = 1;
-    void *p = calloc(count, size);
+    void *p = fault_strikes(FAULT_MEMORY) ? NULL : calloc(count, size);
     if (!p)
         err_set(e, OVI_MEMORY, "out of host memory: %zu x %zu bytes", count, size);
+    fault_count_blocks(p != NULL);
     return p;
 }
 
 void *mem_resize(err *e, void *p, size_t count, size_t size) {
     if (count == 0 || size == 0)
         count = size = 1;
-    void *q = count > SIZE_MAX / size ? NULL : realloc(p, count * size);
+    bool refused = count > SIZE_MAX / size || fault_strikes(FAULT_MEMORY);
+    bool fresh = !p;
+    void *q = refused ? NULL : realloc(p, count * size);
     if (!q)
         err_set(e, OVI_MEMORY, "out of host memory: %zu x %zu bytes", count, size);
+    fault_count_blocks(q && fresh);
     return q;
 }
 
@@ -44,5 +50,6 @@ char *mem_strdup(err *e, const char *s) {
 }
 
 void mem_free(void *p) {
+    fault_count_blocks(-(p != NULL));
     free(p);
 }

@@ -11,11 +11,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/fault.h"
 #include "core/host.h"
 
 /* Opens a regular file for reading; -1 with the error set otherwise. */
 static int open_regular(const char *path, size_t *size, err *e) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = fault_strikes(FAULT_OPEN) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0) {
         err_set(e, OVI_IO, "%s: cannot open: %s", path, strerror(errno));
@@ -36,9 +37,10 @@ ovi_status os_map_file(os_map *m, const char *path, err *e) {
     int fd = open_regular(path, &size, e);
     if (fd < 0)
         return e->status;
-    void *data = NULL;
+    void *data = size > 0 ? MAP_FAILED : NULL;
     if (size > 0) {
-        data = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+        if (!fault_strikes(FAULT_MAP))
+            data = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
         if (data == MAP_FAILED) {
             close(fd);
             return err_set(e, OVI_IO, "%s: cannot map %zu bytes: %s", path, size,
@@ -81,7 +83,7 @@ ovi_status os_read_file(const char *path, size_t max_bytes, char **data, size_t 
     }
     bytes = mem_alloc(e, n + 1, 1);
     for (size_t done = 0; bytes && done < n;) {
-        ssize_t got = read(fd, bytes + done, n - done);
+        ssize_t got = fault_strikes(FAULT_READ) ? -1 : read(fd, bytes + done, n - done);
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0) {
@@ -114,7 +116,7 @@ ovi_status os_writer_open(os_writer *w, const char *path, err *e) {
         goto fail;
     }
     snprintf(w->temp, n + 16, "%s.XXXXXX", path);
-    w->fd = mkstemp(w->temp);
+    w->fd = fault_strikes(FAULT_OPEN) ? -1 : mkstemp(w->temp);
     if (w->fd < 0) {
         err_set(e, OVI_IO, "%s: cannot write: %s", path, strerror(errno));
         goto fail;
@@ -130,7 +132,9 @@ fail:
 
 void os_writer_put(os_writer *w, const void *bytes, size_t n) {
     for (size_t done = 0; done < n && !err_failed(w->err);) {
-        ssize_t put = write(w->fd, (const char *)bytes + done, n - done);
+        ssize_t put = -1;
+        if (!fault_strikes(FAULT_WRITE))
+            put = write(w->fd, (const char *)bytes + done, n - done);
         if (put < 0 && errno != EINTR)
             err_set(w->err, OVI_IO, "%s: write failed: %s", w->path, strerror(errno));
         else if (put > 0)
@@ -139,12 +143,15 @@ void os_writer_put(os_writer *w, const void *bytes, size_t n) {
 }
 
 void os_writer_patch(os_writer *w, size_t offset, const void *bytes, size_t n) {
-    if (!err_failed(w->err) && pwrite(w->fd, bytes, n, (off_t)offset) != (ssize_t)n)
+    if (!err_failed(w->err) && (fault_strikes(FAULT_WRITE) ||
+                                pwrite(w->fd, bytes, n, (off_t)offset) != (ssize_t)n))
         err_set(w->err, OVI_IO, "%s: write failed: %s", w->path, strerror(errno));
 }
 
 ovi_status os_writer_commit(os_writer *w) {
-    if (!err_failed(w->err) && (fsync(w->fd) != 0 || rename(w->temp, w->path) != 0))
+    if (!err_failed(w->err) &&
+        (fault_strikes(FAULT_SYNC) || fsync(w->fd) != 0 || fault_strikes(FAULT_RENAME) ||
+         rename(w->temp, w->path) != 0))
         err_set(w->err, OVI_IO, "%s: cannot finish: %s", w->path, strerror(errno));
     ovi_status status = w->err->status;
     if (status == OVI_OK) {
@@ -169,8 +176,9 @@ void os_writer_abort(os_writer *w) {
 void *os_region_alloc(size_t size, err *e) {
     if (size == 0)
         return NULL;
-    void *p =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *p = MAP_FAILED;
+    if (!fault_strikes(FAULT_MAP))
+        p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
         err_set(e, OVI_MEMORY, "out of memory: a region of %zu bytes: %s", size,
                 strerror(errno));

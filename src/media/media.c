@@ -12,6 +12,7 @@
 #include <strings.h>
 
 #include "core/buf.h"
+#include "core/fault.h"
 #include "media/sink.h"
 
 static const sink *const sinks[] = {
@@ -147,7 +148,8 @@ ovi_status media_open(media_writer **out, const char *path, const media_format *
     }
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
-    if (pthread_create(&w->thread, NULL, run_thread, w) != 0) {
+    if (fault_strikes(FAULT_THREAD) ||
+        pthread_create(&w->thread, NULL, run_thread, w) != 0) {
         free_writer(w);
         return err_set(&h->err, OVI_MEMORY, "%s: the media thread did not start", path);
     }
