@@ -131,32 +131,46 @@ static void load_rows(const attention_plan *a, const tensor *t,
         row_to_f32((float *)panel + i * a->dim, src + i * step, t->type, a->dim);
 }
 
+/* Adds the biases to the scores s of query i; returns the factor they still lack. */
+static float add_biases(const attention_desc *d, const attention_task *t, int64_t i,
+                        key_tile tile, float *s) {
+    const float *key_bias = d->key_bias.data, *rel_bias = d->rel_bias.data;
+    if (!key_bias && !rel_bias && d->scale > 0)
+        return d->scale;
+    row_scale(s, d->scale, tile.keys);
+    if (key_bias)
+        row_add(s, key_bias + tile.k0, tile.keys);
+    if (rel_bias)
+        row_add(s,
+                rel_bias + t->head * d->rel_bias.stride[0] + tile.k0 - (t->q0 + i) +
+                    d->q.dim[1] - 1,
+                tile.keys);
+    return 1;
+}
+
 /* Scores of one query against a tile of keys become probabilities against the largest
  * score so far; o and the sum are brought to that scale. */
 static void soften(const attention_plan *a, const attention_task *t, int64_t i,
                    key_tile tile) {
-    const attention_desc *d = a->d;
-    const float *key_bias = d->key_bias.data, *rel_bias = d->rel_bias.data;
-    if (key_bias)
-        key_bias += tile.k0;
-    if (rel_bias)
-        rel_bias +=
-            t->head * d->rel_bias.stride[0] + tile.k0 - (t->q0 + i) + d->q.dim[1] - 1;
-    float *s = t->w.scores + i * tile.keys;
-    float max = row_scores(s, d->scale, key_bias, rel_bias, tile.keys);
-    max = tile.k0 > 0 && t->w.max[i] > max ? t->w.max[i] : max;
+    const attention_work *w = &t->w;
+    float *s = w->scores + i * tile.keys, sum;
+    float scale = add_biases(a->d, t, i, tile, s);
+    float max = scale * row_max(s, tile.keys);
+    max = tile.k0 > 0 && w->max[i] > max ? w->max[i] : max;
     float base = max == -INFINITY ? 0 : max;
-    float sum = row_exp_sum(s, base, tile.keys);
-    if (tile.k0 > 0) {
-        float shrink = expf(t->w.max[i] - base);
-        sum += t->w.sum[i] * shrink;
-        if (shrink != 1)
-            row_scale(t->w.o + i * a->dim, shrink, a->dim);
-    }
-    t->w.max[i] = max;
-    t->w.sum[i] = sum;
     if (a->type == DTYPE_BF16)
-        row_from_f32(t->w.p + i * tile.keys, DTYPE_BF16, s, tile.keys);
+        sum =
+            row_softmax_bf16(w->p + i * tile.keys, s, (float[2]){scale, base}, tile.keys);
+    else
+        sum = row_softmax(s, scale, base, tile.keys);
+    if (tile.k0 > 0) {
+        float shrink = expf(w->max[i] - base);
+        sum += w->sum[i] * shrink;
+        if (shrink != 1)
+            row_scale(w->o + i * a->dim, shrink, a->dim);
+    }
+    w->max[i] = max;
+    w->sum[i] = sum;
 }
 
 static int add_keys(const cpu *self, const attention_plan *a, const attention_task *t,

@@ -119,10 +119,27 @@ static inline int64_t tile_extent(int64_t n, int64_t tile, int last) {
     return last ? n % tile : (n >= tile ? tile : 0);
 }
 
+static inline float cpu_float_from_bits(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+static inline uint32_t cpu_bits_from_float(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    return bits;
+}
+/* f32_to_bf16 without a branch. */
+static inline uint16_t cpu_bf16_round(float f) {
+    uint32_t bits = cpu_bits_from_float(f);
+    uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    uint32_t nan = (bits >> 16) | 0x40u;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+
 /* ---- cpu_kernels.c: loops over rows of floats, vectorised ---- */
 void row_to_f32(float *dst, const void *src, dtype type, int64_t n);
 void row_from_f32(void *dst, dtype type, const float *src, int64_t n);
-void row_act(float *x, act_kind act, int64_t n);
 void row_add(float *x, const float *y, int64_t n);
 void row_mul(float *x, const float *y, int64_t n);
 void row_scale(float *x, float factor, int64_t n);
@@ -133,13 +150,18 @@ void row_rotate(float *x, const float *cos, const float *sin, int64_t pairs);
 void row_axpy(float *y, float a, const float *x, int64_t n);
 float row_sum(const float *x, int64_t n);
 float row_sum_squares(const float *x, float mean, int64_t n);
-/* x = x * scale + bias_a + bias_b (either may be NULL); returns the largest. */
-float row_scores(float *x, float scale, const float *bias_a, const float *bias_b,
-                 int64_t n);
-float row_exp_sum(float *x, float max, int64_t n); /* x = exp(x - max); returns the sum */
+float row_max(const float *x, int64_t n);
 /* n runs of `bytes`, src_step and dst_step bytes apart. */
 void copy_runs(char *dst, int64_t dst_step, const char *src, int64_t src_step,
                int64_t bytes, int64_t n);
+
+/* ---- cpu_math.c: functions over rows of floats, vectorised ---- */
+void row_act(float *x, act_kind act, int64_t n);
+/* x = exp(x * scale - max); returns the sum. max is the largest x * scale. */
+float row_softmax(float *x, float scale, float max, int64_t n);
+/* The same into p, rounded; the sum is that of the values before rounding. */
+float row_softmax_bf16(uint16_t *p, const float *x, const float scale_max[2], int64_t n);
+/* x + sin^2(x alpha) inv_beta */
 void row_snake(float *x, const float *alpha, const float *inv_beta, int64_t n);
 
 /* ---- operations and the workspace each needs ---- */
