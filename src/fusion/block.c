@@ -5,9 +5,13 @@
  *   audio: kf, vf from V1, cross, ffn                      reads V1, ends audio's turn
  *   video: cross, ffn
  *
- * Memory, [B, N, D] each beside the two residual streams: self 4 (normed input that becomes
- * the attention's output, q, k, v); audio cross 3 of video's size (normed V1, kf, vf); video
- * cross 3 (q, rotated q, sum of the attentions); ffn 1 + ffn_dim/D, or ffn_rows of them.
+ * Memory beside the two residual streams, for N tokens of video, query chunks of Q tokens and
+ * feed-forward chunks of F (N where not chunked; audio is small), in elements of B D:
+ *   self         2 N + 2 Q   k, v; normed input that becomes the attention's output, q
+ *   audio cross  2 N + Q     kf, vf of V1; normed V1
+ *   video cross  3 Q         q, rotated q, sum of the attentions
+ *   ffn          F (1 + ffn_dim/D)
+ * B is 2 with both branches at once, 1 with branches in turn.
  *
  * Tracing shows what fusion hides: q, k before rotation, the second attention alone, o
  * before the residual sum.
@@ -49,11 +53,23 @@ fusion_linear fusion_declare_linear(weight_table *t, int part, int64_t n, int64_
     return l;
 }
 
+int fusion_part_step(const fusion_config *cfg) {
+    return (int)cfg->stream[FUSION_VIDEO].num_layers;
+}
+
+int fusion_part_clip(const fusion_config *cfg) {
+    return fusion_part_step(cfg) + 1;
+}
+
+int fusion_part_text(const fusion_config *cfg, int layer) {
+    return fusion_part_step(cfg) + 2 + layer;
+}
+
 /* Where the rows of one half go. */
 typedef struct half_names {
     weight_table *table;
     const char *stream;
-    int index;
+    int index, part;
     int64_t dim;
 } half_names;
 
@@ -61,7 +77,7 @@ static fusion_linear declare_linear(const half_names *h, int64_t n, int64_t k,
                                     const char *name) {
     char prefix[WEIGHT_NAME_MAX];
     snprintf(prefix, sizeof prefix, "%s_model.blocks.%d.%s", h->stream, h->index, name);
-    return fusion_declare_linear(h->table, h->index, n, k, prefix);
+    return fusion_declare_linear(h->table, h->part, n, k, prefix);
 }
 
 static fusion_linear declare_square(const half_names *h, const char *name) {
@@ -69,7 +85,7 @@ static fusion_linear declare_square(const half_names *h, const char *name) {
 }
 
 static wref declare_vector(const half_names *h, shape dims, const char *name) {
-    return weight_vector(h->table, h->index, DTYPE_BF16, dims, "%s_model.blocks.%d.%s",
+    return weight_vector(h->table, h->part, DTYPE_BF16, dims, "%s_model.blocks.%d.%s",
                          h->stream, h->index, name);
 }
 
@@ -86,7 +102,9 @@ static fusion_linear declare_affine(const half_names *h, const char *name) {
 void fusion_half_declare(fusion_half *half, weight_table *t, const fusion_config *cfg,
                          int stream, int index) {
     const fusion_stream_config *c = &cfg->stream[stream];
-    const half_names h = {t, fusion_stream_name(stream), index, c->dim};
+    const half_names h = {t, fusion_stream_name(stream), index, index, c->dim};
+    half_names text = h;
+    text.part = fusion_part_text(cfg, index);
     half->self.q = declare_square(&h, "self_attn.q");
     half->self.k = declare_square(&h, "self_attn.k");
     half->self.v = declare_square(&h, "self_attn.v");
@@ -95,11 +113,11 @@ void fusion_half_declare(fusion_half *half, weight_table *t, const fusion_config
     half->self.norm_k = declare_vector(&h, SHAPE(c->dim), "self_attn.norm_k.weight");
     half->norm3 = declare_affine(&h, "norm3");
     half->cross.q = declare_square(&h, "cross_attn.q");
-    half->cross.k = declare_square(&h, "cross_attn.k");
-    half->cross.v = declare_square(&h, "cross_attn.v");
+    half->cross.k = declare_square(&text, "cross_attn.k");
+    half->cross.v = declare_square(&text, "cross_attn.v");
     half->cross.o = declare_square(&h, "cross_attn.o");
     half->cross.norm_q = declare_vector(&h, SHAPE(c->dim), "cross_attn.norm_q.weight");
-    half->cross.norm_k = declare_vector(&h, SHAPE(c->dim), "cross_attn.norm_k.weight");
+    half->cross.norm_k = declare_vector(&text, SHAPE(c->dim), "cross_attn.norm_k.weight");
     half->cross.k_fusion = declare_square(&h, "cross_attn.k_fusion");
     half->cross.v_fusion = declare_square(&h, "cross_attn.v_fusion");
     half->cross.pre_norm = declare_affine(&h, "cross_attn.pre_attn_norm_fusion");
@@ -124,7 +142,14 @@ typedef struct half_run {
     const fusion_tokens *s;
     tensor modulation; /* [6, R, D] */
     int stream, index;
+    int64_t query_rows;
 } half_run;
+
+/* Tokens of a stream from `first` on. */
+typedef struct positions {
+    const fusion_tokens *stream;
+    int64_t first;
+} positions;
 
 static half_run half_begin(device *d, const fusion_block_desc *b, int stream) {
     return (half_run){.d = d,
@@ -133,7 +158,22 @@ static half_run half_begin(device *d, const fusion_block_desc *b, int stream) {
                       .cfg = &b->cfg->stream[stream],
                       .s = &b->stream[stream],
                       .stream = stream,
-                      .index = b->index};
+                      .index = b->index,
+                      .query_rows = b->query_rows};
+}
+
+static int64_t min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* How many of n tokens pass through attention at a time. */
+static int64_t chunk_of(const half_run *h, int64_t n) {
+    return h->query_rows > 0 ? min(h->query_rows, n) : n;
+}
+
+/* Tokens [first, first + n) of t [B, N, D], or as many as there are. */
+static tensor rows_from(tensor t, int64_t first, int64_t n) {
+    return tensor_slice(t, 1, first, min(n, t.dim[1] - first));
 }
 
 static tensor get(const half_run *h, wref r) {
@@ -155,6 +195,12 @@ static void tap_heads(const half_run *h, const char *name, tensor t) {
 
 static tensor push_like(const half_run *h, const tensor *t) {
     return arena_push(h->d, t->type, tensor_shape(t));
+}
+
+/* [B, n, D] */
+static tensor push_rows(const half_run *h, int64_t n) {
+    const tensor *x = &h->s->x;
+    return arena_push(h->d, x->type, SHAPE(x->dim[0], n, x->dim[2]));
 }
 
 static void linear(const half_run *h, tensor x, fusion_linear l, tensor out) {
@@ -191,16 +237,17 @@ static void norm_modulated(const half_run *h, tensor x, int shift, int64_t first
                                .out = out});
 }
 
-/* x = rotate(RMS(x) * gain) in place, by the positions of stream s; the value before the
+/* x = rotate(RMS(x) * gain) in place, for tokens from at->first on; the value before the
  * rotation goes to `normed` if that is a tensor. */
-static void norm_rotate(const half_run *h, tensor x, wref gain, const fusion_tokens *s,
+static void norm_rotate(const half_run *h, tensor x, wref gain, const positions *at,
                         tensor normed) {
+    const int64_t n = x.dim[1];
     op_norm(h->d, &(norm_desc){.kind = NORM_RMS,
                                .eps = (float)h->cfg->eps,
                                .x = x,
                                .weight = get(h, gain),
-                               .cos = s->cos,
-                               .sin = s->sin,
+                               .cos = tensor_slice(at->stream->cos, 0, at->first, n),
+                               .sin = tensor_slice(at->stream->sin, 0, at->first, n),
                                .head_dim = h->cfg->dim / h->cfg->num_heads,
                                .normed = normed,
                                .out = x});
@@ -219,42 +266,69 @@ static void attend(const half_run *h, tensor q, fusion_keys keys, bool accumulat
                                          .out = heads(h, out)});
 }
 
-/* q or k of self-attention from the normed input. */
-static tensor project_rotated(const half_run *h, tensor x, fusion_linear l, wref norm,
-                              char name) {
-    const tensor y = push_like(h, &x);
-    linear(h, x, l, y);
+/* y = rotate(RMS(Wx)): queries or keys of self-attention, for tokens from `first` on. */
+static void project_rotated(const half_run *h, tensor x, int64_t first, char name,
+                            tensor y) {
     const size_t mark = arena_mark(h->d);
-    const bool tracing = device_tracing(h->d);
+    const bool query = name == 'q', tracing = device_tracing(h->d);
     const tensor normed = tracing ? push_like(h, &y) : (tensor){0};
-    norm_rotate(h, y, norm, h->s, normed);
+    linear(h, x, query ? h->w->self.q : h->w->self.k, y);
+    norm_rotate(h, y, query ? h->w->self.norm_q : h->w->self.norm_k,
+                &(positions){h->s, first}, normed);
     if (tracing) {
-        tap_heads(h, name == 'q' ? "sa.q_norm" : "sa.k_norm", normed);
-        tap_heads(h, name == 'q' ? "sa.q_rope" : "sa.k_rope", y);
+        tap_heads(h, query ? "sa.q_norm" : "sa.k_norm", normed);
+        tap_heads(h, query ? "sa.q_rope" : "sa.k_rope", y);
     }
     arena_reset(h->d, mark);
-    return y;
 }
 
-/* X += gate * o(attn(q, k, v)) */
-static void self_attention(const half_run *h) {
-    const size_t mark = arena_mark(h->d);
-    const tensor x = h->s->x; /* [B, N, D] */
-    const tensor y = push_like(h, &x);
-    norm_modulated(h, x, SHIFT_SELF, 0, y);
-    const tensor q = project_rotated(h, y, h->w->self.q, h->w->self.norm_q, 'q');
-    const tensor k = project_rotated(h, y, h->w->self.k, h->w->self.norm_k, 'k');
-    const tensor v = push_like(h, &x);
-    linear(h, y, h->w->self.v, v);
-    tap_heads(h, "sa.v", v);
-    attend(h, q, (fusion_keys){.k = k, .v = v}, false, y);
+/* Keys and values of self-attention, chunk by chunk of tokens; y [B, chunk, D] is left with
+ * the normed input of the last one. */
+static void keys_of_self(const half_run *h, fusion_keys keys, tensor y) {
+    const int64_t n = keys.k.dim[1], rows = y.dim[1];
+    for (int64_t first = 0; first < n; first += rows) {
+        const tensor part = tensor_slice(y, 1, 0, min(rows, n - first));
+        const tensor k = rows_from(keys.k, first, rows);
+        const tensor v = rows_from(keys.v, first, rows);
+        norm_modulated(h, rows_from(h->s->x, first, rows), SHIFT_SELF, first, part);
+        project_rotated(h, part, first, 'k', k);
+        linear(h, part, h->w->self.v, v);
+        tap_heads(h, "sa.v", v);
+    }
+}
+
+/* X += gate * o(attn(q, k, v)), for tokens from `first` on; y is their normed input and
+ * becomes the attention's output, q has its shape. */
+static void self_queries(const half_run *h, fusion_keys keys, int64_t first, tensor y,
+                         tensor q) {
+    const tensor x = rows_from(h->s->x, first, y.dim[1]);
+    project_rotated(h, y, first, 'q', q);
+    attend(h, q, keys, false, y);
     op_linear(h->d, &(linear_desc){.x = y,
                                    .w = get(h, h->w->self.o.weight),
                                    .bias = get(h, h->w->self.o.bias),
                                    .gate = tensor_index(h->modulation, 0, GATE_SELF),
-                                   .split = h->s->split,
+                                   .split = split_of_rows(h, first, y.dim[1]),
                                    .residual = x,
                                    .out = x});
+}
+
+/* Self-attention. A chunk of queries changes X where no other chunk reads it: keys and
+ * values of all tokens are there before. */
+static void self_attention(const half_run *h) {
+    const size_t mark = arena_mark(h->d);
+    const tensor x = h->s->x; /* [B, N, D] */
+    const int64_t n = x.dim[1], rows = chunk_of(h, n);
+    const fusion_keys keys = {.k = push_like(h, &x), .v = push_like(h, &x)};
+    const tensor y = push_rows(h, rows), q = push_rows(h, rows);
+    keys_of_self(h, keys, y);
+    for (int64_t first = 0; first < n; first += rows) {
+        const int64_t count = min(rows, n - first);
+        const tensor part = tensor_slice(y, 1, 0, count);
+        if (rows < n)
+            norm_modulated(h, rows_from(x, first, rows), SHIFT_SELF, first, part);
+        self_queries(h, keys, first, part, tensor_slice(q, 1, 0, count));
+    }
     tap(h, "after_sa", x);
     arena_reset(h->d, mark);
 }
@@ -263,11 +337,17 @@ static void self_attention(const half_run *h) {
 static fusion_keys keys_of_other(const half_run *h, const fusion_tokens *other) {
     const fusion_keys keys = {.k = push_like(h, &other->x), .v = push_like(h, &other->x)};
     const size_t mark = arena_mark(h->d);
-    const tensor y = push_like(h, &other->x);
-    norm_affine(h, other->x, h->w->cross.pre_norm, y);
-    linear(h, y, h->w->cross.k_fusion, keys.k);
-    norm_rotate(h, keys.k, h->w->cross.norm_k_fusion, other, (tensor){0});
-    linear(h, y, h->w->cross.v_fusion, keys.v);
+    const int64_t n = other->x.dim[1], rows = chunk_of(h, n);
+    const tensor y = push_rows(h, rows);
+    for (int64_t first = 0; first < n; first += rows) {
+        const tensor part = tensor_slice(y, 1, 0, min(rows, n - first));
+        const tensor k = rows_from(keys.k, first, rows);
+        norm_affine(h, rows_from(other->x, first, rows), h->w->cross.pre_norm, part);
+        linear(h, part, h->w->cross.k_fusion, k);
+        norm_rotate(h, k, h->w->cross.norm_k_fusion, &(positions){other, first},
+                    (tensor){0});
+        linear(h, part, h->w->cross.v_fusion, rows_from(keys.v, first, rows));
+    }
     tap_heads(h, "ca.k_fusion_rope", keys.k);
     tap_heads(h, "ca.v_fusion", keys.v);
     arena_reset(h->d, mark);
@@ -302,14 +382,16 @@ static void text_attention(const half_run *h, tensor q, tensor r) {
     }
 }
 
-/* X += o(attn(q, text) + attn(rot q, keys of the other stream)) */
-static void cross_attention(const half_run *h, fusion_keys keys) {
+/* X += o(attn(q, text) + attn(rot q, keys of the other stream)), for n tokens from `first`
+ * on */
+static void cross_queries(const half_run *h, fusion_keys keys, int64_t first, int64_t n) {
     const size_t mark = arena_mark(h->d);
-    const tensor x = h->s->x;
+    const tensor x = rows_from(h->s->x, first, n);
     const tensor y = push_like(h, &x), q = push_like(h, &x), r = push_like(h, &x);
     norm_affine(h, x, h->w->norm3, y);
     linear(h, y, h->w->cross.q, q);
-    norm_rotate(h, q, h->w->cross.norm_q, h->s, y); /* y: q before its rotation */
+    /* y: q before its rotation */
+    norm_rotate(h, q, h->w->cross.norm_q, &(positions){h->s, first}, y);
     tap_heads(h, "ca.q_norm", y);
     tap_heads(h, "ca.q_rope", q);
     text_attention(h, y, r);
@@ -324,14 +406,20 @@ static void cross_attention(const half_run *h, fusion_keys keys) {
                                    .bias = get(h, h->w->cross.o.bias),
                                    .residual = x,
                                    .out = x});
-    tap(h, "after_ca", x);
     arena_reset(h->d, mark);
+}
+
+static void cross_attention(const half_run *h, fusion_keys keys) {
+    const int64_t n = h->s->x.dim[1], rows = chunk_of(h, n);
+    for (int64_t first = 0; first < n; first += rows)
+        cross_queries(h, keys, first, min(rows, n - first));
+    tap(h, "after_ca", h->s->x);
 }
 
 /* X += gate * W2 gelu(W0 x), for n tokens from `first` on */
 static void feed_forward_rows(const half_run *h, int64_t first, int64_t n) {
     const size_t mark = arena_mark(h->d);
-    const tensor x = tensor_slice(h->s->x, 1, first, n);
+    const tensor x = rows_from(h->s->x, first, n);
     const tensor y = push_like(h, &x);
     norm_modulated(h, x, SHIFT_FFN, first, y);
     const tensor hidden = arena_push(h->d, x.type, SHAPE(x.dim[0], n, h->cfg->ffn_dim));
@@ -355,7 +443,7 @@ static void feed_forward(const half_run *h, int64_t rows) {
     if (rows == 0)
         rows = n;
     for (int64_t first = 0; first < n; first += rows)
-        feed_forward_rows(h, first, n - first < rows ? n - first : rows);
+        feed_forward_rows(h, first, min(rows, n - first));
     tap(h, "out", h->s->x);
 }
 

@@ -15,8 +15,9 @@
 
 enum { FUSION_VIDEO, FUSION_AUDIO, FUSION_STREAMS };
 #define FUSION_MAX_BRANCHES 2
-/* Blocks are residency parts, two more stand beside them, and a set of parts has 64 bits. */
-#define FUSION_MAX_LAYERS 62
+/* A block is two residency parts, two more stand beside them, and a set of parts has 64
+ * bits. */
+#define FUSION_MAX_LAYERS 31
 
 /* "video", "audio": in weight names, config and traces. */
 const char *fusion_stream_name(int stream);
@@ -64,7 +65,12 @@ typedef struct fusion_block {
 /* Declares `prefix`.weight and .bias of a linear layer [n, k]. */
 fusion_linear fusion_declare_linear(weight_table *t, int part, int64_t n, int64_t k,
                                     const char *prefix);
-/* Declares blocks.`index` of one stream as residency part `index`. */
+/* Residency parts: i < num_layers is what every step reads of block i; the others: */
+int fusion_part_step(const fusion_config *cfg); /* read by every step, outside blocks */
+int fusion_part_clip(const fusion_config *cfg); /* read once per clip, outside blocks */
+int fusion_part_text(const fusion_config *cfg, int layer); /* once per clip: text k, v */
+
+/* Declares blocks.`index` of one stream: parts `index` and fusion_part_text. */
 void fusion_half_declare(fusion_half *half, weight_table *t, const fusion_config *cfg,
                          int stream, int index);
 
@@ -84,16 +90,18 @@ typedef struct fusion_tokens {
 
 typedef struct fusion_block_desc {
     const fusion_config *cfg;
-    const weight_table *weights; /* this block's are resident */
+    const weight_table *weights; /* what the call reads is resident */
     const fusion_block *block;
-    int index; /* in traces */
-    int64_t ffn_rows;
+    int index;                    /* in traces */
+    int64_t ffn_rows, query_rows; /* fusion_clip_desc */
     fusion_tokens stream[FUSION_STREAMS];
 } fusion_block_desc;
 
+/* One pass through the block; reads part `index`. */
 void fusion_block_run(device *d, const fusion_block_desc *b);
 
-/* Keys and values [n, D] of embedded text [n, D] for one stream of a block. */
+/* Keys and values [n, D] of embedded text [n, D] for one stream of a block; reads its part
+ * fusion_part_text. */
 void fusion_block_text(device *d, const fusion_block_desc *b, int stream,
                        const tensor *context, const fusion_keys *out);
 

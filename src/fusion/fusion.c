@@ -17,7 +17,7 @@
 #include "fusion/rope.h"
 
 #define MAX_TOKENS      ((int64_t)1 << 22)
-#define FFN_ROWS_STEP   256 /* the tile grid of linear layers: chunks must not move it */
+#define CHUNK_STEP      256 /* the tile grid of the operations: chunks must not move it */
 #define AUDIO_CONV_SIZE 7
 
 static const fusion_stream_config *config(const fusion_clip *c, int s) {
@@ -93,11 +93,12 @@ static bool check_sizes(device *d, const fusion *m, const fusion_clip_desc *desc
     else if (desc->n_branches < 1 || desc->n_branches > FUSION_MAX_BRANCHES)
         device_fail(d, OVI_ARGUMENT, "fusion model: expected 1 or 2 branches, found %d",
                     desc->n_branches);
-    else if (desc->ffn_rows < 0 || desc->ffn_rows % FFN_ROWS_STEP != 0)
+    else if (desc->ffn_rows < 0 || desc->ffn_rows % CHUNK_STEP != 0 ||
+             desc->query_rows < 0 || desc->query_rows % CHUNK_STEP != 0)
         device_fail(d, OVI_ARGUMENT,
-                    "fusion model: expected feed-forward rows to be a multiple of %d, "
-                    "found %lld",
-                    FFN_ROWS_STEP, (long long)desc->ffn_rows);
+                    "fusion model: expected rows of feed-forward and queries to be "
+                    "multiples of %d, found %lld and %lld",
+                    CHUNK_STEP, (long long)desc->ffn_rows, (long long)desc->query_rows);
     return !device_failed(d);
 }
 
@@ -228,28 +229,41 @@ static fusion_block_desc block_at(const fusion_clip *c, int layer) {
                                .weights = &c->at.model->weights,
                                .block = &c->at.model->block[layer],
                                .index = layer,
-                               .ffn_rows = c->ffn_rows};
+                               .ffn_rows = c->ffn_rows,
+                               .query_rows = c->query_rows};
 }
 
-/* Text keys and values of every block. */
-static void keep_text(fusion_clip *c, const fusion_clip_desc *desc) {
+/* Text keys and values of every block from the embedded text. */
+static void fill_text(const fusion_clip *c, tensor context[][FUSION_MAX_BRANCHES]) {
     device *d = c->at.dev;
-    const int layers = fusion_part_step(c->at.model);
-    const size_t mark = arena_mark(d);
-    tensor context[FUSION_STREAMS][FUSION_MAX_BRANCHES];
-    for (int s = 0; s < FUSION_STREAMS; s++)
-        for (int b = 0; b < c->n_branches; b++)
-            context[s][b] = push_context(c, s, b, &desc->branch[b].text[s]);
-    for (int i = 0; i < layers && !device_failed(d); i++) {
+    const fusion_config *cfg = &c->at.model->cfg;
+    for (int i = 0; i < fusion_part_step(cfg) && !device_failed(d); i++) {
         const fusion_block_desc block = block_at(c, i);
-        store_pin(c->at.store, c->at.id, i);
-        for (int s = 0; s < FUSION_STREAMS; s++)
+        const int part = fusion_part_text(cfg, i);
+        store_pin(c->at.store, c->at.id, part);
+        for (int s = 0; s < FUSION_STREAMS && !device_failed(d); s++)
             for (int b = 0; b < c->n_branches; b++) {
                 const fusion_keys keys = text_keys(c, s, b, i);
                 fusion_block_text(d, &block, s, &context[s][b], &keys);
             }
-        store_unpin(c->at.store, c->at.id, i);
+        store_unpin(c->at.store, c->at.id, part);
     }
+}
+
+/* Everything that is made from weights: one walk over the parts. */
+static void keep_conditions(fusion_clip *c, const fusion_clip_desc *desc) {
+    device *d = c->at.dev;
+    const int part = fusion_part_clip(&c->at.model->cfg);
+    const size_t mark = arena_mark(d);
+    tensor context[FUSION_STREAMS][FUSION_MAX_BRANCHES];
+    store_pin(c->at.store, c->at.id, part);
+    for (int s = 0; s < FUSION_STREAMS && !device_failed(d); s++) {
+        keep_time(c, s, desc->timesteps);
+        for (int b = 0; b < c->n_branches; b++)
+            context[s][b] = push_context(c, s, b, &desc->branch[b].text[s]);
+    }
+    store_unpin(c->at.store, c->at.id, part);
+    fill_text(c, context);
     arena_reset(d, mark);
 }
 
@@ -270,15 +284,13 @@ void fusion_prepare(const fusion_place *at, const fusion_clip_desc *desc,
         .tokens = {desc->frames * (desc->height / patch[1]) * (desc->width / patch[2]),
                    desc->audio_len},
         .ffn_rows = desc->ffn_rows,
+        .query_rows = desc->query_rows,
+        .branches_in_turn = desc->branches_in_turn,
         .first_frame_clean = desc->first_frame_clean};
     for (int b = 0; b < desc->n_branches; b++)
         clip->skip_layer[b] = desc->branch[b].skip_layer;
     keep_rope(clip);
-    store_pin(at->store, at->id, fusion_part_clip(m));
-    for (int s = 0; s < FUSION_STREAMS; s++)
-        keep_time(clip, s, desc->timesteps);
-    keep_text(clip, desc);
-    store_unpin(at->store, at->id, fusion_part_clip(m));
+    keep_conditions(clip, desc);
 }
 
 /* ----------------------------------------------------------------- once per step ---- */
@@ -383,12 +395,9 @@ static int branches_at(const fusion_clip *c, int layer, int *first) {
     return n;
 }
 
-static void run_block(const step_run *r, int layer) {
+/* Block `layer` on n branches from `first` on; its weights are there. */
+static void run_branches(const step_run *r, int layer, int first, int n) {
     const fusion_clip *c = r->c;
-    int first = 0;
-    const int n = branches_at(c, layer, &first);
-    if (n == 0)
-        return;
     fusion_block_desc block = block_at(c, layer);
     for (int s = 0; s < FUSION_STREAMS; s++) {
         fusion_tokens *t = &block.stream[s];
@@ -400,9 +409,19 @@ static void run_block(const step_run *r, int layer) {
         for (int b = 0; b < n; b++)
             t->text[b] = text_keys(c, s, first + b, layer);
     }
+    fusion_block_run(c->at.dev, &block);
+}
+
+static void run_block(const step_run *r, int layer) {
+    const fusion_clip *c = r->c;
+    int first = 0;
+    const int n = branches_at(c, layer, &first), at_once = c->branches_in_turn ? 1 : n;
+    if (n == 0)
+        return;
     store_pin(c->at.store, c->at.id, layer);
-    if (!device_failed(c->at.dev)) /* else the weights may have no shape */
-        fusion_block_run(c->at.dev, &block);
+    /* After a failure the weights may have no shape. */
+    for (int b = first; b < first + n && !device_failed(c->at.dev); b += at_once)
+        run_branches(r, layer, b, at_once);
     store_unpin(c->at.store, c->at.id, layer);
 }
 
@@ -479,23 +498,23 @@ static bool check_pass(const fusion_clip *c, const fusion_pass *p) {
 
 void fusion_velocity(const fusion_clip *clip, const fusion_pass *pass) {
     device *d = clip->at.dev;
-    const fusion *m = clip->at.model;
+    const int part = fusion_part_step(&clip->at.model->cfg);
     if (device_failed(d) || !check_pass(clip, pass))
         return;
     const size_t mark = arena_mark(d);
     step_run r = {.c = clip, .pass = pass};
-    store_pin(clip->at.store, clip->at.id, fusion_part_step(m));
+    store_pin(clip->at.store, clip->at.id, part);
     for (int s = 0; s < FUSION_STREAMS; s++) {
         r.x[s] =
             arena_push(d, device_compute(d),
                        SHAPE(clip->n_branches, clip->tokens[s], config(clip, s)->dim));
         embed(&r, s);
     }
-    for (int i = 0; i < fusion_part_step(m) && !device_failed(d); i++)
+    for (int i = 0; i < part && !device_failed(d); i++)
         run_block(&r, i);
     for (int b = 0; b < clip->n_branches && !device_failed(d); b++)
         for (int s = 0; s < FUSION_STREAMS; s++)
             head(&r, s, b);
-    store_unpin(clip->at.store, clip->at.id, fusion_part_step(m));
+    store_unpin(clip->at.store, clip->at.id, part);
     arena_reset(d, mark);
 }

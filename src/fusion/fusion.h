@@ -15,10 +15,16 @@
  *
  * Memory. Bottom of the arena (fusion_prepare, until the arena closes): the tables, e, e0
  * and [layers, 2, n+1, 3072] text keys and values per stream and branch. Top: scratch of
- * the running call; the largest is a block's (block.c says how it is kept small).
+ * the running call; the largest is a block's (formulas in block.c). Three settings of a clip
+ * make it smaller, in any combination, and none changes a bit of the result: branches_in_turn,
+ * ffn_rows, query_rows.
  *
- * Residency parts: i < num_layers is block i of both streams; fusion_part_step is read by
- * every step, fusion_part_clip by fusion_prepare only. */
+ * Residency. fusion_prepare needs the parts fusion_parts_prepare and no others,
+ * fusion_velocity needs fusion_parts_steps and no others; the sets are disjoint, so what is
+ * read once per clip leaves the device after preparation. Both calls pin one part at a time
+ * in ascending order (the few weights outside the blocks excepted: fusion_part_step is pinned
+ * around all blocks) and no part is left pinned. The blocks, the text parts and
+ * fusion_part_clip can be streamed; fusion_part_step holds convolutions and cannot. */
 #ifndef OVI_FUSION_H
 #define OVI_FUSION_H
 
@@ -54,8 +60,9 @@ typedef struct fusion {
 /* Declares every weight of a model of these sizes; no file is needed. */
 ovi_status fusion_init(fusion *m, const fusion_config *cfg, err *e) OVI_MUST_CHECK;
 void fusion_release(fusion *m);
-int fusion_part_step(const fusion *m);
-int fusion_part_clip(const fusion *m);
+/* Sets of residency parts. */
+uint64_t fusion_parts_prepare(const fusion *m);
+uint64_t fusion_parts_steps(const fusion *m);
 
 /* Where a model computes: its weights stand in `store` under the number `id`. */
 typedef struct fusion_place {
@@ -86,8 +93,10 @@ typedef struct fusion_clip_desc {
     bool first_frame_clean;  /* video tokens of frame 0 are at t = 0 */
     int n_branches;          /* 1 or 2 */
     fusion_branch branch[FUSION_MAX_BRANCHES];
-    int64_t
-        ffn_rows; /* feed-forward in chunks of so many tokens, n*256; 0: all at once */
+    /* How to run in less memory. Chunks are n * 256 tokens; 0: all at once. */
+    bool branches_in_turn; /* one after the other inside each block */
+    int64_t ffn_rows;      /* feed-forward in chunks */
+    int64_t query_rows;    /* both attentions in chunks of queries; keys of all tokens */
 } fusion_clip_desc;
 
 /* A prepared clip: a plain value; its tensors live in the kept end of the arena. */
@@ -97,8 +106,8 @@ typedef struct fusion_clip {
     int skip_layer[FUSION_MAX_BRANCHES];
     int64_t latent[3];              /* frames, height, width */
     int64_t tokens[FUSION_STREAMS]; /* N, L */
-    int64_t ffn_rows;
-    bool first_frame_clean;
+    int64_t ffn_rows, query_rows;
+    bool branches_in_turn, first_frame_clean;
     tensor rope[FUSION_STREAMS][2]; /* cos, sin [tokens, head_dim/2] */
     /* Row 0 is t = 0, row 1 + i the timestep of step i. */
     tensor e[FUSION_STREAMS];                              /* [1 + n_steps, D] */
@@ -107,8 +116,7 @@ typedef struct fusion_clip {
     tensor text_bias[FUSION_STREAMS][FUSION_MAX_BRANCHES]; /* [rows], or none */
 } fusion_clip;
 
-/* Fills clip. Needs all blocks (pinned one after the other) and fusion_part_clip. Failures
- * latch on the device. */
+/* Fills clip; needs fusion_parts_prepare. Failures latch on the device. */
 void fusion_prepare(const fusion_place *at, const fusion_clip_desc *desc,
                     fusion_clip *clip);
 
@@ -119,7 +127,7 @@ typedef struct fusion_pass {
     tensor velocity[FUSION_MAX_BRANCHES][FUSION_STREAMS]; /* one pair for each branch */
 } fusion_pass;
 
-/* One pass over the blocks and fusion_part_step for all branches. */
+/* One pass over the blocks for all branches; needs fusion_parts_steps. */
 void fusion_velocity(const fusion_clip *clip, const fusion_pass *pass);
 
 /* z[0..n/2) = cos(t w_i), z[n/2..n) = sin(t w_i), w_i = 10000^(-i/(n/2)), in f64. */

@@ -194,7 +194,7 @@ static fusion_linear declare(fusion *m, int stream, int part, const int64_t size
 static fusion_linear declare_video_patch(fusion *m) {
     const fusion_stream_config *c = &m->cfg.stream[FUSION_VIDEO];
     const int64_t features = c->in_dim * c->patch[1] * c->patch[2];
-    const int part = fusion_part_step(m);
+    const int part = fusion_part_step(&m->cfg);
     fusion_linear l;
     l.weight = weight_add(
         &m->weights,
@@ -213,7 +213,7 @@ static fusion_linear declare_video_patch(fusion *m) {
 static void declare_audio_patch(fusion *m, fusion_outside *o) {
     const fusion_stream_config *c = &m->cfg.stream[FUSION_AUDIO];
     const char *prefix = "audio_model.patch_embedding";
-    const int part = fusion_part_step(m);
+    const int part = fusion_part_step(&m->cfg);
     const int64_t width =
         (8 * c->dim / 3 + CONVMLP_STEP - 1) / CONVMLP_STEP * CONVMLP_STEP;
     o->patch.weight =
@@ -234,7 +234,7 @@ static void declare_audio_patch(fusion *m, fusion_outside *o) {
 static void declare_stream(fusion *m, int s) {
     const fusion_stream_config *c = &m->cfg.stream[s];
     fusion_outside *o = &m->outside[s];
-    const int clip = fusion_part_clip(m), step = fusion_part_step(m);
+    const int clip = fusion_part_clip(&m->cfg), step = fusion_part_step(&m->cfg);
     if (s == FUSION_VIDEO)
         o->patch = declare_video_patch(m);
     else
@@ -273,10 +273,16 @@ void fusion_release(fusion *m) {
     *m = (fusion){0};
 }
 
-int fusion_part_step(const fusion *m) {
-    return (int)m->cfg.stream[FUSION_VIDEO].num_layers;
+/* n parts from `first` on. */
+static uint64_t parts_from(int first, int n) {
+    return (((uint64_t)1 << n) - 1) << first;
 }
 
-int fusion_part_clip(const fusion *m) {
-    return fusion_part_step(m) + 1;
+uint64_t fusion_parts_prepare(const fusion *m) {
+    const int layers = fusion_part_step(&m->cfg);
+    return parts_from(fusion_part_clip(&m->cfg), 1 + layers);
+}
+
+uint64_t fusion_parts_steps(const fusion *m) {
+    return parts_from(0, 1 + fusion_part_step(&m->cfg));
 }
