@@ -195,6 +195,10 @@ static const record *find_record(archive *a, const char *prefix, const char *key
     buf_append(&a->wanted, a->root, a->root_size);
     buf_puts(&a->wanted, prefix);
     buf_append(&a->wanted, key, key_size);
+    if (!buf_ok(&a->wanted)) {
+        err_set(a->e, OVI_MEMORY, "out of host memory: name of a record of %s", a->path);
+        return NULL;
+    }
     record r = {.name = buf_text(&a->wanted), .name_size = a->wanted.size};
     return bsearch(&r, a->record, a->n, sizeof r, compare_records);
 }
@@ -332,7 +336,8 @@ static void visit_member(walk *k, pickle_value key, pickle_value v, int depth) {
     else
         buf_printf(&k->name, "%lld", (long long)key.number);
     if (!buf_ok(&k->name))
-        err_set(k->a->e, OVI_FORMAT, "%s: data.pkl: a name of more than %d bytes",
+        err_set(k->a->e, OVI_FORMAT,
+                "%s: data.pkl: a name of more than %d bytes, or no memory for it",
                 k->a->path, MAX_NAME);
     else
         visit(k, v, depth);
