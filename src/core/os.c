@@ -14,29 +14,31 @@
 #include "core/fault.h"
 #include "core/host.h"
 
+static int64_t modified_ns(const struct stat *st) {
+    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
 /* Opens a regular file for reading; -1 with the error set otherwise. */
-static int open_regular(const char *path, size_t *size, err *e) {
+static int open_regular(const char *path, struct stat *st, err *e) {
     int fd = fault_strikes(FAULT_OPEN) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) != 0) {
+    if (fd < 0 || fstat(fd, st) != 0)
         err_set(e, OVI_IO, "%s: cannot open: %s", path, strerror(errno));
-    } else if (!S_ISREG(st.st_mode)) {
+    else if (!S_ISREG(st->st_mode))
         err_set(e, OVI_IO, "%s: expected a file, found %s", path,
-                S_ISDIR(st.st_mode) ? "a folder" : "something else");
-    } else {
-        *size = (size_t)st.st_size;
+                S_ISDIR(st->st_mode) ? "a folder" : "something else");
+    else
         return fd;
-    }
     if (fd >= 0)
         close(fd);
     return -1;
 }
 
 ovi_status os_map_file(os_map *m, const char *path, err *e) {
-    size_t size = 0;
-    int fd = open_regular(path, &size, e);
+    struct stat st;
+    int fd = open_regular(path, &st, e);
     if (fd < 0)
         return e->status;
+    size_t size = (size_t)st.st_size;
     void *data = size > 0 ? MAP_FAILED : NULL;
     if (size > 0) {
         if (!fault_strikes(FAULT_MAP))
@@ -47,7 +49,7 @@ ovi_status os_map_file(os_map *m, const char *path, err *e) {
                            strerror(errno));
         }
     }
-    *m = (os_map){.data = data, .size = size, .fd = fd};
+    *m = (os_map){.data = data, .size = size, .modified_ns = modified_ns(&st), .fd = fd};
     return OVI_OK;
 }
 
@@ -61,20 +63,61 @@ void os_map_release(os_map *m) {
     *m = (os_map){0};
 }
 
-void os_map_forget(const os_map *m, size_t offset, size_t size) {
+/* Widens [offset, offset + size) to whole pages. */
+static size_t whole_pages(size_t *offset, size_t size) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t from = (offset + page - 1) / page * page, to = offset + size;
-    to = to == m->size ? (to + page - 1) / page * page : to / page * page;
-    if (from < to)
-        madvise((void *)(uintptr_t)(m->data + from), to - from, MADV_DONTNEED);
+    size_t to = (*offset + size + page - 1) / page * page;
+    *offset = *offset / page * page;
+    return to - *offset;
+}
+
+void os_map_forget(const os_map *m, size_t offset, size_t size) {
+    if (size == 0)
+        return;
+    size = whole_pages(&offset, size);
+    madvise((void *)(uintptr_t)(m->data + offset), size, MADV_DONTNEED);
+}
+
+void os_map_evict(const os_map *m, size_t offset, size_t size) {
+    if (size == 0) /* to posix_fadvise 0 means up to the end */
+        return;
+    size = whole_pages(&offset, size);
+    (void)posix_fadvise(m->fd, (off_t)offset, (off_t)size, POSIX_FADV_DONTNEED);
+}
+
+const char *os_map_changed(const os_map *m) {
+    struct stat st;
+    if (fstat(m->fd, &st) != 0)
+        return strerror(errno);
+    if ((size_t)st.st_size < m->size)
+        return "the file shrank since it was opened";
+    if ((size_t)st.st_size > m->size || modified_ns(&st) != m->modified_ns)
+        return "the file changed since it was opened";
+    return NULL;
+}
+
+const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst) {
+    for (size_t done = 0; done < size;) {
+        ssize_t got = -1;
+        if (!fault_strikes(FAULT_READ))
+            got = pread(m->fd, (char *)dst + done, size - done, (off_t)(offset + done));
+        if (got == 0)
+            return "the file shrank since it was opened";
+        if (got > 0)
+            done += (size_t)got;
+        else if (errno != EINTR)
+            return strerror(errno);
+    }
+    return os_map_changed(m);
 }
 
 ovi_status os_read_file(const char *path, size_t max_bytes, char **data, size_t *size,
                         err *e) {
-    size_t n = 0;
-    int fd = open_regular(path, &n, e);
+    struct stat st;
+    int fd = open_regular(path, &st, e);
     if (fd < 0)
         return e->status;
+    size_t n = (size_t)st.st_size;
     char *bytes = NULL;
     if (n > max_bytes) {
         err_set(e, OVI_FORMAT, "%s: expected at most %zu bytes, found %zu", path,

@@ -8,14 +8,23 @@
 typedef struct os_map {
     const uint8_t *data; /* owned mapping; NULL for an empty file */
     size_t size;
-    int fd; /* kept open for pread */
+    int64_t modified_ns; /* time of the last change when it was opened */
+    int fd;              /* kept open for pread */
 } os_map;
 
 ovi_status os_map_file(os_map *m, const char *path, err *e) OVI_MUST_CHECK;
 void os_map_release(os_map *m);
 /* Tells the system that these pages of the mapping are no longer needed by us: they leave
- * our resident set (the page cache keeps them). */
+ * our resident set (the page cache keeps them). A page that is shared with a neighbour goes
+ * too; the neighbour's next read brings it back. */
 void os_map_forget(const os_map *m, size_t offset, size_t size);
+/* Asks the system to drop these pages from the page cache as well. */
+void os_map_evict(const os_map *m, size_t offset, size_t size);
+/* Why the open file is no longer the one that was mapped, in words; NULL: it still is. */
+const char *os_map_changed(const os_map *m);
+/* Copies bytes of the file with pread, where a mapping would raise a signal if the file
+ * shrank. NULL, or in words why dst does not hold what was mapped. From any thread. */
+const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst);
 
 /* Reads a whole file of at most max_bytes into owned, NUL-terminated memory. */
 ovi_status os_read_file(const char *path, size_t max_bytes, char **data, size_t *size,

@@ -5,27 +5,53 @@
  *              products take (F32 compute: F32 or BF16; BF16 compute: BF16), on devices that
  *              read host memory: nothing is copied, its bytes count all the same;
  *   converted  copied into the slab, in another type or folded (weight norm);
- *   packed     convolutions, reordered by the backend into the slab.
+ *   packed     convolutions, reordered by the backend into the slab;
+ *   streamed   converted (or copied as it is) into a slot, again in every round.
+ *
+ *   slab: [resident rows, in order | slot 0 | slot 1 | ..]   slot: rows of one part, in order
+ *
  * The slab of a model is sized by one pass over its rows and filled by a second one, which
- * visits the same rows in the same order. */
+ * visits the same rows in the same order; so is a slot. */
 #include "residency/store.h"
 
 #include <assert.h>
 
-#define SLAB_ALIGN    64
-#define STAGING_BYTES ((size_t)4 << 20) /* plain conversions go in pieces of this size */
+#include "residency/load.h"
+#include "residency/prefetch.h"
 
-typedef struct model_slot {
+#define SLAB_ALIGN 64
+#define MIN_SLOTS  2
+#define NO_PART    64 /* more than every part */
+
+/* What a stage asks of one model. */
+typedef struct demand {
+    uint64_t parts, streamed;
+    int slots; /* 0 if nothing is streamed */
+} demand;
+
+typedef struct model_state {
+    store *owner;
     weight_table *table; /* borrowed; NULL: number not in use */
-    uint64_t resident;   /* parts that are on the device */
+    demand now;          /* what is carried out; zero: nothing is resident */
     void *slab;          /* owned device region; NULL when empty */
     size_t slab_bytes, in_place;
+    prefetch *flow;  /* owned; NULL: nothing is streamed */
+    void *staging;   /* owned; of the thread while parts flow */
+    uint64_t flows;  /* streamed parts that have rows */
+    uint64_t in_use; /* of these, pinned now */
+    int last_pinned; /* of these, or NO_PART */
+    bool evict;
     int pins; /* parts that model code is reading now */
-} model_slot;
+} model_state;
 
 struct store {
     device *dev;
-    model_slot model[STORE_MAX_MODELS];
+    bool evict;
+    model_state model[STORE_MAX_MODELS];
+    /* Since the last enter; the first two are counted on reading threads too. */
+    atomic_ullong n_read, n_loads;
+    uint64_t n_passes;
+    double waits_s;
 };
 
 typedef struct placement {
@@ -50,15 +76,33 @@ void store_free(store *s) {
 
 void store_add(store *s, int model, weight_table *table) {
     assert(model >= 0 && model < STORE_MAX_MODELS && !s->model[model].table);
-    s->model[model].table = table;
+    s->model[model] = (model_state){.owner = s, .table = table};
+}
+
+void store_set_evict(store *s, bool on) {
+    s->evict = on;
+}
+
+static demand demand_of(const store_needs *needs, int m) {
+    demand want = {needs->parts[m], needs->streamed[m], 0};
+    if (want.streamed)
+        want.slots = needs->slots ? needs->slots : MIN_SLOTS;
+    return want;
+}
+
+static bool same_demand(demand a, demand b) {
+    return a.parts == b.parts && a.streamed == b.streamed && a.slots == b.slots;
+}
+
+static bool has_part(uint64_t parts, int part) {
+    return ((parts >> part) & 1u) != 0;
 }
 
 /* ---- placement ---- */
 
 static bool needed(const weight *row, uint64_t parts) {
     bool absent = row->spec.optional && !row->entry[0];
-    return row->spec.use != WEIGHT_HOST && !absent &&
-           ((parts >> row->spec.part_of) & 1u) != 0;
+    return row->spec.use != WEIGHT_HOST && !absent && has_part(parts, row->spec.part_of);
 }
 
 /* Type of a product weight on the device: bf16 products take BF16 only; f32 products take
@@ -98,7 +142,9 @@ static conv_geometry geometry_of(const shape *dims) {
     return g;
 }
 
-static placement place(const store *s, const weight_table *t, const weight *row) {
+/* Where and as what a row goes; streamed rows are never in place. */
+static placement place(const model_state *m, uint64_t streamed, const weight *row) {
+    const store *s = m->owner;
     dtype compute = row->spec.exact ? DTYPE_F32 : device_compute(s->dev);
     size_t count = (size_t)shape_count(&row->spec.placed);
     placement p = {.type = DTYPE_F32};
@@ -106,12 +152,13 @@ static placement place(const store *s, const weight_table *t, const weight *row)
     case WEIGHT_CONV: {
         conv_geometry g = geometry_of(&row->spec.placed);
         p.type = compute;
-        p.bytes = aligned(device_conv_packed_bytes(s->dev, &g, compute));
+        p.bytes = device_conv_packed_bytes(s->dev, &g, compute);
         break;
     }
     case WEIGHT_LINEAR:
         p.type = linear_type(row, compute);
-        p.in_place = usable_in_place(s, t, row, p.type);
+        p.in_place = !has_part(streamed, row->spec.part_of) &&
+                     usable_in_place(s, m->table, row, p.type);
         p.bytes = count * dtype_size(p.type);
         break;
     case WEIGHT_VECTOR:
@@ -125,201 +172,378 @@ static placement place(const store *s, const weight_table *t, const weight *row)
     return p;
 }
 
+/* Can the host write the placed row itself? If not it goes through f32 and the device. */
+static bool written_by_host(const store *s, const weight *row) {
+    return row->spec.use != WEIGHT_CONV && device_backend(s->dev)->host_memory;
+}
+
+/* Elements of a row that go through the device at a time. */
+static int64_t piece_of(const weight *row) {
+    int64_t count = shape_count(&row->spec.placed);
+    bool whole = row->spec.use == WEIGHT_CONV || row->spec.fold || count < LOAD_CHUNK;
+    return whole ? count : LOAD_CHUNK;
+}
+
 /* Host bytes that bringing in this row takes for a moment. */
-static size_t staging_of(const weight *row, const placement *p) {
+static size_t staging_of(const store *s, const weight *row, const placement *p) {
     if (p->in_place)
         return 0;
-    size_t count = (size_t)shape_count(&row->spec.placed);
-    if (row->spec.use != WEIGHT_CONV && !row->spec.fold) {
-        size_t bytes = count * sizeof(float);
-        return bytes < STAGING_BYTES ? bytes : STAGING_BYTES;
-    }
-    for (int i = 0; row->spec.fold && i < row->spec.n_parts; i++)
-        count += (size_t)shape_count(&row->spec.part[i].dims);
-    return count * sizeof(float);
+    if (written_by_host(s, row))
+        return load_staging_bytes(row, p->type);
+    return load_staging_bytes(row, DTYPE_F32) + (size_t)piece_of(row) * sizeof(float);
 }
 
-static void add_model_bytes(const store *s, const weight_table *t, uint64_t parts,
-                            store_bytes *sum) {
-    for (int i = 0; i < t->n; i++) {
-        if (!needed(&t->row[i], parts))
+static size_t largest(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+static store_bytes model_bytes(const model_state *m, demand want) {
+    store_bytes sum = {0};
+    size_t part[64] = {0}, slot = 0;
+    for (int i = 0; i < m->table->n; i++) {
+        const weight *row = &m->table->row[i];
+        if (!needed(row, want.parts))
             continue;
-        placement p = place(s, t, &t->row[i]);
-        size_t staging = staging_of(&t->row[i], &p);
-        if (p.in_place)
-            sum->in_place += p.bytes;
-        else
-            sum->slab += p.bytes;
-        if (staging > sum->staging)
-            sum->staging = staging;
+        placement p = place(m, want.streamed, row);
+        sum.staging = largest(sum.staging, staging_of(m->owner, row, &p));
+        if (has_part(want.streamed, row->spec.part_of)) {
+            part[row->spec.part_of] += p.bytes;
+            slot = largest(slot, part[row->spec.part_of]);
+            sum.stream_bytes_per_pass += load_file_bytes(row);
+        } else if (p.in_place) {
+            sum.in_place += p.bytes;
+        } else {
+            sum.slab += p.bytes;
+        }
     }
+    sum.slots_bytes = slot * (size_t)want.slots;
+    sum.slab += sum.slots_bytes;
+    return sum;
 }
 
+/* Staging is held by one model after the other, and by streamed models all the time. */
 store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
     store_bytes sum = {0};
-    for (int m = 0; m < STORE_MAX_MODELS; m++)
-        if (s->model[m].table && needs->parts[m])
-            add_model_bytes(s, s->model[m].table, needs->parts[m], &sum);
+    size_t passing = 0;
+    for (int m = 0; m < STORE_MAX_MODELS; m++) {
+        if (!s->model[m].table || !needs->parts[m])
+            continue;
+        demand want = demand_of(needs, m);
+        store_bytes one = model_bytes(&s->model[m], want);
+        sum.in_place += one.in_place;
+        sum.slab += one.slab;
+        sum.slots_bytes += one.slots_bytes;
+        sum.stream_bytes_per_pass += one.stream_bytes_per_pass;
+        if (want.streamed)
+            sum.staging += one.staging;
+        else
+            passing = largest(passing, one.staging);
+    }
+    sum.staging += passing;
     return sum;
 }
 
 /* ---- bringing in ---- */
 
-/* Copies a plain row into the slab piece by piece, through f32. */
-static void fill_plain(store *s, weight_table *t, int index, float *staging) {
-    const weight *row = &t->row[index];
-    const weights_entry *x = row->entry[0];
-    int64_t count = shape_count(&row->spec.placed);
-    int64_t piece = (int64_t)(STAGING_BYTES / sizeof(float));
-    if (!weights_entry_dense(x)) { /* rare: gathered whole, staging_of is not asked */
-        float *all = mem_alloc(&device_host(s->dev)->err, (size_t)count, sizeof *all);
-        if (!all)
+/* Through f32 on the host: packed, or written piece by piece. */
+static void fill_by_device(store *s, const weight *row, const placement *p,
+                           const loader *l) {
+    float *values = (float *)((char *)l->staging + load_staging_bytes(row, DTYPE_F32));
+    int64_t count = shape_count(&row->spec.placed), n = piece_of(row);
+    for (int64_t at = 0; at < count; at += n) {
+        n = count - at < n ? count - at : n;
+        if (!load_rows(l, row, (load_span){at, n, DTYPE_F32}, values))
             return;
-        weights_to_f32(t->files, x, all);
-        device_put_f32(s->dev, &row->placed, all);
-        mem_free(all);
-        return;
-    }
-    tensor flat = tensor_reshape(row->placed, SHAPE(count));
-    for (int64_t at = 0; at < count; at += piece) {
-        tensor part = tensor_slice(flat, 0, at, count - at < piece ? count - at : piece);
-        weights_rows_to_f32(t->files, x, at, part.dim[0], staging);
-        device_put_f32(s->dev, &part, staging);
+        if (row->spec.use == WEIGHT_CONV) {
+            conv_geometry g = geometry_of(&row->spec.placed);
+            device_pack_conv(s->dev, &g, p->type, values, row->placed.data);
+        } else {
+            tensor flat = tensor_reshape(row->placed, SHAPE(count));
+            tensor piece = tensor_slice(flat, 0, at, n);
+            device_put_f32(s->dev, &piece, values);
+        }
     }
 }
 
-static void fill_row(store *s, weight_table *t, int index, const placement *p,
-                     float *staging) {
-    weight *row = &t->row[index];
-    if (row->spec.use == WEIGHT_CONV || row->spec.fold) {
-        /* weight_to_f32 takes the memory of the parts itself; the result goes here. */
-        if (weight_to_f32(t, index, staging, &device_host(s->dev)->err) != OVI_OK)
-            return;
-        conv_geometry g = geometry_of(&row->spec.placed);
-        if (row->spec.use == WEIGHT_CONV)
-            device_pack_conv(s->dev, &g, p->type, staging, row->placed.data);
-        else
-            device_put_f32(s->dev, &row->placed, staging);
-    } else {
-        fill_plain(s, t, index, staging);
-    }
-    for (int i = 0; i < row->spec.n_parts; i++)
-        if (row->entry[i])
-            weights_forget(t->files, row->entry[i]);
+static void fill_row(store *s, const weight *row, const placement *p, const loader *l) {
+    load_span whole = {0, shape_count(&row->spec.placed), p->type};
+    if (!written_by_host(s, row))
+        fill_by_device(s, row, p, l);
+    else
+        (void)load_rows(l, row, whole, row->placed.data); /* latched, or cancelled */
 }
 
-/* Points the row at its place: the mapping, or the next bytes of the slab. */
-static void set_placed(const weight_table *t, weight *row, const placement *p,
-                       char **next) {
-    if (p->in_place) {
-        const void *data = t->files ? weights_data(t->files, row->entry[0]) : *next;
-        row->placed = tensor_make((void *)(uintptr_t)data, p->type, row->spec.placed);
-        return;
-    }
-    row->placed = row->spec.use == WEIGHT_CONV
-                      ? tensor_make(*next, DTYPE_U8, SHAPE((int64_t)p->bytes))
-                      : tensor_make(*next, p->type, row->spec.placed);
-    *next += p->bytes;
+/* The view of a placed row at data. */
+static tensor view_at(const weight *row, const placement *p, void *data) {
+    if (row->spec.use == WEIGHT_CONV)
+        return tensor_make(data, DTYPE_U8, SHAPE((int64_t)p->bytes));
+    return tensor_make(data, p->type, row->spec.placed);
 }
 
-static ovi_status not_loaded(store *s, const weight_table *t) {
-    device_fail(s->dev, OVI_NOT_LOADED, "%s not loaded", t->model);
-    return OVI_NOT_LOADED;
+/* Address of a row in place; without files one that is never read. */
+static void *address_in_place(const weight_table *t, const weight *row) {
+    if (!t->files)
+        return (void *)(uintptr_t)SLAB_ALIGN;
+    return (void *)(uintptr_t)weights_data(t->files, row->entry[0]);
 }
 
-static void bring_in(store *s, model_slot *m, uint64_t parts) {
-    weight_table *t = m->table;
-    store_bytes bytes = {0};
-    add_model_bytes(s, t, parts, &bytes);
-    bool dry = device_is_null(s->dev);
-    if (!dry && !t->files) {
-        not_loaded(s, t);
-        return;
-    }
-    /* A dry run has a region too, so that addresses differ from NULL and bytes count. */
-    m->slab = device_region_alloc(s->dev, bytes.slab ? bytes.slab : SLAB_ALIGN);
-    m->slab_bytes = bytes.slab ? bytes.slab : SLAB_ALIGN;
-    m->resident = parts;
-    err *e = &device_host(s->dev)->err;
-    float *staging = NULL;
-    if (!m->slab ||
-        (!dry && bytes.staging && !(staging = mem_alloc(e, bytes.staging, 1))))
-        return;
-    m->in_place = bytes.in_place;
-    device_count_in_place(s->dev, bytes.in_place);
-    char *next = m->slab;
-    for (int i = 0; i < t->n && !device_failed(s->dev) && !err_failed(e); i++) {
-        if (!needed(&t->row[i], parts))
+/* Reads the rows of one part into a slot; on the thread of the prefetcher. */
+static bool read_part(void *user, int part, char *slot, const atomic_bool *stop, err *e) {
+    model_state *m = user;
+    loader l = {.files = m->table->files,
+                .staging = m->staging,
+                .stop = stop,
+                .n_read = &m->owner->n_read,
+                .evict = m->evict,
+                .err = e};
+    for (int i = 0; i < m->table->n; i++) {
+        const weight *row = &m->table->row[i];
+        if (!needed(row, (uint64_t)1 << part))
             continue;
-        placement p = place(s, t, &t->row[i]);
-        set_placed(t, &t->row[i], &p, &next);
-        if (!dry && !p.in_place)
-            fill_row(s, t, i, &p, staging);
-        if (host_cancelled(device_host(s->dev)))
+        placement p = place(m, m->flows, row);
+        load_span whole = {0, shape_count(&row->spec.placed), p.type};
+        if (!load_rows(&l, row, whole, slot))
+            return false;
+        slot += p.bytes;
+    }
+    atomic_fetch_add_explicit(&m->owner->n_loads, 1, memory_order_relaxed);
+    return true;
+}
+
+/* Can this be streamed? Notes which streamed parts have rows. */
+static bool check_stream(model_state *m, demand want) {
+    const weight_table *t = m->table;
+    device *d = m->owner->dev;
+    m->flows = 0;
+    if (want.streamed & ~want.parts)
+        device_fail(d, OVI_INTERNAL, "%s: parts are streamed that are not needed",
+                    t->model);
+    else if (want.slots < MIN_SLOTS || want.slots > STORE_MAX_SLOTS)
+        device_fail(d, OVI_INTERNAL, "%s: expected %d to %d slots, found %d", t->model,
+                    MIN_SLOTS, STORE_MAX_SLOTS, want.slots);
+    else if (!device_backend(d)->host_memory)
+        device_fail(d, OVI_UNSUPPORTED, "%s: streaming needs a device in host memory",
+                    t->model);
+    for (int i = 0; i < t->n && !device_failed(d); i++) {
+        const weight *row = &t->row[i];
+        if (!needed(row, want.streamed))
+            continue;
+        if (row->spec.use == WEIGHT_CONV)
+            device_fail(d, OVI_UNSUPPORTED,
+                        "%s: part %d cannot be streamed: %s is a convolution", t->model,
+                        row->spec.part_of, row->spec.part[0].name);
+        m->flows |= (uint64_t)1 << row->spec.part_of;
+    }
+    return !device_failed(d);
+}
+
+/* Streamed rows have a shape all the time, and data while they are pinned. */
+static void start_flow(model_state *m, const store_bytes *bytes) {
+    device *d = m->owner->dev;
+    size_t resident = m->slab_bytes - bytes->slots_bytes;
+    for (int i = 0; i < m->table->n; i++) {
+        weight *row = &m->table->row[i];
+        if (!needed(row, m->flows))
+            continue;
+        placement p = place(m, m->flows, row);
+        row->placed = view_at(row, &p, NULL);
+    }
+    m->last_pinned = NO_PART;
+    prefetch_desc desc = {.parts = m->flows,
+                          .slots = (char *)m->slab + resident,
+                          .slot_bytes = bytes->slots_bytes / (size_t)m->now.slots,
+                          .n_slots = m->now.slots,
+                          .read = device_is_null(d) ? NULL : read_part,
+                          .user = m,
+                          .host = device_host(d)};
+    m->flow = prefetch_start(&desc, &device_host(d)->err);
+}
+
+/* Rows that stay for the whole stage. */
+static void fill_resident(model_state *m, const store_bytes *bytes) {
+    store *s = m->owner;
+    host *h = device_host(s->dev);
+    loader l = {.files = m->table->files,
+                .staging = m->staging,
+                .stop = &h->cancel,
+                .n_read = &s->n_read,
+                .evict = m->evict,
+                .err = &h->err};
+    char *next = m->slab;
+    for (int i = 0; i < m->table->n && !device_failed(s->dev); i++) {
+        weight *row = &m->table->row[i];
+        if (!needed(row, m->now.parts & ~m->now.streamed))
+            continue;
+        placement p = place(m, m->now.streamed, row);
+        row->placed =
+            view_at(row, &p, p.in_place ? address_in_place(m->table, row) : next);
+        if (!p.in_place && !device_is_null(s->dev))
+            fill_row(s, row, &p, &l);
+        if (!p.in_place)
+            next += p.bytes;
+        if (host_cancelled(h))
             device_fail(s->dev, OVI_CANCELLED, "cancelled");
     }
-    mem_free(staging);
+    assert(device_failed(s->dev) || (size_t)(next - (char *)m->slab) ==
+                                        m->slab_bytes - bytes->slots_bytes); /* S2 */
+    (void)bytes;
+}
+
+static void bring_in(model_state *m, demand want) {
+    device *d = m->owner->dev;
+    bool dry = device_is_null(d);
+    if (!dry && !m->table->files) {
+        device_fail(d, OVI_NOT_LOADED, "%s not loaded", m->table->model);
+        return;
+    }
+    if (want.streamed && !check_stream(m, want))
+        return;
+    store_bytes bytes = model_bytes(m, want);
+    m->slab = device_region_alloc(d, bytes.slab);
+    m->slab_bytes = bytes.slab;
+    m->now = want;
+    m->evict = m->owner->evict;
+    if (!dry && bytes.staging && !device_failed(d))
+        m->staging = mem_alloc(&device_host(d)->err, bytes.staging, 1);
+    if (device_failed(d))
+        return;
+    m->in_place = bytes.in_place;
+    device_count_in_place(d, bytes.in_place);
+    fill_resident(m, &bytes);
+    if (m->flows && !device_failed(d))
+        start_flow(m, &bytes);
+    if (!m->flow) {
+        mem_free(m->staging);
+        m->staging = NULL;
+    }
 }
 
 /* ---- releasing ---- */
 
-static void release(store *s, model_slot *m) {
-    if (!m->resident)
+/* The pages that we have looked at leave our resident set (S3). */
+static void forget_row(const model_state *m, const weight *row) {
+    for (int i = 0; i < row->spec.n_parts; i++) {
+        if (!row->entry[i])
+            continue;
+        weights_forget(m->table->files, row->entry[i]);
+        if (m->evict)
+            weights_evict(m->table->files, row->entry[i]);
+    }
+}
+
+static void release(model_state *m) {
+    if (!m->now.parts)
         return;
     assert(m->pins == 0);
+    device *d = m->owner->dev;
+    prefetch_stop(m->flow);
+    mem_free(m->staging);
     for (int i = 0; i < m->table->n; i++) {
         weight *row = &m->table->row[i];
-        if (m->table->files && row->placed.data && row->entry[0])
-            weights_forget(m->table->files, row->entry[0]);
         row->placed = (tensor){0};
+        if (!device_is_null(d) && has_part(m->now.parts, row->spec.part_of))
+            forget_row(m, row);
     }
-    device_uncount_in_place(s->dev, m->in_place);
-    device_region_free(s->dev, m->slab, m->slab_bytes);
-    *m = (model_slot){.table = m->table};
+    device_uncount_in_place(d, m->in_place);
+    device_region_free(d, m->slab, m->slab_bytes);
+    *m = (model_state){.owner = m->owner, .table = m->table};
 }
 
 ovi_status store_enter(store *s, const store_needs *needs) {
-    for (int m = 0; m < STORE_MAX_MODELS; m++)
-        if (s->model[m].resident != needs->parts[m])
-            release(s, &s->model[m]);
-    err *e = &device_host(s->dev)->err;
-    for (int m = 0; m < STORE_MAX_MODELS; m++) {
-        model_slot *slot = &s->model[m];
-        if (!slot->table || slot->resident == needs->parts[m])
-            continue;
-        bring_in(s, slot, needs->parts[m]);
-        if (device_failed(s->dev) || err_failed(e)) {
-            store_leave(s);
-            return e->status;
-        }
+    device *d = s->dev;
+    for (int i = 0; i < STORE_MAX_MODELS; i++)
+        if (!same_demand(s->model[i].now, demand_of(needs, i)))
+            release(&s->model[i]);
+    atomic_store(&s->n_read, 0);
+    atomic_store(&s->n_loads, 0);
+    s->n_passes = 0;
+    s->waits_s = 0;
+    for (int i = 0; i < STORE_MAX_MODELS && !device_failed(d); i++) {
+        model_state *m = &s->model[i];
+        if (m->table && needs->parts[i] && !m->now.parts)
+            bring_in(m, demand_of(needs, i));
     }
-    return OVI_OK;
+    if (device_failed(d))
+        store_leave(s);
+    return device_host(d)->err.status;
 }
 
 void store_leave(store *s) {
     for (int m = 0; m < STORE_MAX_MODELS; m++)
-        release(s, &s->model[m]);
+        release(&s->model[m]);
 }
+
+/* ---- what is there ---- */
 
 uint32_t store_resident(const store *s) {
     uint32_t set = 0;
     for (int m = 0; m < STORE_MAX_MODELS; m++)
-        if (s->model[m].resident)
+        if (s->model[m].now.parts)
             set |= 1u << m;
     return set;
 }
 
+size_t store_model_bytes(const store *s, int model) {
+    const model_state *m = &s->model[model];
+    return m->slab_bytes + m->in_place;
+}
+
+store_stats store_get_stats(const store *s) {
+    return (store_stats){.bytes_read = atomic_load(&s->n_read),
+                         .loads = atomic_load(&s->n_loads),
+                         .passes = s->n_passes,
+                         .waits_s = s->waits_s};
+}
+
+/* ---- use ---- */
+
+/* Points the rows of a streamed part into its slot, or with NULL at nothing. */
+static void point_rows(model_state *m, int part, char *slot) {
+    for (int i = 0; i < m->table->n; i++) {
+        weight *row = &m->table->row[i];
+        if (!needed(row, (uint64_t)1 << part))
+            continue;
+        row->placed.data = slot;
+        if (slot)
+            slot += place(m, m->flows, row).bytes;
+    }
+}
+
+static void pin_streamed(model_state *m, int part) {
+    store *s = m->owner;
+    double start = os_now();
+    char *slot = prefetch_pin(m->flow, part, &device_host(s->dev)->err);
+    s->waits_s += os_now() - start;
+    if (!slot)
+        return;
+    if (part <= m->last_pinned)
+        s->n_passes++;
+    m->last_pinned = part;
+    m->in_use |= (uint64_t)1 << part;
+    point_rows(m, part, slot);
+}
+
 void store_pin(store *s, int model, int part) {
-    model_slot *m = &s->model[model];
+    model_state *m = &s->model[model];
     assert(part >= 0 && part < 64);
-    if (!((m->resident >> part) & 1u))
+    m->pins++;
+    if (device_failed(s->dev))
+        return;
+    if (!has_part(m->now.parts, part)) /* S1 */
         device_fail(s->dev, OVI_INTERNAL, "part %d of the %s is used but not resident",
                     part, m->table->model);
-    m->pins++;
+    else if (has_part(m->flows, part))
+        pin_streamed(m, part);
 }
 
 void store_unpin(store *s, int model, int part) {
-    assert(part >= 0 && part < 64 && s->model[model].pins > 0);
-    (void)part;
-    s->model[model].pins--;
+    model_state *m = &s->model[model];
+    assert(part >= 0 && part < 64 && m->pins > 0);
+    m->pins--;
+    if (!has_part(m->in_use, part)) /* resident, or its pin has failed */
+        return;
+    if (prefetch_unpin(m->flow, part)) {
+        m->in_use &= ~((uint64_t)1 << part);
+        point_rows(m, part, NULL);
+    }
 }

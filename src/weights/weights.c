@@ -294,11 +294,39 @@ void weights_to_f32(const weights *w, const weights_entry *x, float *dst) {
     weights_rows_to_f32(w, x, 0, weights_entry_count(x), dst);
 }
 
-void weights_forget(const weights *w, const weights_entry *x) {
+/* Bytes from element 0 to the end of the last one. */
+static size_t extent_bytes(const weights_entry *x) {
     if (weights_entry_count(x) == 0)
-        return;
+        return 0;
     int64_t extent = 1;
     for (int i = 0; i < x->rank; i++)
         extent += (x->dim[i] - 1) * x->stride[i];
-    os_map_forget(&w->file[x->file].map, x->offset, (size_t)extent * dtype_size(x->type));
+    return (size_t)extent * dtype_size(x->type);
+}
+
+void weights_forget(const weights *w, const weights_entry *x) {
+    os_map_forget(&w->file[x->file].map, x->offset, extent_bytes(x));
+}
+
+void weights_evict(const weights *w, const weights_entry *x) {
+    os_map_evict(&w->file[x->file].map, x->offset, extent_bytes(x));
+}
+
+static ovi_status conclude_read(const weights *w, const weights_entry *x,
+                                const char *reason, err *e) {
+    if (reason)
+        return err_set(e, OVI_IO, "%s: cannot read tensor %.200s: %s",
+                       w->file[x->file].path, x->name, reason);
+    return OVI_OK;
+}
+
+ovi_status weights_read(const weights *w, weights_range r, void *dst, err *e) {
+    const weights_entry *x = r.entry;
+    const char *reason =
+        os_map_read(&w->file[x->file].map, x->offset + r.from, r.size, dst);
+    return conclude_read(w, x, reason, e);
+}
+
+ovi_status weights_check(const weights *w, const weights_entry *x, err *e) {
+    return conclude_read(w, x, os_map_changed(&w->file[x->file].map), e);
 }

@@ -22,9 +22,9 @@ typedef struct weights_entry {
     dtype type;
     int rank;
     int64_t dim[WEIGHTS_MAX_RANK], stride[WEIGHTS_MAX_RANK];
-    int file;             /* which file of the set */
-    uint64_t offset;      /* of element 0, in bytes from the start of that file */
-    uint64_t storage;     /* equal numbers share memory (torch); unique elsewhere */
+    int file;                /* which file of the set */
+    uint64_t offset;         /* of element 0, in bytes from the start of that file */
+    uint64_t storage;        /* equal numbers share memory (torch); unique elsewhere */
     uint64_t storage_offset; /* of element 0 within its storage, in elements */
 } weights_entry;
 
@@ -46,14 +46,27 @@ const char *weights_metadata(const weights *w, const char *key);
  * safetensors file, data.pkl of a torch archive. */
 void weights_header(const weights *w, int file, const void **bytes, size_t *size);
 
-int64_t weights_entry_count(const weights_entry *x);      /* elements */
-bool weights_entry_dense(const weights_entry *x);         /* row-major, no gaps */
+int64_t weights_entry_count(const weights_entry *x); /* elements */
+bool weights_entry_dense(const weights_entry *x);    /* row-major, no gaps */
 /* Address of element 0 in the mapping. */
 const void *weights_data(const weights *w, const weights_entry *x);
 /* Gathers the whole tensor, or n elements in row-major order from `first`, as f32. */
 void weights_to_f32(const weights *w, const weights_entry *x, float *dst);
 void weights_rows_to_f32(const weights *w, const weights_entry *x, int64_t first,
                          int64_t n, float *dst);
-/* The pages of this tensor are no longer needed in our resident set. */
+/* The pages of this tensor are no longer needed in our resident set, or in no cache. */
 void weights_forget(const weights *w, const weights_entry *x);
+void weights_evict(const weights *w, const weights_entry *x);
+
+/* Bytes of a tensor as they lie in the file, counted from its element 0. */
+typedef struct weights_range {
+    const weights_entry *entry;
+    size_t from, size;
+} weights_range;
+/* Reads them with pread, never through the mapping: what fails, and a file that shrank or
+ * changed since it was opened, is an error that names file and tensor. Any thread. */
+ovi_status weights_read(const weights *w, weights_range r, void *dst,
+                        err *e) OVI_MUST_CHECK;
+/* The same check without reading: is the file of this tensor still the one opened? */
+ovi_status weights_check(const weights *w, const weights_entry *x, err *e) OVI_MUST_CHECK;
 #endif

@@ -1,0 +1,36 @@
+/* load.h: rows of a weight table, from their files into host memory, as a device wants them.
+ *
+ * Bytes come by pread, so that a file that shrinks or a disk that fails is an error and never
+ * a signal. Only strided tensors (rare) are gathered through the mapping, after a check that
+ * the file is still whole. A loader may run on any thread, one call at a time. */
+#ifndef OVI_RESIDENCY_LOAD_H
+#define OVI_RESIDENCY_LOAD_H
+
+#include "weights/bind.h"
+
+#define LOAD_CHUNK 65536 /* elements that are converted at a time */
+
+typedef struct loader {
+    const weights *files; /* borrowed */
+    void *staging;        /* borrowed; of load_staging_bytes, the largest of its rows */
+    const atomic_bool *stop; /* borrowed; polled every few megabytes */
+    atomic_ullong *n_read;   /* borrowed; bytes read are added */
+    bool evict;              /* what was read leaves the page cache */
+    err *err;                /* borrowed; what fails is said here */
+} loader;
+
+/* Elements [first, first + n) of a placed row. A folded row is loaded whole. */
+typedef struct load_span {
+    int64_t first, n;
+    dtype type; /* wanted: F32 or BF16 */
+} load_span;
+
+/* Is the row stored as it is placed? Without a file the published type decides. */
+bool load_is_copy(const weight *row, dtype type);
+size_t load_staging_bytes(const weight *row, dtype type);
+/* What one loading reads from the files. */
+uint64_t load_file_bytes(const weight *row);
+
+/* False: failed, with the error set, or stopped, without. */
+bool load_rows(const loader *l, const weight *row, load_span span, void *dst);
+#endif
