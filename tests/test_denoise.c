@@ -230,6 +230,126 @@ static void every_step_shows_velocities_and_samples(void **state) {
     scene_close(&s);
 }
 
+/* ---- a run taken up in the middle ---- */
+
+enum { STEPS = 7, SPOILED = 4096 };
+
+/* The state after every step of a run, as a caller would save it. */
+typedef struct saved_run {
+    scene *s;
+    int n, first;
+    char name[DENOISE_MAX_STATE][DENOISE_STATE_NAME];
+    float value[STEPS + 1][DENOISE_MAX_STATE][VIDEO];
+    int asked; /* steps of the model */
+} saved_run;
+
+/* A velocity that depends on the sample, so that any wrong bit spreads. */
+static void moving_velocity(void *user, device *d, const velocity_call *call) {
+    saved_run *r = user;
+    float x[VIDEO];
+    r->asked++;
+    for (int s = 0; s < STREAM_COUNT; s++) {
+        assert_int_equal(device_get_f32(d, x, &call->x[s]), OVI_OK);
+        for (int b = 0; b < call->n_branches; b++) {
+            for (int i = 0; i < VIDEO; i++)
+                x[i] = sinf(x[i] + (float)(call->step + b));
+            device_put_f32(d, &call->v[b][s], x);
+        }
+    }
+}
+
+static void save_state(void *user, int done, int n_steps, const denoise_state *state) {
+    saved_run *r = user;
+    assert_int_equal(n_steps, STEPS);
+    r->n = state->n;
+    for (int i = 0; i < state->n; i++) {
+        memcpy(r->name[i], state->name[i], DENOISE_STATE_NAME);
+        assert_int_equal(device_get_f32(r->s->d, r->value[done][i], &state->data[i]),
+                         OVI_OK);
+    }
+}
+
+static void restore_state(void *user, int done, int n_steps, const denoise_state *state) {
+    saved_run *r = user;
+    assert_int_equal(n_steps, STEPS);
+    assert_int_equal(done, r->first);
+    for (int i = 0; i < state->n; i++)
+        device_put_f32(r->s->d, &state->data[i], r->value[done][i]);
+}
+
+/* What is not taken yet holds NaN. */
+static void spoil_arena(device *d) {
+    size_t mark = arena_mark(d);
+    static float nan[SPOILED];
+    tensor scratch = arena_push(d, DTYPE_F32, SHAPE(SPOILED));
+    for (int i = 0; i < SPOILED; i++)
+        nan[i] = NAN;
+    device_put_f32(d, &scratch, nan);
+    arena_reset(d, mark);
+}
+
+/* The last latents of a run from step `first` on. */
+static void run_from(saved_run *r, const solver *kind, int first,
+                     float out[STREAM_COUNT][VIDEO]) {
+    scene s;
+    scene_open(&s, STEPS, 512 + SPOILED * sizeof(float));
+    spoil_arena(s.d);
+    err e = {0};
+    assert_int_equal(schedule_make(&s.times, kind->schedule, STEPS, 5, &e), OVI_OK);
+    r->s = &s;
+    r->first = first;
+    r->asked = 0;
+    denoise_options o = {.solver = kind,
+                         .times = &s.times,
+                         .guidance = {4, 3},
+                         .velocity = moving_velocity,
+                         .user = r,
+                         .first_step = first,
+                         .restore = restore_state,
+                         .save = first == 0 ? save_state : NULL,
+                         .state_user = r};
+    float frame[C * H * W] = {1, 2, 3};
+    o.first_frame = arena_keep(s.d, DTYPE_F32, SHAPE(C, 1, H, W));
+    device_put_f32(s.d, &o.first_frame, frame);
+    assert_int_equal(denoise_run(s.d, &o, s.x), OVI_OK);
+    for (int i = 0; i < STREAM_COUNT; i++)
+        assert_int_equal(device_get_f32(s.d, out[i], &s.x[i]), OVI_OK);
+    scene_close(&s);
+}
+
+static void a_run_taken_up_at_any_step_ends_in_the_same_bits(void **state) {
+    (void)state;
+    static saved_run r;
+    const solver *kind;
+    for (int k = 0; (kind = solver_at(k)) != NULL; k++) {
+        float whole[STREAM_COUNT][VIDEO] = {0}, later[STREAM_COUNT][VIDEO] = {0};
+        run_from(&r, kind, 0, whole);
+        assert_int_equal(r.asked, STEPS);
+        assert_int_equal(r.n, 2 + 2 * kind->n_history);
+        for (int first = 1; first < STEPS; first++) {
+            run_from(&r, kind, first, later);
+            assert_int_equal(r.asked, STEPS - first);
+            assert_memory_equal(later, whole, sizeof whole);
+        }
+    }
+}
+
+static void the_state_is_named_in_a_fixed_order(void **state) {
+    (void)state;
+    static saved_run r;
+    const char *names[] = {"video",          "audio",          "solver.video.0",
+                           "solver.video.1", "solver.video.2", "solver.audio.0",
+                           "solver.audio.1", "solver.audio.2"};
+    float out[STREAM_COUNT][VIDEO];
+    run_from(&r, solver_at(0), 0, out);
+    assert_int_equal(r.n, 8);
+    for (int i = 0; i < r.n; i++)
+        assert_string_equal(r.name[i], names[i]);
+    /* what no step has written yet is zero, not what lay there before */
+    for (int i = 0; i < VIDEO; i++)
+        assert_true(r.value[1][4][i] == 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(guidance_extrapolates_each_stream_by_its_own_scale),
@@ -240,6 +360,8 @@ int main(void) {
         cmocka_unit_test(a_failing_model_ends_the_loop),
         cmocka_unit_test(the_dry_run_takes_the_same_steps_and_memory),
         cmocka_unit_test(every_step_shows_velocities_and_samples),
+        cmocka_unit_test(a_run_taken_up_at_any_step_ends_in_the_same_bits),
+        cmocka_unit_test(the_state_is_named_in_a_fixed_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

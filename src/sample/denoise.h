@@ -28,6 +28,23 @@ typedef void (*velocity_fn)(void *user, device *d, const velocity_call *call);
 /* After each step; done counts from 1. */
 typedef void (*denoise_progress_fn)(void *user, int done, int n_steps);
 
+#define DENOISE_MAX_STATE  (STREAM_COUNT * (1 + SOLVER_MAX_HISTORY))
+#define DENOISE_STATE_NAME 24
+
+/* All that a run is between two steps: the latents of both streams and what their solvers
+ * remember, always in the same order. Dense F32; these are the run's own tensors, so that
+ * looking costs nothing and writing changes the run. */
+typedef struct denoise_state {
+    int n;
+    char name[DENOISE_MAX_STATE]
+             [DENOISE_STATE_NAME];            /* video, audio, solver.video.0 .. */
+    denoise_stream stream[DENOISE_MAX_STATE]; /* whose shape it has */
+    tensor data[DENOISE_MAX_STATE];
+} denoise_state;
+/* Between two steps: `done` of n_steps are done. */
+typedef void (*denoise_state_fn)(void *user, int done, int n_steps,
+                                 const denoise_state *state);
+
 typedef struct denoise_options {
     const solver *solver;
     const schedule *times;         /* made by solver->schedule */
@@ -37,10 +54,15 @@ typedef struct denoise_options {
     void *user;
     denoise_progress_fn progress; /* may be NULL */
     void *progress_user;
+    int first_step;           /* > 0: this many steps were done by an earlier run */
+    denoise_state_fn restore; /* then writes the state they left; NULL on a dry run */
+    denoise_state_fn save;    /* after each step, before progress; may be NULL */
+    void *state_user;
 } denoise_options;
 
 /* Turns noise into latents, in place. Velocities and solver history come from arena_keep;
- * after that the loop allocates nothing. Polls for a cancel before every step. Taps:
+ * after that the loop allocates nothing. A run that starts from a saved state gives the
+ * bits of one that was never interrupted. Polls for a cancel before every step. Taps:
  * step%d.guided_video, step%d.guided_audio, step%d.video, step%d.audio (what the solver
  * returned, before the first frame is put back). */
 ovi_status denoise_run(device *d, const denoise_options *o,

@@ -52,8 +52,10 @@ const solver *solver_find(const char *name, err *e) {
 void solver_init(solver_state *s, const solver *kind, const schedule *times, device *d,
                  shape sample) {
     *s = (solver_state){.kind = kind, .times = times};
-    for (int i = 0; i < kind->n_history; i++)
+    for (int i = 0; i < kind->n_history; i++) {
         s->history[i] = arena_keep(d, DTYPE_F32, sample);
+        op_fill(d, &(fill_desc){s->history[i]});
+    }
 }
 
 void solver_step(const solver_state *s, device *d, int i, tensor v, tensor x) {

@@ -36,7 +36,8 @@ const solver *solver_find(const char *name, err *e);
 /* Row i of the table; NULL past its end. */
 const solver *solver_at(int i);
 
-/* Takes the history from the arena. times must outlive the state. */
+/* Takes the history from the arena, as zeros: no step reads what none has written, but a
+ * saved state holds it. times must outlive the state. */
 void solver_init(solver_state *s, const solver *kind, const schedule *times, device *d,
                  shape sample);
 void solver_step(const solver_state *s, device *d, int i, tensor v, tensor x);
