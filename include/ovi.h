@@ -96,9 +96,13 @@ typedef struct ovi_settings {
     const char *variant; /* 720x720_5s, 960x960_5s, 960x960_10s; NULL: found, see docs */
     /* Single files that replace those of the directory; NULL: from the directory. */
     const char *fusion, *text_encoder, *tokenizer, *video_vae, *audio_vae, *vocoder;
-    const char *device; /* auto, cpu, ref */
-    const char *dtype;  /* auto, f32, bf16 */
-    int threads;        /* 0: all processors */
+    const char *device;  /* auto, cpu, ref */
+    const char *dtype;   /* auto, f32, bf16 */
+    int threads;         /* 0: all processors */
+    const char *vram;    /* most device memory: "6G", "512MiB", "auto" */
+    const char *ram;     /* most memory of our own on the host, likewise */
+    const char *unified; /* do device and host share one memory? auto, yes, no */
+    const char *speed;   /* the device that time estimates are for: cpu, h100, ... */
     ovi_log_level log_level;
     ovi_log_fn log; /* NULL: silent */
     void *log_user;
@@ -127,12 +131,12 @@ typedef struct ovi_request {
     uint64_t seed;
     const char *rng; /* portable, torch-cuda, torch-cuda:PxQ, torch-cpu */
     double video_guidance, audio_guidance;
-    int slg_layer;          /* skipped block of the negative pass; <= 0: none */
-    const ovi_image *image; /* first frame; NULL: text to video */
-    const char *output;     /* clip to write (.mp4, .y4m, .wav); NULL: sinks only */
-    const char
-        *save_latents; /* keeps the latents in this file; NULL: removed at the end */
-    int quality;       /* constant rate factor of H.264, 0 best .. 51 */
+    int slg_layer;             /* skipped block of the negative pass; <= 0: none */
+    const ovi_image *image;    /* first frame; NULL: text to video */
+    const char *output;        /* clip to write (.mp4, .y4m, .wav); NULL: sinks only */
+    const char *memory_report; /* .svg or .json: what was on the device when */
+    const char *save_latents;  /* keeps the latents here; NULL: removed at the end */
+    int quality;               /* constant rate factor of H.264, 0 best .. 51 */
 } ovi_request;
 
 /* Fills in the defaults of the option table. */
@@ -300,18 +304,35 @@ typedef struct ovi_stage_plan {
     size_t peak_bytes;      /* weights + arena */
     size_t host_bytes;      /* buffers of our own on the host */
     double flops, bytes_moved;
+    double seconds; /* estimate, for the device that the settings' speed names */
+    int way;        /* how it is run: index into the plan's ways */
+    int fits;       /* within the budget */
 } ovi_stage_plan;
+
+#define OVI_MAX_WAYS 48
+
+/* One way of running a stage, as the planner weighed it. */
+typedef struct ovi_way {
+    int stage; /* index into the plan's stages */
+    char what[96];
+    size_t peak_bytes, host_bytes;
+    double seconds;
+    int fits, chosen;
+} ovi_way;
 
 typedef struct ovi_plan {
     int n_stages;
     ovi_stage_plan stage[OVI_MAX_STAGES];
-    size_t peak_bytes; /* largest of the stages */
-    double flops;
+    size_t peak_bytes;   /* largest of the stages */
+    size_t budget_bytes; /* that the ways were held against */
+    double flops, seconds;
+    int n_ways;
+    ovi_way way[OVI_MAX_WAYS];
     ovi_shape shape;
 } ovi_plan;
 
 /* Plans a request; without a prompt 512 text tokens are counted. Works on an engine opened
- * without weights. */
+ * without weights. The plan succeeds also where nothing fits: see fits. */
 OVI_API ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request,
                                  ovi_plan *plan);
 
@@ -319,6 +340,7 @@ OVI_API ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request,
  * it ran: the same fields, and the time. */
 typedef struct ovi_stage_report {
     const char *name;
+    const char *resident; /* models on the device meanwhile */
     size_t planned_peak_bytes, measured_peak_bytes;
     double seconds;
     uint64_t fallbacks; /* operations done by the plain reference */
@@ -329,6 +351,10 @@ typedef struct ovi_report {
     ovi_stage_report stage[OVI_MAX_STAGES];
     size_t allocated_bytes; /* on the device now */
 } ovi_report;
+
+/* The picture of a plan, as of a memory report, before anything runs. */
+OVI_API ovi_status ovi_plan_svg(ovi_engine *engine, const ovi_plan *plan,
+                                const char *path);
 
 OVI_API void ovi_get_report(const ovi_engine *engine, ovi_report *report);
 

@@ -42,7 +42,7 @@ static ovi_status encode_picture(job *j, const media_clip *clip, ovi_latents *la
     j->encoded = latents->video = mem_alloc(e, count, sizeof(float));
     if (!j->encoded)
         return e->status;
-    return stage_run(j->engine, STAGE_IMAGE_ENCODE, j);
+    return stage_run(j, STAGE_IMAGE_ENCODE);
 }
 
 static ovi_status encode_sound(job *j, const media_clip *clip, ovi_latents *latents) {
@@ -62,7 +62,7 @@ static ovi_status encode_sound(job *j, const media_clip *clip, ovi_latents *late
     if (err_failed(e) ||
         mel_from_wave(clip->samples, (int64_t)clip->n_samples, j->mel, e) != OVI_OK)
         return e->status;
-    return stage_run(j->engine, STAGE_ENCODE_AUDIO, j);
+    return stage_run(j, STAGE_ENCODE_AUDIO);
 }
 
 /* An image is a clip of one frame. */

@@ -10,6 +10,7 @@
 #define OVI_ENGINE_H
 
 #include "media/media.h"
+#include "memory_log.h"
 #include "residency/plan.h"
 #include "sample/denoise.h"
 #include "sample/noise.h"
@@ -50,8 +51,22 @@ struct ovi_engine {
     store *store; /* its weights */
     device *dry;  /* its dry run: profiles are counted here */
     store *dry_store;
+    memory_budget budget;      /* as the settings say */
+    const device_speed *speed; /* for estimates */
+    memory_log memory;
     ovi_report report;
 };
+
+/* The stages, in the order of the flow; stages.h knows them. */
+typedef enum stage_id {
+    STAGE_TEXT_ENCODE,
+    STAGE_IMAGE_ENCODE,
+    STAGE_DIFFUSE,
+    STAGE_DECODE_AUDIO,
+    STAGE_DECODE_VIDEO,
+    STAGE_ENCODE_AUDIO,
+    STAGE_COUNT
+} stage_id;
 
 #define JOB_MAX_BUFFERS 12
 
@@ -75,8 +90,10 @@ typedef struct job {
     float *video, *audio;       /* latents; NULL: that part is left out */
     float *mel;                 /* [M, bands]: what is encoded to audio */
     int64_t mel_frames;
-    media_writer *writer; /* owned; NULL: sinks only */
-    double stage_start;   /* seconds, for progress */
+    media_writer *writer;       /* owned; NULL: sinks only */
+    double stage_start;         /* seconds, for progress */
+    int least_way[STAGE_COUNT]; /* candidates before this one are not tried */
+    const char *advice;         /* "; 720x720_5s would fit", or "" */
     void *owned[JOB_MAX_BUFFERS];
     int n_owned;
 } job;
@@ -99,6 +116,8 @@ void job_set_latents(job *j, const ovi_latents *latents);
 /* The request as JSON text (without the image's pixels): owned, NULL on failure. */
 char *job_request_json(const job *j, err *e) OVI_MUST_CHECK;
 void job_progress(job *j, const char *stage, int step, int steps);
+/* Host bytes of the job's own while this stage runs. */
+size_t job_host_bytes(const job *j, stage_id id);
 
 /* A public call in between: begin clears the last one's failure, cancel and report and makes
  * the job; end releases it. require: files by number, as bits. */
@@ -108,26 +127,15 @@ ovi_status call_require(ovi_engine *engine, uint32_t files) OVI_MUST_CHECK;
 ovi_status call_end(job *j, ovi_engine *engine);
 #define NEEDS(file) (1u << (file))
 
-/* The stages, in the order of the flow. */
-typedef enum stage_id {
-    STAGE_TEXT_ENCODE,
-    STAGE_IMAGE_ENCODE,
-    STAGE_DIFFUSE,
-    STAGE_DECODE_AUDIO,
-    STAGE_DECODE_VIDEO,
-    STAGE_ENCODE_AUDIO,
-    STAGE_COUNT
-} stage_id;
-
-/* Counts what a stage will need, by running it on the dry device. */
-ovi_status stage_profile_count(ovi_engine *engine, stage_id id, job *j,
-                               stage_profile *profile) OVI_MUST_CHECK;
-/* Plans, brings in, runs, releases; adds a row to the report. */
-ovi_status stage_run(ovi_engine *engine, stage_id id, job *j) OVI_MUST_CHECK;
-const char *stage_models(stage_id id);
-
+/* Chooses a way that fits, brings in, runs, releases; adds a row to the report. */
+ovi_status stage_run(job *j, stage_id id) OVI_MUST_CHECK;
 /* The way through: text -> (image) -> diffusion -> latents file -> sound -> picture. */
 ovi_status pipeline_run(job *j) OVI_MUST_CHECK;
 /* The last part of it, from latents. */
 ovi_status pipeline_decode(job *j) OVI_MUST_CHECK;
+/* The lines and samples around the release of a stage's models. */
+void memory_log_before_release(ovi_engine *engine, stage_id id, const char *stage);
+void memory_log_after_release(ovi_engine *engine, stage_id id, const char *stage);
+/* What may be used now: the budget, or what is free if that is less. */
+memory_budget engine_budget_now(const ovi_engine *engine);
 #endif

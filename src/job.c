@@ -80,7 +80,7 @@ static void log_lines(host *h, const buf *lines) {
     const char *at = buf_text(lines);
     while (*at) {
         size_t n = strcspn(at, "\n");
-        host_log(h, OVI_LOG_WARN, "prompt: %.*s", (int)n, at);
+        host_log(h, OVI_LOG_INFO, "prompt: %.*s", (int)n, at);
         at += n + (at[n] == '\n');
     }
 }
@@ -114,6 +114,14 @@ static ovi_status prepare_text(job *j, int i, const char *raw, buf *cleaned) {
     return h->err.status;
 }
 
+/* At most 40 bytes of text, whole characters only. */
+static int shown_bytes(const char *text) {
+    size_t n = strnlen(text, 40);
+    while (n > 0 && ((unsigned char)text[n] & 0xC0) == 0x80)
+        n--;
+    return (int)n;
+}
+
 static ovi_status tokenize(job *j, int i, const char *raw) {
     host *h = &j->engine->host;
     buf cleaned = {0};
@@ -126,8 +134,9 @@ static ovi_status tokenize(job *j, int i, const char *raw) {
         goto out;
     if (found.n_cut > 0)
         host_log(h, OVI_LOG_WARN,
-                 "prompt: %d tokens are past the limit of %d; cut from \"%.40s\" on",
-                 found.n_cut, j->shape.text_rows, text.data + found.cut_at);
+                 "prompt: %d tokens are past the limit of %d; cut from \"%.*s\" on",
+                 found.n_cut, j->shape.text_rows, shown_bytes(text.data + found.cut_at),
+                 text.data + found.cut_at);
     j->ids[i] = job_alloc(j, (size_t)found.n, sizeof(int32_t));
     if (j->ids[i])
         memcpy(j->ids[i], found.id, (size_t)found.n * sizeof(int32_t));
@@ -161,6 +170,7 @@ ovi_status job_init(job *j, ovi_engine *engine, const ovi_request *request,
     *j = (job){.engine = engine,
                .request = request,
                .sinks = sinks ? sinks : &no_sinks,
+               .advice = "",
                .image = request->image != NULL};
     if (params_check_request(request, e) != OVI_OK)
         return e->status;
@@ -268,8 +278,30 @@ char *job_request_json(const job *j, err *e) {
     return owned;
 }
 
+size_t job_host_bytes(const job *j, stage_id id) {
+    const ovi_shape *s = &j->shape;
+    size_t video = sizeof(float) * count_of(s->video, 4);
+    size_t sum = video + sizeof(float) * count_of(s->audio, 2);
+    size_t frame = (size_t)s->width * (size_t)s->height * 3;
+    for (int i = 0; i < j->n_prompts; i++)
+        sum += sizeof(float) * (size_t)j->rows[i] * (size_t)s->text_dim;
+    if (j->image && s->video[1] > 0)
+        sum += sizeof(float) * frame + video / (size_t)s->video[1];
+    if (id == STAGE_DECODE_AUDIO)
+        sum += sizeof(float) * (size_t)s->samples;
+    if (id == STAGE_DECODE_VIDEO) {
+        int group = (int)video_vae_time(&j->engine->models.spec.video_vae);
+        media_format format = {
+            .width = s->width, .height = s->height, .sample_rate = s->sample_rate};
+        sum += (sizeof(float) + 1) * frame * (size_t)group +
+               media_queue_bytes(&format, group);
+    }
+    return sum;
+}
+
 void job_progress(job *j, const char *stage, int step, int steps) {
     const ovi_sinks *sinks = j->sinks;
+    memory_log_step(j->engine, stage);
     if (!sinks->progress)
         return;
     double elapsed = os_now() - j->stage_start;

@@ -46,6 +46,26 @@ static ovi_status choose_models(ovi_engine *engine, const ovi_settings *s, bool 
     return files ? models_open_files(&engine->models, s, e) : OVI_OK;
 }
 
+static ovi_status choose_budget(ovi_engine *engine, const ovi_settings *s) {
+    err *e = &engine->host.err;
+    memory_budget *b = &engine->budget;
+    b->unified =
+        strcmp(s->unified, "yes") == 0 ||
+        (strcmp(s->unified, "auto") == 0 && device_backend(engine->dev)->host_memory);
+    engine->speed = speed_find(s->speed);
+    if (!engine->speed)
+        return err_set(e, OVI_ARGUMENT, "speed: there is no device named \"%s\"",
+                       s->speed);
+    if (!params_parse_size(s->vram, &b->device))
+        return err_set(e, OVI_ARGUMENT,
+                       "vram: expected a size (6G, 512MiB) or auto, found \"%s\"",
+                       s->vram);
+    if (!params_parse_size(s->ram, &b->ram))
+        return err_set(e, OVI_ARGUMENT,
+                       "ram: expected a size (6G, 512MiB) or auto, found \"%s\"", s->ram);
+    return OVI_OK;
+}
+
 static ovi_status make_stores(ovi_engine *engine) {
     err *e = &engine->host.err;
     engine->store = store_create(engine->dev, e);
@@ -72,10 +92,11 @@ static ovi_status open_engine(const ovi_settings *settings, ovi_engine **out,
     h->log = settings->log;
     h->log_user = settings->log_user;
     h->level = settings->log_level;
-    if (choose_device(engine, settings) != OVI_OK ||
-        choose_models(engine, settings, files) != OVI_OK || make_stores(engine) != OVI_OK)
-        return h->err.status;
-    return OVI_OK;
+    if (choose_device(engine, settings) == OVI_OK &&
+        choose_budget(engine, settings) == OVI_OK &&
+        choose_models(engine, settings, files) == OVI_OK)
+        (void)(make_stores(engine) == OVI_OK);
+    return h->err.status;
 }
 
 ovi_status ovi_open(const ovi_settings *settings, ovi_engine **engine) {
@@ -92,6 +113,7 @@ void ovi_close(ovi_engine *engine) {
     store_free(engine->store);
     store_free(engine->dry_store);
     models_release(&engine->models);
+    memory_log_clear(&engine->memory);
     device_close(engine->dry);
     device_close(engine->dev);
     mem_free(engine);
@@ -114,6 +136,7 @@ ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,
     err_clear(&engine->host.err);
     atomic_store(&engine->host.cancel, false);
     engine->report = (ovi_report){0};
+    memory_log_begin(engine);
     if (!engine->store)
         return err_set(&engine->host.err, OVI_ARGUMENT, "the engine failed to open");
     return job_init(j, engine, request, sinks);
@@ -166,7 +189,7 @@ ovi_status ovi_encode_text(ovi_engine *engine, const ovi_request *request, ovi_t
             j.features[i] = text->data[i];
             text->rows[i] = i < j.n_prompts ? j.rows[i] : 0;
         }
-        (void)(stage_run(engine, STAGE_TEXT_ENCODE, &j) == OVI_OK);
+        (void)(stage_run(&j, STAGE_TEXT_ENCODE) == OVI_OK);
     }
     return call_end(&j, engine);
 }
@@ -203,7 +226,7 @@ ovi_status ovi_encode_image(ovi_engine *engine, const ovi_request *request,
         expect_latents(engine, latents, &j.shape) == OVI_OK &&
         job_take_image(&j) == OVI_OK) {
         j.encoded = latents->video;
-        (void)(stage_run(engine, STAGE_IMAGE_ENCODE, &j) == OVI_OK);
+        (void)(stage_run(&j, STAGE_IMAGE_ENCODE) == OVI_OK);
     }
     return call_end(&j, engine);
 }
@@ -233,7 +256,7 @@ ovi_status ovi_diffuse(ovi_engine *engine, const ovi_request *request,
         j.audio = latents->audio;
         j.image = first_frame != NULL;
         j.first_frame = first_frame ? first_frame->video : NULL;
-        (void)(stage_run(engine, STAGE_DIFFUSE, &j) == OVI_OK);
+        (void)(stage_run(&j, STAGE_DIFFUSE) == OVI_OK);
     }
     return call_end(&j, engine);
 }
@@ -268,7 +291,8 @@ ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *latents,
     if (call_begin(&j, engine, request, sinks) == OVI_OK &&
         call_require(engine, needed) == OVI_OK && check_channels(&j, latents) == OVI_OK) {
         job_set_latents(&j, latents);
-        (void)(pipeline_decode(&j) == OVI_OK);
+        if (pipeline_decode(&j) == OVI_OK && request->memory_report)
+            (void)(memory_log_write(engine, request->memory_report) == OVI_OK);
     }
     return call_end(&j, engine);
 }

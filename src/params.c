@@ -62,6 +62,15 @@ static const row rows[] = {
     SETTING("threads", INT, threads, 0, 1024, "0", NULL, "N",
             "processor threads; 0: all. Changes no bit of the result"),
 
+    SETTING("vram", STRING, vram, 0, 0, "auto", NULL, "SIZE",
+            "most device memory to use (6G, 512MiB); auto: what is free"),
+    SETTING("ram", STRING, ram, 0, 0, "auto", NULL, "SIZE",
+            "most memory of our own on the host; on the cpu device memory counts too"),
+    SETTING("unified", CHOICE, unified, 0, 0, "auto", "auto|yes|no", "WORD",
+            "device and host share one memory; auto: what the device says"),
+    SETTING("speed", STRING, speed, 0, 0, "cpu", NULL, "NAME",
+            "device that time estimates are for: cpu, h100, h200, rtx4090, rtx3060"),
+
     REQUEST("negative-video", STRING, negative_video, 0, 0,
             "jitter, bad hands, blur, distortion", NULL, "text_encode", "TEXT",
             "what the picture should not be"),
@@ -90,6 +99,8 @@ static const row rows[] = {
             "block left out in the negative pass; 0 or less: none"),
     REQUEST("save-latents", STRING, save_latents, 0, 0, NULL, NULL, "diffuse", "FILE",
             "keep the latents in this file"),
+    REQUEST("memory-report", STRING, memory_report, 0, 0, NULL, NULL, "decode_video",
+            "FILE", "what was on the device when, as .svg or .json"),
     REQUEST("quality", INT, quality, 0, 51, "18", NULL, "decode_video", "N",
             "constant rate factor of H.264: 0 best, 51 smallest"),
     REQUEST("output", STRING, output, 0, 0, NULL, NULL, "decode_video", "FILE",
@@ -286,4 +297,29 @@ bool params_parse_pair(const char *text, char separator, int *first, int *second
     *first = value[0];
     *second = value[1];
     return true;
+}
+
+/* K, M, G (KB, MB, GB) are powers of ten, KiB, MiB, GiB powers of two. */
+bool params_parse_size(const char *text, size_t *bytes) {
+    static const struct {
+        const char *unit;
+        double factor;
+    } units[] = {{"", 1},          {"K", 1e3},         {"M", 1e6},  {"G", 1e9},
+                 {"KB", 1e3},      {"MB", 1e6},        {"GB", 1e9}, {"KiB", 1024},
+                 {"MiB", 1048576}, {"GiB", 1073741824}};
+    if (strcmp(text, "auto") == 0) {
+        *bytes = 0;
+        return true;
+    }
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || !(value > 0))
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(end, units[i].unit) == 0 && value * units[i].factor < 1e18) {
+            *bytes = (size_t)(value * units[i].factor);
+            return *bytes > 0;
+        }
+    }
+    return false;
 }

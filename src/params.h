@@ -10,4 +10,7 @@ ovi_status params_check_request(const ovi_request *request, err *e) OVI_MUST_CHE
 
 /* "WIDTHxHEIGHT" and "W:H": two positive whole numbers; false if it is not that. */
 bool params_parse_pair(const char *text, char separator, int *first, int *second);
+
+/* A size like 6G or 512MiB in bytes; auto gives 0; false if it is neither. */
+bool params_parse_size(const char *text, size_t *bytes);
 #endif

@@ -1,47 +1,63 @@
-/* planning.c: what a request will need, by running its stages on the dry device. */
-#include "engine.h"
+/* planning.c: what a request will need, by running its stages on the dry device in every way
+ * there is. */
+#include <string.h>
 
-static void add_stage(ovi_plan *plan, const stage_profile *p, const char *resident,
-                      size_t host_bytes) {
-    plan->stage[plan->n_stages++] = (ovi_stage_plan){
+#include "memory_svg.h"
+#include "stages.h"
+
+/* The chosen way of a stage becomes its row; if none fits, the last and smallest. */
+static void take_way(ovi_plan *plan, const stage_profile *p, const char *resident,
+                     int index) {
+    const ovi_way *way = &plan->way[index];
+    ovi_stage_plan *row = &plan->stage[way->stage];
+    *row = (ovi_stage_plan){
         .name = p->name,
         .models = resident,
-        .weights_bytes = profile_weights(p),
+        .weights_bytes = p->weights,
         .in_place_bytes = p->in_place,
         .kept_bytes = p->keep,
         .scratch_bytes = p->arena - p->keep,
         .workspace_bytes = p->workspace,
         .peak_bytes = profile_peak(p),
-        .host_bytes = host_bytes + p->staging,
+        .host_bytes = p->host,
         .flops = p->flops,
         .bytes_moved = p->bytes_moved,
+        .seconds = way->seconds,
+        .way = index,
+        .fits = way->fits,
     };
-    if (profile_peak(p) > plan->peak_bytes)
-        plan->peak_bytes = profile_peak(p);
-    plan->flops += p->flops;
 }
 
-/* Buffers that the job holds from start to end, and the frames on their way out. */
-static size_t host_bytes_of(const job *j, stage_id id) {
-    const ovi_shape *s = &j->shape;
-    size_t video = 4, audio = sizeof(float) * (size_t)s->audio[0] * (size_t)s->audio[1];
-    for (int i = 0; i < 4; i++)
-        video *= (size_t)s->video[i];
-    size_t sum = video + audio, frame = (size_t)s->width * (size_t)s->height * 3;
-    for (int i = 0; i < j->n_prompts; i++)
-        sum += sizeof(float) * (size_t)j->rows[i] * (size_t)s->text_dim;
-    if (j->image)
-        sum += sizeof(float) * frame + video / (size_t)s->video[1];
-    if (id == STAGE_DECODE_AUDIO)
-        sum += sizeof(float) * (size_t)s->samples;
-    if (id == STAGE_DECODE_VIDEO) {
-        int group = (int)video_vae_time(&j->engine->models.spec.video_vae);
-        media_format format = {
-            .width = s->width, .height = s->height, .sample_rate = s->sample_rate};
-        sum += (sizeof(float) + 1) * frame * (size_t)group +
-               media_queue_bytes(&format, group);
+static ovi_status plan_stage(job *j, stage_id id, const memory_budget *budget,
+                             ovi_plan *plan) {
+    ovi_engine *engine = j->engine;
+    const stage *st = stage_at(id);
+    stage_candidate candidates[MAX_CANDIDATES];
+    int n = st->candidates(&engine->models, candidates);
+    bool found = false;
+    for (int i = 0; i < n; i++) {
+        stage_profile p;
+        if (stage_profile_count(j, id, &candidates[i].options, &p) != OVI_OK)
+            return engine->host.err.status;
+        int index = plan->n_ways++;
+        ovi_way *way = &plan->way[index];
+        *way = (ovi_way){.stage = plan->n_stages,
+                         .peak_bytes = profile_peak(&p),
+                         .host_bytes = p.host,
+                         .seconds = profile_seconds(&p, engine->speed),
+                         .fits = profile_fits(&p, budget)};
+        memcpy(way->what, candidates[i].what, sizeof way->what);
+        if (!found)
+            take_way(plan, &p, st->models, index);
+        found = found || way->fits;
+        way->chosen = way->fits && plan->stage[plan->n_stages].way == index;
     }
-    return sum;
+    const ovi_stage_plan *row = &plan->stage[plan->n_stages++];
+    plan->peak_bytes =
+        row->peak_bytes > plan->peak_bytes ? row->peak_bytes : plan->peak_bytes;
+    plan->flops += row->flops;
+    plan->seconds += row->seconds;
+    return OVI_OK;
 }
 
 ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request, ovi_plan *plan) {
@@ -54,13 +70,51 @@ ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request, ovi_pla
     if (request->prompt && engine->models.tokenizer && job_tokenize(&j) != OVI_OK)
         return call_end(&j, engine);
     plan->shape = j.shape;
+    /* A plan holds a named budget against what is needed; without one everything fits. */
+    memory_budget budget = engine->budget;
+    plan->budget_bytes = budget.device;
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
-        stage_profile profile;
         if (order[i] == STAGE_IMAGE_ENCODE && !j.image)
             continue;
-        if (stage_profile_count(engine, order[i], &j, &profile) != OVI_OK)
+        if (plan_stage(&j, order[i], &budget, plan) != OVI_OK)
             break;
-        add_stage(plan, &profile, stage_models(order[i]), host_bytes_of(&j, order[i]));
     }
     return call_end(&j, engine);
+}
+
+/* Which of the picture's layers a stage's weights belong to. */
+static int layer_of(const char *stage_name) {
+    for (int id = 0; id < STAGE_COUNT; id++)
+        if (strcmp(stage_at((stage_id)id)->name, stage_name) == 0)
+            return (int)stage_at((stage_id)id)->model;
+    return 0;
+}
+
+ovi_status ovi_plan_svg(ovi_engine *engine, const ovi_plan *plan, const char *path) {
+    err *e = &engine->host.err;
+    memory_picture picture = {.title = "planned device memory",
+                              .budget = plan->budget_bytes,
+                              .planned = plan->peak_bytes};
+    double t = 0;
+    err_clear(e);
+    for (int i = 0; i < plan->n_stages; i++) {
+        const ovi_stage_plan *s = &plan->stage[i];
+        memory_point p = {.t = t, .stage = s->name};
+        p.bytes[layer_of(s->name)] = s->weights_bytes;
+        p.bytes[MEMORY_LAYERS - 1] = s->peak_bytes - s->weights_bytes;
+        memory_picture_add(&picture, &p);
+        t += s->seconds;
+        p.t = t;
+        memory_picture_add(&picture, &p);
+    }
+    buf text = {0};
+    memory_picture_draw(&picture, &text);
+    memory_picture_release(&picture);
+    os_writer w;
+    if (os_writer_open(&w, path, e) == OVI_OK) {
+        os_writer_put(&w, buf_text(&text), text.size);
+        (void)(os_writer_commit(&w) == OVI_OK);
+    }
+    buf_release(&text);
+    return e->status;
 }

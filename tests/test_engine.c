@@ -190,8 +190,8 @@ static void published_variants_are_planned_without_weights(void **state) {
         must(engine, ovi_make_plan(engine, &request, &plan));
         assert_int_equal(plan.shape.video_tokens, tokens[i]);
         assert_int_equal(plan.shape.audio_tokens, audio[i]);
-        /* 11,660,753,108 parameters; vectors are f32 on the device */
-        assert_in_range(plan.stage[1].weights_bytes, 23321506216u, 23400000000u);
+        /* 23.3 GB less what a clip reads once; vectors are f32 on the device */
+        assert_in_range(plan.stage[1].weights_bytes, 20650000000u, 20750000000u);
         ovi_close(engine);
     }
 }

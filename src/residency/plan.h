@@ -1,29 +1,50 @@
-/* plan.h: what stages need, and what that means for a device. Pure arithmetic: profiles are
- * counted elsewhere, by running a stage's own code on the dry run of a device.
+/* plan.h: which way of running a stage fits a budget, and what it costs in time. Pure
+ * arithmetic: profiles are counted elsewhere, by running a stage's own code on the dry run of
+ * a device; nothing here knows a model.
  *
  * INVARIANTS
  *  P1 peak = weights + arena, and nothing else is on the device while a stage runs.
  *  P2 Stages do not overlap: a clip's peak is its largest stage's.
- *  P3 A measured peak that differs from the planned one is an error, never a rounding. */
+ *  P3 A measured peak that differs from the planned one is an error, never a rounding.
+ *  P4 Candidates are listed from fastest to smallest; the first that fits is taken. */
 #ifndef OVI_RESIDENCY_PLAN_H
 #define OVI_RESIDENCY_PLAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
+/* What one way of running a stage needs. */
 typedef struct stage_profile {
-    const char *name;       /* borrowed */
-    size_t slab, in_place;  /* weights, by placement */
-    size_t staging;         /* host bytes while bringing them in */
-    size_t arena;           /* peak of keep + scratch */
-    size_t keep, workspace; /* of these: kept at the end; largest workspace */
+    const char *name;         /* of the stage; borrowed */
+    size_t weights, in_place; /* on the device at most; of it used from the mapping */
+    size_t arena;             /* peak of keep + scratch */
+    size_t keep, workspace;   /* of these: kept at the end; largest workspace */
+    size_t host;              /* host bytes of our own: staging, buffers, queues */
+    size_t streamed;          /* bytes of weights that flow through slots, in all */
     double flops, bytes_moved;
 } stage_profile;
 
-/* Device bytes of a stage at its peak. */
-static inline size_t profile_weights(const stage_profile *p) {
-    return p->slab + p->in_place;
-}
-static inline size_t profile_peak(const stage_profile *p) {
-    return profile_weights(p) + p->arena;
-}
+/* How fast a device is. */
+typedef struct device_speed {
+    const char *name;    /* "h100", "cpu" */
+    double flops;        /* products a second in the compute type */
+    double bytes;        /* device memory a second */
+    double stream_bytes; /* weights on their way to the device a second */
+} device_speed;
+
+/* Built-in speeds by name; NULL: none of that name. speed_at: rows, NULL past the end. */
+const device_speed *speed_find(const char *name);
+const device_speed *speed_at(int i);
+
+/* What may be used. 0: no bound. With `unified`, device and host share one memory, and the
+ * RAM bound holds for both together. */
+typedef struct memory_budget {
+    size_t device, ram;
+    bool unified;
+} memory_budget;
+
+size_t profile_peak(const stage_profile *p); /* device bytes */
+/* Seconds: arithmetic or memory traffic, whichever takes longer, and streaming under it. */
+double profile_seconds(const stage_profile *p, const device_speed *speed);
+bool profile_fits(const stage_profile *p, const memory_budget *budget);
 #endif

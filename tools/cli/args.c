@@ -21,6 +21,11 @@ static const char *set_image(cli_args *args, const char *value) {
     return NULL;
 }
 
+static const char *set_svg(cli_args *args, const char *value) {
+    args->svg = value;
+    return NULL;
+}
+
 static const char *set_json(cli_args *args, const char *value) {
     (void)value;
     args->json = true;
@@ -81,6 +86,7 @@ static const own_option own_options[] = {
     {"checkpoint-seed", "seed", "N", "seed of the random weights", set_checkpoint_seed},
     {"checkpoint-threads", "threads", "N", "processor threads; 0: all",
      set_checkpoint_threads},
+    {"svg", "svg", "FILE", "draw the plan: bytes over time", set_svg},
     {"json", "json", NULL, "results as JSON on standard output", set_json},
     {"quiet", "quiet", NULL, "no progress and no notices", set_quiet},
     {"log-level", "log-level", "LEVEL", "error, warn, info or debug", set_log_level},

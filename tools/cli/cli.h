@@ -17,6 +17,7 @@ typedef struct cli_args {
     ovi_request request;
     ovi_checkpoint_request checkpoint;
     const char *image; /* file of the first frame */
+    const char *svg;   /* picture of a plan */
     bool json, quiet, help;
     int n_words;
     const char *word[CLI_MAX_WORDS]; /* positional arguments */

@@ -12,7 +12,7 @@ const cli_command cli_commands[] = {
     {"decode", "LATENTS", 1, "finish a clip from saved latents", "open decode_video",
      "json quiet log-level", cli_decode},
     {"plan", "", 0, "what a request will need, stage by stage",
-     "open text_encode diffuse decode_video", "image json log-level", cli_plan},
+     "open text_encode diffuse decode_video", "image json svg log-level", cli_plan},
     {"inspect", "PATH", 1, "what a file or folder of weights is and holds", "", "json",
      cli_inspect},
     {"make-checkpoint", "DIR", 1, "random weights in the official layout", "",

@@ -15,23 +15,50 @@ static json_t *stage_json(const ovi_stage_plan *s) {
         s->flops, "bytes_moved", s->bytes_moved);
 }
 
+static json_t *way_json(const ovi_plan *plan, const ovi_way *w) {
+    return json_pack("{s:s, s:s, s:I, s:I, s:f, s:b, s:b}", "stage",
+                     plan->stage[w->stage].name, "way", w->what, "peak_bytes",
+                     (json_int_t)w->peak_bytes, "host_bytes", (json_int_t)w->host_bytes,
+                     "seconds", w->seconds, "fits", w->fits, "chosen", w->chosen);
+}
+
+static json_t *shape_json(const ovi_shape *s) {
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:[i,i,i,i], s:[i,i], s:i, s:i}",
+                     "width", s->width, "height", s->height, "frames", s->frames, "fps",
+                     s->fps, "samples", s->samples, "sample_rate", s->sample_rate,
+                     "video_latents", s->video[0], s->video[1], s->video[2], s->video[3],
+                     "audio_latents", s->audio[0], s->audio[1], "video_tokens",
+                     s->video_tokens, "audio_tokens", s->audio_tokens);
+}
+
 static void print_json(const ovi_plan *plan) {
-    const ovi_shape *s = &plan->shape;
-    json_t *stages = json_array();
+    json_t *stages = json_array(), *ways = json_array();
     for (int i = 0; i < plan->n_stages; i++)
         json_array_append_new(stages, stage_json(&plan->stage[i]));
-    json_t *root =
-        json_pack("{s:{s:i, s:i, s:i, s:i, s:i, s:i, s:[i,i,i,i], s:[i,i], s:i, s:i}, "
-                  "s:o, s:I, s:f}",
-                  "shape", "width", s->width, "height", s->height, "frames", s->frames,
-                  "fps", s->fps, "samples", s->samples, "sample_rate", s->sample_rate,
-                  "video_latents", s->video[0], s->video[1], s->video[2], s->video[3],
-                  "audio_latents", s->audio[0], s->audio[1], "video_tokens",
-                  s->video_tokens, "audio_tokens", s->audio_tokens, "stages", stages,
-                  "peak_bytes", (json_int_t)plan->peak_bytes, "flops", plan->flops);
+    for (int i = 0; i < plan->n_ways; i++)
+        json_array_append_new(ways, way_json(plan, &plan->way[i]));
+    json_t *root = json_pack("{s:o, s:o, s:o, s:I, s:I, s:f, s:f}", "shape",
+                             shape_json(&plan->shape), "stages", stages, "ways", ways,
+                             "budget_bytes", (json_int_t)plan->budget_bytes, "peak_bytes",
+                             (json_int_t)plan->peak_bytes, "flops", plan->flops,
+                             "seconds", plan->seconds);
     json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(root);
+}
+
+/* Every way of every stage that has more than one, with its verdict. */
+static void print_ways(const ovi_plan *plan) {
+    char peak[32], budget[32];
+    printf("\nways against a budget of %s:\n", cli_bytes(budget, plan->budget_bytes));
+    for (int i = 0; i < plan->n_ways; i++) {
+        const ovi_way *w = &plan->way[i];
+        printf("  %-13s %-66s %10s %9.1f s  %s\n", plan->stage[w->stage].name, w->what,
+               cli_bytes(peak, w->peak_bytes), w->seconds,
+               w->chosen ? "taken"
+               : w->fits ? "fits"
+                         : "too large");
+    }
 }
 
 static void print_table(const ovi_plan *plan) {
@@ -52,8 +79,10 @@ static void print_table(const ovi_plan *plan) {
                p->flops / 1e12);
     }
     char peak[32];
-    printf("\npeak %s, %.1f TFLOP (workspace is part of scratch)\n",
-           cli_bytes(peak, plan->peak_bytes), plan->flops / 1e12);
+    printf("\npeak %s, %.1f TFLOP, about %.0f s (workspace is part of scratch)\n",
+           cli_bytes(peak, plan->peak_bytes), plan->flops / 1e12, plan->seconds);
+    if (plan->budget_bytes)
+        print_ways(plan);
 }
 
 int cli_plan(cli_args *args) {
@@ -77,6 +106,10 @@ int cli_plan(cli_args *args) {
             print_json(&plan);
         else if (status == OVI_OK)
             print_table(&plan);
+        if (status == OVI_OK && args->svg) {
+            status = ovi_plan_svg(engine, &plan, args->svg);
+            code = status == OVI_OK ? code : cli_failure(engine, status);
+        }
         cli_close(engine);
     }
     ovi_free((void *)(uintptr_t)image.rgb);

@@ -1,0 +1,189 @@
+/* memory_log.c: samples of device memory, the lines about them, and the report as JSON. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+#include "memory_svg.h"
+
+#define MAX_SAMPLES 8192
+
+void memory_log_clear(memory_log *m) {
+    mem_free(m->sample);
+    *m = (memory_log){0};
+}
+
+void memory_log_begin(ovi_engine *engine) {
+    memory_log_clear(&engine->memory);
+    engine->memory.start = os_now();
+}
+
+/* The next sample, or NULL: a report that ends early fails no call. */
+static memory_sample *next_sample(memory_log *m) {
+    if (m->n == MAX_SAMPLES)
+        return NULL;
+    if (m->n == m->capacity) {
+        int capacity = m->capacity ? 2 * m->capacity : 64;
+        err ignored = {0};
+        void *grown =
+            mem_resize(&ignored, m->sample, (size_t)capacity, sizeof *m->sample);
+        if (!grown)
+            return NULL;
+        m->sample = grown;
+        m->capacity = capacity;
+    }
+    return &m->sample[m->n++];
+}
+
+static memory_sample measure(ovi_engine *engine, const char *stage, const char *when) {
+    device_memory m = device_get_memory(engine->dev);
+    memory_sample s = {.t = os_now() - engine->memory.start,
+                       .stage = stage,
+                       .when = when,
+                       .arena = m.arena_capacity,
+                       .allocated = m.allocated,
+                       .reserved = m.allocated,
+                       .free = device_free_memory(engine->dev)};
+    for (int i = 0; i < MODEL_COUNT; i++)
+        s.model[i] = store_model_bytes(engine->store, i);
+    return s;
+}
+
+void memory_log_step(ovi_engine *engine, const char *stage) {
+    memory_sample *s = next_sample(&engine->memory);
+    if (s)
+        *s = measure(engine, stage, NULL);
+}
+
+static void debug(ovi_engine *engine, const char *text) {
+    host_log(&engine->host, OVI_LOG_DEBUG, "[OVI][ENGINE][DEBUG] %s", text);
+}
+
+void memory_log_event(ovi_engine *engine, const char *stage, const char *when) {
+    memory_sample now = measure(engine, stage, when);
+    memory_sample *s = next_sample(&engine->memory);
+    if (s)
+        *s = now;
+    host_log(
+        &engine->host, OVI_LOG_DEBUG,
+        "[OVI][ENGINE][DEBUG] %s mem %s -> alloc=%.2f GB, reserved=%.2f GB, free=%.2f GB",
+        device_backend(engine->dev)->memory_name, when, (double)now.allocated / 1e9,
+        (double)now.reserved / 1e9, (double)now.free / 1e9);
+}
+
+void memory_log_before_release(ovi_engine *engine, stage_id id, const char *stage) {
+    if (id == STAGE_DIFFUSE)
+        debug(engine, "Starting aggressive memory cleanup after diffusion");
+    memory_log_event(engine, stage, "before cleanup");
+    if (id == STAGE_DIFFUSE)
+        debug(engine, "Unloading fusion model to free VRAM for VAE");
+}
+
+void memory_log_after_release(ovi_engine *engine, stage_id id, const char *stage) {
+    if (id == STAGE_DIFFUSE)
+        debug(engine, "Fusion model unloaded");
+    if (id == STAGE_TEXT_ENCODE)
+        debug(engine, "Text encoder unloaded");
+    memory_sample now = measure(engine, stage, NULL);
+    host_log(&engine->host, OVI_LOG_DEBUG,
+             "[OVI][ENGINE][DEBUG] Nothing to defragment: reserved - alloc = %zu bytes",
+             now.reserved - now.allocated);
+    memory_log_event(engine, stage, "after cleanup");
+}
+
+/* ---- the report ---- */
+
+static json_t *stage_rows(const ovi_report *r) {
+    json_t *rows = json_array();
+    for (int i = 0; i < r->n_stages; i++) {
+        const ovi_stage_report *s = &r->stage[i];
+        json_array_append_new(
+            rows,
+            json_pack("{s:s, s:s, s:I, s:I, s:f}", "name", s->name, "resident",
+                      s->resident, "planned_bytes", (json_int_t)s->planned_peak_bytes,
+                      "measured_bytes", (json_int_t)s->measured_peak_bytes, "t_ms",
+                      s->seconds * 1e3));
+    }
+    return rows;
+}
+
+static json_t *sample_rows(const memory_log *m) {
+    json_t *rows = json_array();
+    for (int i = 0; i < m->n; i++) {
+        const memory_sample *s = &m->sample[i];
+        json_t *by_model = json_object();
+        for (int k = 0; k < MODEL_COUNT; k++)
+            json_object_set_new(by_model, spec_file_key(k),
+                                json_integer((json_int_t)s->model[k]));
+        json_array_append_new(
+            rows,
+            json_pack("{s:f, s:s, s:s?, s:o, s:I, s:I, s:I, s:I}", "t_ms", s->t * 1e3,
+                      "stage", s->stage, "when", s->when, "models", by_model, "arena",
+                      (json_int_t)s->arena, "alloc", (json_int_t)s->allocated, "reserved",
+                      (json_int_t)s->reserved, "free", (json_int_t)s->free));
+    }
+    return rows;
+}
+
+static size_t largest(const ovi_report *r, bool planned) {
+    size_t most = 0;
+    for (int i = 0; i < r->n_stages; i++) {
+        size_t bytes =
+            planned ? r->stage[i].planned_peak_bytes : r->stage[i].measured_peak_bytes;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+static void report_json(const ovi_engine *engine, buf *out) {
+    const ovi_report *r = &engine->report;
+    json_t *root = json_pack("{s:I, s:I, s:I, s:o, s:o}", "budget_bytes",
+                             (json_int_t)engine->budget.device, "planned_peak_bytes",
+                             (json_int_t)largest(r, true), "measured_peak_bytes",
+                             (json_int_t)largest(r, false), "stages", stage_rows(r),
+                             "samples", sample_rows(&engine->memory));
+    char *text = json_dumps(root, JSON_INDENT(1));
+    buf_puts(out, text ? text : "");
+    buf_putc(out, '\n');
+    free(text);
+    json_decref(root);
+}
+
+/* Samples become a picture: weights by model, then the arena. */
+static void report_svg(const ovi_engine *engine, buf *out) {
+    const memory_log *m = &engine->memory;
+    memory_picture picture = {.title = "device memory",
+                              .budget = engine->budget.device,
+                              .planned = largest(&engine->report, true)};
+    for (int i = 0; i < m->n; i++) {
+        const memory_sample *s = &m->sample[i];
+        memory_point p = {.t = s->t, .stage = s->stage};
+        for (int k = 0; k < MODEL_COUNT; k++)
+            p.bytes[k] = s->model[k];
+        p.bytes[MODEL_COUNT] = s->arena;
+        memory_picture_add(&picture, &p);
+    }
+    memory_picture_draw(&picture, out);
+    memory_picture_release(&picture);
+}
+
+ovi_status memory_log_write(ovi_engine *engine, const char *path) {
+    err *e = &engine->host.err;
+    const char *ending = strrchr(path, '.');
+    buf text = {0};
+    os_writer w;
+    if (ending && strcmp(ending, ".svg") == 0)
+        report_svg(engine, &text);
+    else if (ending && strcmp(ending, ".json") == 0)
+        report_json(engine, &text);
+    else
+        return err_set(e, OVI_ARGUMENT, "%s: a memory report ends in .svg or .json",
+                       path);
+    if (!buf_ok(&text))
+        err_set(e, OVI_MEMORY, "out of memory while writing %s", path);
+    if (!err_failed(e) && os_writer_open(&w, path, e) == OVI_OK) {
+        os_writer_put(&w, buf_text(&text), text.size);
+        (void)(os_writer_commit(&w) == OVI_OK);
+    }
+    buf_release(&text);
+    return e->status;
+}

@@ -1,0 +1,34 @@
+/* memory_log.h: what was on the device when: lines that people know from the log, and samples
+ * for the memory report. Every line is printed only when it is true. */
+#ifndef OVI_MEMORY_LOG_H
+#define OVI_MEMORY_LOG_H
+
+#include "core/host.h"
+
+#define MEMORY_MODELS 5 /* one for each model_id */
+
+typedef struct memory_sample {
+    double t;                 /* seconds since the call began */
+    const char *stage, *when; /* "diffuse", "after load"; when NULL: a step in between */
+    size_t model[MEMORY_MODELS]; /* weights of each model */
+    size_t arena;                /* the region of activations */
+    size_t allocated;            /* by our counters */
+    size_t reserved;             /* what the system says our regions cost */
+    size_t free;
+} memory_sample;
+
+typedef struct memory_log {
+    memory_sample *sample; /* owned */
+    int n, capacity;
+    double start;
+} memory_log;
+
+void memory_log_clear(memory_log *m);
+void memory_log_begin(ovi_engine *engine);
+/* A line and a sample. */
+void memory_log_event(ovi_engine *engine, const char *stage, const char *when);
+/* A sample only. */
+void memory_log_step(ovi_engine *engine, const char *stage);
+/* The report as .svg or .json, by the ending of path. */
+ovi_status memory_log_write(ovi_engine *engine, const char *path) OVI_MUST_CHECK;
+#endif

@@ -1,0 +1,44 @@
+/* plan.c: the arithmetic of budgets. */
+#include "residency/plan.h"
+
+#include <string.h>
+
+/* Rates of products as measured or published for bf16; a cpu row is an order of magnitude. */
+static const device_speed speeds[] = {
+    {"cpu", 0.5e12, 20e9, 1e9},        {"h100", 680e12, 3.0e12, 50e9},
+    {"h200", 710e12, 4.2e12, 50e9},    {"rtx4090", 150e12, 0.9e12, 22e9},
+    {"rtx3060", 45e12, 0.33e12, 11e9},
+};
+
+#define N_SPEEDS ((int)(sizeof speeds / sizeof speeds[0]))
+
+const device_speed *speed_at(int i) {
+    return i >= 0 && i < N_SPEEDS ? &speeds[i] : NULL;
+}
+
+const device_speed *speed_find(const char *name) {
+    for (int i = 0; i < N_SPEEDS; i++)
+        if (strcmp(speeds[i].name, name) == 0)
+            return &speeds[i];
+    return NULL;
+}
+
+size_t profile_peak(const stage_profile *p) {
+    return p->weights + p->arena; /* P1 */
+}
+
+static double larger(double a, double b) {
+    return a > b ? a : b;
+}
+
+double profile_seconds(const stage_profile *p, const device_speed *speed) {
+    double compute = larger(p->flops / speed->flops, p->bytes_moved / speed->bytes);
+    return larger(compute, (double)p->streamed / speed->stream_bytes);
+}
+
+bool profile_fits(const stage_profile *p, const memory_budget *budget) {
+    size_t device = profile_peak(p);
+    size_t ram = p->host + (budget->unified ? device : 0);
+    return (!budget->device || device <= budget->device) &&
+           (!budget->ram || ram <= budget->ram);
+}

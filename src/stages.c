@@ -1,0 +1,364 @@
+/* stages.c: the code of every stage. Each runs the same on the dry device, which counts, and
+ * on the real one; between stages data passes through host buffers of the job. */
+#include "stages.h"
+
+#include <stdio.h>
+
+/* ---- text_encode, image_encode ---- */
+
+static void run_text_encode(stage_context *c) {
+    job *j = c->job;
+    umt5_text texts[N_PROMPTS] = {0};
+    for (int i = 0; i < j->n_prompts; i++)
+        texts[i] = (umt5_text){j->ids[i], j->rows[i], j->features[i]};
+    umt5_place place = {&c->models->text, c->store, MODEL_TEXT_ENCODER, c->dev};
+    (void)(umt5_encode(&place, texts, j->n_prompts) == OVI_OK);
+}
+
+static void run_image_encode(stage_context *c) {
+    job *j = c->job;
+    video_size size = {j->pixel_frames, j->shape.height, j->shape.width};
+    (void)(video_encode(&c->models->video, c->dev, j->pixels, size, j->encoded) ==
+           OVI_OK);
+}
+
+/* mel [M, bands] -> the mean half of the moments [L, 2 embed_dim]. */
+static void run_encode_audio(stage_context *c) {
+    job *j = c->job;
+    const audio_vae_config *cfg = &c->models->spec.audio_vae;
+    int64_t frames = j->mel_frames / audio_vae_ratio(cfg);
+    tensor mel = arena_keep(c->dev, DTYPE_F32, SHAPE(j->mel_frames, cfg->data_dim));
+    tensor moments = arena_keep(c->dev, DTYPE_F32, SHAPE(frames, 2 * cfg->embed_dim));
+    if (!c->dry)
+        device_put_f32(c->dev, &mel, j->mel);
+    audio_vae_encode(&c->models->audio, c->dev, &mel, &moments);
+    tensor mean = tensor_slice(moments, 1, 0, cfg->embed_dim);
+    if (!c->dry)
+        (void)(device_get_f32(c->dev, j->audio, &mean) == OVI_OK);
+}
+
+/* ---- diffuse ---- */
+
+static void ask_velocity(void *user, device *d, const velocity_call *call) {
+    (void)d;
+    fusion_pass pass = {.step = call->step};
+    for (int s = 0; s < STREAM_COUNT; s++) {
+        pass.latent[s] = call->x[s];
+        for (int b = 0; b < call->n_branches; b++)
+            pass.velocity[b][s] = call->v[b][s];
+    }
+    fusion_velocity(user, &pass);
+}
+
+static void diffuse_progress(void *user, int done, int n_steps) {
+    job_progress(user, "diffuse", done, n_steps);
+}
+
+/* The positive branch reads the prompt in both streams, the negative one a text for each. */
+static fusion_clip_desc clip_desc(const stage_context *c, const schedule *times) {
+    const job *j = c->job;
+    const ovi_shape *s = &j->shape;
+    fusion_text text[N_PROMPTS];
+    for (int i = 0; i < N_PROMPTS; i++)
+        text[i] = (fusion_text){j->features[i], j->rows[i]};
+    return (fusion_clip_desc){
+        .frames = s->video[1],
+        .height = s->video[2],
+        .width = s->video[3],
+        .audio_len = s->audio[0],
+        .n_steps = times->n,
+        .timesteps = times->t,
+        .first_frame_clean = j->image,
+        .n_branches = j->guided ? 2 : 1,
+        .branches_in_turn = c->options.in_turn,
+        .ffn_rows = c->options.ffn_rows,
+        .query_rows = c->options.query_rows,
+        .branch = {{.text = {text[0], text[0]}},
+                   {.text = {text[1], text[2]}, .skip_layer = j->request->slg_layer}},
+    };
+}
+
+/* Noise into both streams; on a dry run only the tensors. */
+static void take_noise(stage_context *c, const tensor x[STREAM_COUNT]) {
+    job *j = c->job;
+    err *e = &device_host(c->dev)->err;
+    float *const host_data[STREAM_COUNT] = {j->video, j->audio};
+    noise_source source = {.seed = j->request->seed};
+    if (c->dry || noise_parse(&source, j->request->rng, e) != OVI_OK)
+        return;
+    for (uint32_t s = 0; s < STREAM_COUNT; s++) {
+        size_t count = (size_t)tensor_count(&x[s]);
+        if (noise_fill(&source, s, host_data[s], count, e) == OVI_OK)
+            device_put_f32(c->dev, &x[s], host_data[s]);
+    }
+}
+
+static void run_diffuse(stage_context *c) {
+    job *j = c->job;
+    const ovi_shape *s = &j->shape;
+    err *e = &device_host(c->dev)->err;
+    const solver *kind = solver_find(j->request->solver, e);
+    schedule times;
+    if (!kind || schedule_make(&times, kind->schedule, j->request->steps,
+                               j->request->shift, e) != OVI_OK)
+        return;
+    shape video = SHAPE(s->video[0], s->video[1], s->video[2], s->video[3]);
+    const tensor x[STREAM_COUNT] = {
+        arena_keep(c->dev, DTYPE_F32, video),
+        arena_keep(c->dev, DTYPE_F32, SHAPE(s->audio[0], s->audio[1]))};
+    denoise_options options = {
+        .solver = kind,
+        .times = &times,
+        .guidance = {j->request->video_guidance, j->request->audio_guidance},
+        .velocity = ask_velocity,
+        .progress = c->dry ? NULL : diffuse_progress,
+        .progress_user = j,
+    };
+    if (j->image) {
+        video.dim[1] = 1;
+        options.first_frame = arena_keep(c->dev, DTYPE_F32, video);
+        if (!c->dry)
+            device_put_f32(c->dev, &options.first_frame, j->first_frame);
+    }
+    take_noise(c, x);
+    fusion_place place = {&c->models->fusion, c->store, MODEL_FUSION, c->dev};
+    fusion_clip_desc desc = clip_desc(c, &times);
+    fusion_clip clip;
+    fusion_prepare(&place, &desc, &clip);
+    if (!stage_enter(c, stage_at(STAGE_DIFFUSE), 1))
+        return;
+    options.user = &clip;
+    if (denoise_run(c->dev, &options, x) == OVI_OK && !c->dry) {
+        (void)(device_get_f32(c->dev, j->video, &x[STREAM_VIDEO]) == OVI_OK);
+        (void)(device_get_f32(c->dev, j->audio, &x[STREAM_AUDIO]) == OVI_OK);
+    }
+}
+
+/* ---- decode ---- */
+
+static void hand_on_samples(job *j, const float *samples, size_t n) {
+    host *h = &j->engine->host;
+    const ovi_sinks *sinks = j->sinks;
+    if (j->writer && media_put_samples(j->writer, samples, n) != OVI_OK)
+        return;
+    if (sinks->audio && sinks->audio(sinks->user, samples, n, j->shape.sample_rate) != 0)
+        err_set(&h->err, OVI_CALLBACK, "the audio sink refused the samples");
+}
+
+static void run_decode_audio(stage_context *c) {
+    job *j = c->job;
+    const model_spec *spec = &c->models->spec;
+    int64_t frames = j->shape.audio[0];
+    int64_t mel_frames = frames * audio_vae_ratio(&spec->audio_vae);
+    int64_t n = mel_frames * vocoder_ratio(&spec->vocoder);
+    tensor latents = arena_keep(c->dev, DTYPE_F32, SHAPE(frames, j->shape.audio[1]));
+    tensor mel = arena_keep(c->dev, DTYPE_F32, SHAPE(mel_frames, spec->vocoder.num_mels));
+    tensor wave = arena_keep(c->dev, DTYPE_F32, SHAPE(n));
+    if (!c->dry)
+        device_put_f32(c->dev, &latents, j->audio);
+    audio_vae_decode(&c->models->audio, c->dev, &latents, &mel);
+    vocoder_run(&c->models->vocoder, c->dev, &mel, &wave);
+    if (c->dry)
+        return;
+    float *samples = mem_alloc(&j->engine->host.err, (size_t)n, sizeof *samples);
+    if (samples && device_get_f32(c->dev, samples, &wave) == OVI_OK)
+        hand_on_samples(j, samples, (size_t)n);
+    mem_free(samples);
+}
+
+static void hand_on_frames(job *j, const uint8_t *rgb, int n) {
+    host *h = &j->engine->host;
+    const ovi_sinks *sinks = j->sinks;
+    if (j->writer && media_put_frames(j->writer, rgb, n) != OVI_OK)
+        return;
+    if (sinks->frames &&
+        sinks->frames(sinks->user, rgb, n, j->shape.width, j->shape.height) != 0)
+        err_set(&h->err, OVI_CALLBACK, "the frame sink refused a group of frames");
+}
+
+/* One group from the device to bytes; values is room for its floats, bytes follow. */
+static void take_frames(stage_context *c, const tensor *frames, float *values) {
+    size_t count = (size_t)tensor_count(frames);
+    uint8_t *rgb = (uint8_t *)(values + count);
+    if (device_get_f32(c->dev, values, frames) != OVI_OK)
+        return;
+    video_pixels_to_rgb8(rgb, values, count);
+    hand_on_frames(c->job, rgb, (int)frames->dim[0]);
+}
+
+static size_t group_values(const job *j) {
+    return (size_t)video_vae_time(&j->engine->models.spec.video_vae) *
+           (size_t)j->shape.width * (size_t)j->shape.height * 3;
+}
+
+static void run_decode_video(stage_context *c) {
+    job *j = c->job;
+    const int *v = j->shape.video;
+    float *values = NULL;
+    if (!c->dry) {
+        values = mem_alloc(&j->engine->host.err, group_values(j), sizeof(float) + 1);
+        if (!values)
+            return;
+    }
+    video_decoder decoder;
+    video_size size = {v[1], v[2], v[3]};
+    video_decode_begin(&decoder, &c->models->video, c->dev, j->video, size);
+    for (int i = 0; i < v[1] && !device_failed(c->dev); i++) {
+        size_t mark = arena_mark(c->dev);
+        tensor frames = video_decode_next(&decoder);
+        if (!c->dry)
+            take_frames(c, &frames, values);
+        arena_reset(c->dev, mark);
+        if (!c->dry && !device_failed(c->dev))
+            job_progress(j, "decode_video", i + 1, v[1]);
+    }
+    mem_free(values);
+}
+
+/* ---- what is resident ---- */
+
+static bool only_first_phase(int phase) {
+    return phase == 0;
+}
+
+static bool needs_text_encode(const stage_context *c, int phase, store_needs *n) {
+    n->parts[MODEL_TEXT_ENCODER] = STORE_ALL_PARTS;
+    if (c->options.streamed) { /* layers flow, the last norm stays */
+        uint64_t layers = (UINT64_C(1) << c->models->spec.text.num_layers) - 1;
+        n->parts[MODEL_TEXT_ENCODER] = layers | (layers + 1);
+        n->streamed[MODEL_TEXT_ENCODER] = layers;
+        n->slots = c->options.slots;
+    }
+    return only_first_phase(phase);
+}
+
+static bool needs_image_encode(const stage_context *c, int phase, store_needs *n) {
+    (void)c;
+    n->parts[MODEL_VIDEO_VAE] = 1u << VIDEO_VAE_ENCODER;
+    return only_first_phase(phase);
+}
+
+static bool needs_encode_audio(const stage_context *c, int phase, store_needs *n) {
+    (void)c;
+    n->parts[MODEL_AUDIO_VAE] = 1u << AUDIO_VAE_ENCODER;
+    return only_first_phase(phase);
+}
+
+static bool needs_decode_audio(const stage_context *c, int phase, store_needs *n) {
+    (void)c;
+    n->parts[MODEL_AUDIO_VAE] = 1u << AUDIO_VAE_DECODER;
+    n->parts[MODEL_VOCODER] = STORE_ALL_PARTS;
+    return only_first_phase(phase);
+}
+
+static bool needs_decode_video(const stage_context *c, int phase, store_needs *n) {
+    (void)c;
+    n->parts[MODEL_VIDEO_VAE] = 1u << VIDEO_VAE_DECODER;
+    return only_first_phase(phase);
+}
+
+/* Phase 0 prepares the clip, phase 1 runs the steps: weights that a clip reads once are gone
+ * by then. */
+static bool needs_diffuse(const stage_context *c, int phase, store_needs *n) {
+    const fusion *m = &c->models->fusion;
+    uint64_t once = UINT64_C(1) << fusion_part_clip(&m->cfg),
+             stay = UINT64_C(1) << fusion_part_step(&m->cfg);
+    n->parts[MODEL_FUSION] = phase == 0 ? fusion_parts_prepare(m) : fusion_parts_steps(m);
+    if (c->options.streamed) {
+        uint64_t flow = n->parts[MODEL_FUSION] & ~(phase == 0 ? once : stay);
+        for (int i = 0; phase == 1 && i < c->options.resident_parts; i++)
+            flow &= ~(UINT64_C(1) << i);
+        n->streamed[MODEL_FUSION] = flow;
+        n->slots = c->options.slots;
+    }
+    return phase < 2;
+}
+
+/* ---- ways to run ---- */
+
+static int plain_only(const models *m, stage_candidate *out) {
+    (void)m;
+    out[0] = (stage_candidate){.what = "resident"};
+    return 1;
+}
+
+static int candidates_text_encode(const models *m, stage_candidate *out) {
+    (void)m;
+    out[0] = (stage_candidate){.what = "resident"};
+    out[1] = (stage_candidate){.what = "streamed layer by layer, 2 slots",
+                               .options = {.streamed = true, .slots = 2}};
+    return 2;
+}
+
+/* Rows of the list below: how many eighths of the blocks stay, and how the rest is run. */
+typedef struct diffuse_way {
+    int eighths, slots;
+    bool in_turn;
+    int64_t ffn_rows, query_rows;
+} diffuse_way;
+
+static const diffuse_way diffuse_ways[] = {
+    {8, 0, false, 0, 0},      {8, 0, true, 0, 0},    {8, 0, true, 4096, 0},
+    {8, 0, true, 4096, 4096}, {6, 2, true, 4096, 0}, {4, 2, true, 4096, 0},
+    {2, 2, true, 4096, 0},    {0, 3, false, 0, 0},   {0, 2, false, 0, 0},
+    {0, 2, true, 0, 0},       {0, 2, true, 4096, 0}, {0, 2, true, 4096, 4096},
+    {0, 2, true, 1024, 1024},
+};
+
+static void describe_diffuse(const diffuse_way *w, int blocks, stage_candidate *out) {
+    int stay = blocks * w->eighths / 8, n = 0;
+    size_t room = sizeof out->what;
+    if (w->eighths == 8)
+        n = snprintf(out->what, room, "resident");
+    else if (stay > 0)
+        n = snprintf(out->what, room, "%d of %d blocks resident, %d slots", stay, blocks,
+                     w->slots);
+    else
+        n = snprintf(out->what, room, "streamed, %d slots", w->slots);
+    n += snprintf(out->what + n, room - (size_t)n, ", branches %s",
+                  w->in_turn ? "in turn" : "batched");
+    if (w->ffn_rows)
+        n += snprintf(out->what + n, room - (size_t)n, ", ffn by %d", (int)w->ffn_rows);
+    if (w->query_rows)
+        snprintf(out->what + n, room - (size_t)n, ", queries by %d", (int)w->query_rows);
+    out->options = (stage_options){.streamed = w->eighths < 8,
+                                   .resident_parts = stay,
+                                   .slots = w->slots,
+                                   .in_turn = w->in_turn,
+                                   .ffn_rows = w->ffn_rows,
+                                   .query_rows = w->query_rows};
+}
+
+static int candidates_diffuse(const models *m, stage_candidate *out) {
+    int n = (int)(sizeof diffuse_ways / sizeof diffuse_ways[0]);
+    for (int i = 0; i < n; i++)
+        describe_diffuse(&diffuse_ways[i], (int)m->spec.fusion.stream[0].num_layers,
+                         &out[i]);
+    return n;
+}
+
+/* ---- the table ---- */
+
+static const stage stages[STAGE_COUNT] = {
+    [STAGE_TEXT_ENCODE] = {"text_encode", "text encoder", MODEL_TEXT_ENCODER,
+                           run_text_encode, needs_text_encode, candidates_text_encode},
+    [STAGE_IMAGE_ENCODE] = {"image_encode", "video VAE (encoder)", MODEL_VIDEO_VAE,
+                            run_image_encode, needs_image_encode, plain_only},
+    [STAGE_DIFFUSE] = {"diffuse", "fusion model", MODEL_FUSION, run_diffuse,
+                       needs_diffuse, candidates_diffuse},
+    [STAGE_DECODE_AUDIO] = {"decode_audio", "audio VAE, vocoder", MODEL_VOCODER,
+                            run_decode_audio, needs_decode_audio, plain_only},
+    [STAGE_DECODE_VIDEO] = {"decode_video", "video VAE (decoder)", MODEL_VIDEO_VAE,
+                            run_decode_video, needs_decode_video, plain_only},
+    [STAGE_ENCODE_AUDIO] = {"encode_audio", "audio VAE (encoder)", MODEL_AUDIO_VAE,
+                            run_encode_audio, needs_encode_audio, plain_only},
+};
+
+const stage *stage_at(stage_id id) {
+    return &stages[id];
+}
+
+bool stage_enter(stage_context *c, const stage *st, int phase) {
+    store_needs needs = {0};
+    return st->needs(c, phase, &needs) && store_enter(c->store, &needs) == OVI_OK;
+}

@@ -1,0 +1,65 @@
+/* stages.h: the stages of the pipeline, what each needs, and the ways in which it can run. */
+#ifndef OVI_STAGES_H
+#define OVI_STAGES_H
+
+#include "engine.h"
+
+/* How a stage is run. Zero is the plain way: everything resident, all at once. No option
+ * changes a bit of the result. */
+typedef struct stage_options {
+    bool streamed;      /* parts of the big model come through slots */
+    int resident_parts; /* but for the first so many */
+    int slots;
+    bool in_turn; /* guidance branches one after the other in every block */
+    int64_t ffn_rows, query_rows; /* rows at a time; 0: all */
+    int tiles_y, tiles_x;         /* video decoder in exact parts; 0: the whole frame */
+} stage_options;
+
+#define MAX_CANDIDATES 16
+
+typedef struct stage_candidate {
+    char what[96]; /* for people: "12 of 30 blocks resident, branches in turn" */
+    stage_options options;
+} stage_candidate;
+
+/* One run of a stage on one device. */
+typedef struct stage_context {
+    job *job;
+    models *models;
+    device *dev;
+    store *store;
+    bool dry;
+    stage_options options;
+} stage_context;
+
+typedef struct stage {
+    const char *name, *models; /* models: for people */
+    model_id model;            /* the main one */
+    void (*run)(stage_context *c);
+    /* What is resident in a phase of the stage (0, 1, ..); false: there is no such phase. */
+    bool (*needs)(const stage_context *c, int phase, store_needs *needs);
+    /* Ways to run it, from fastest to smallest; the first is the plain way. */
+    int (*candidates)(const models *m, stage_candidate *out);
+} stage;
+
+const stage *stage_at(stage_id id);
+/* Regions cost whole pages; both plan and measurement count them so. */
+static inline size_t page_round(size_t bytes) {
+    return (bytes + 4095) / 4096 * 4096;
+}
+
+/* What a way of running a stage needs, counted on the dry device. */
+ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options,
+                               stage_profile *profile) OVI_MUST_CHECK;
+
+typedef struct stage_choice {
+    int way; /* index of the candidate */
+    stage_candidate candidate;
+    stage_profile profile;
+} stage_choice;
+
+/* The first way that fits what may be used now; OVI_MEMORY if none does. */
+ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) OVI_MUST_CHECK;
+/* Brings in what the phase needs and releases everything else; false: failed (latched). */
+bool stage_enter(stage_context *c, const stage *st, int phase);
+#endif
