@@ -2,113 +2,80 @@
  * costs only the decode. */
 #include "latents.h"
 
-#include <jansson.h>
-#include <math.h>
-#include <stdio.h>
+#include "record.h"
 
-#include "core/crc32.h"
-#include "weights/safetensors_write.h"
+static record_tensor video_row(const int *dim) {
+    return (record_tensor){"video", 4, {dim[0], dim[1], dim[2], dim[3]}};
+}
 
-#define LATENTS_MAX_DIM (1 << 20)
+static record_tensor audio_row(const int *dim) {
+    return (record_tensor){"audio", 2, {dim[0], dim[1]}};
+}
 
-/* One of the two tensors, as a plain run of floats. */
-typedef struct latent_part {
-    const char *name;
-    float *data;
-    int rank;
-    int64_t dim[4];
-    size_t count;
-} latent_part;
+/* ---- saving ---- */
 
-static latent_part part_of(const char *name, float *data, const int *dim, int rank) {
-    latent_part p = {.name = name, .data = data, .rank = rank, .count = data ? 1 : 0};
-    for (int i = 0; data && i < rank; i++) {
-        p.dim[i] = dim[i];
-        p.count *= (size_t)dim[i];
-    }
-    return p;
+static const float *part_values(void *user, int i) {
+    const float *const *parts = user;
+    return parts[i];
 }
 
 ovi_status latents_save(const ovi_latents *latents, const char *path,
                         const char *request_json, const char *models_json, err *e) {
-    const latent_part parts[2] = {
-        part_of("video", latents->video, latents->video_shape, 4),
-        part_of("audio", latents->audio, latents->audio_shape, 2)};
-    safetensors_writer w;
-    if (safetensors_writer_open(&w, path, e) != OVI_OK)
-        return e->status;
-    json_t *sums = json_object();
-    for (int i = 0; i < 2; i++) {
-        if (!parts[i].data)
-            continue;
-        char sum[9];
-        snprintf(sum, sizeof sum, "%08x",
-                 crc32_update(0, parts[i].data, parts[i].count * sizeof(float)));
-        json_object_set_new(sums, parts[i].name, json_string(sum));
-        safetensors_writer_declare(&w, parts[i].name, DTYPE_F32, parts[i].rank,
-                                   parts[i].dim);
+    const record_text texts[] = {{"format", "ovi latents 1"},
+                                 {"ovi.request", request_json},
+                                 {"ovi.models", models_json}};
+    record_tensor rows[2];
+    const float *parts[2];
+    int n = 0;
+    if (latents->video) {
+        parts[n] = latents->video;
+        rows[n++] = video_row(latents->video_shape);
     }
-    char *text = json_dumps(sums, JSON_COMPACT);
-    safetensors_writer_meta(&w, "format", "ovi latents 1");
-    safetensors_writer_meta(&w, "ovi.crc32", text ? text : "{}");
-    if (request_json)
-        safetensors_writer_meta(&w, "ovi.request", request_json);
-    if (models_json)
-        safetensors_writer_meta(&w, "ovi.models", models_json);
-    safetensors_writer_begin(&w);
-    for (int i = 0; i < 2; i++)
-        if (parts[i].data)
-            safetensors_writer_put(&w, parts[i].data, parts[i].count * sizeof(float));
-    free(text);
-    json_decref(sums);
-    return safetensors_writer_commit(&w);
+    if (latents->audio) {
+        parts[n] = latents->audio;
+        rows[n++] = audio_row(latents->audio_shape);
+    }
+    record r = {.tensor = rows,
+                .n_tensors = n,
+                .text = texts,
+                .n_texts = 3,
+                .values = part_values,
+                .user = parts};
+    return record_save(&r, path, e);
 }
 
 /* ---- loading ---- */
 
-/* Copies one tensor into fresh memory; an absent one is no error. */
+/* One tensor in fresh memory; an absent one is no error. */
 static float *load_part(const weights *file, const char *name, int rank, int *dim,
                         err *e) {
-    const weights_entry *x = weights_find(file, name);
-    const char *path = weights_path(file, 0);
-    if (!x)
+    record_tensor t = {.name = name};
+    if (err_failed(e) || !record_find(file, &t, e))
         return NULL;
-    if (x->type != DTYPE_F32 || x->rank != rank) {
-        err_set(e, OVI_FORMAT, "%s: %s: expected F32 of rank %d, found %s of rank %d",
-                path, name, rank, dtype_name(x->type), x->rank);
+    if (t.rank != rank) {
+        err_set(e, OVI_FORMAT, "%s: %s: expected rank %d, found %d",
+                weights_path(file, 0), name, rank, t.rank);
         return NULL;
     }
-    for (int i = 0; i < rank; i++) {
-        if (x->dim[i] < 1 || x->dim[i] > LATENTS_MAX_DIM)
-            err_set(e, OVI_FORMAT, "%s: %s: axis %d has %lld entries", path, name, i,
-                    (long long)x->dim[i]);
-        dim[i] = (int)x->dim[i];
-    }
-    size_t count = (size_t)weights_entry_count(x);
-    float *data = err_failed(e) ? NULL : mem_alloc(e, count, sizeof *data);
-    if (!data)
-        return NULL;
-    weights_to_f32(file, x, data);
-    for (size_t i = 0; i < count && !err_failed(e); i++)
-        if (!isfinite(data[i]))
-            err_set(e, OVI_FORMAT, "%s: %s: value %zu is not finite", path, name, i);
-    return data;
+    for (int i = 0; i < rank; i++)
+        dim[i] = (int)t.dim[i];
+    float *data = mem_alloc(e, record_count(&t), sizeof *data);
+    if (data && record_read(file, &t, data, e) == OVI_OK)
+        return data;
+    mem_free(data);
+    return NULL;
 }
 
-/* A checksum that the file carries must fit; files of other programs carry none. */
-static void check_sum(const weights *file, const latent_part *p, err *e) {
-    const char *text = weights_metadata(file, "ovi.crc32");
-    json_t *sums = text ? json_loads(text, 0, NULL) : NULL;
-    const char *expected = json_string_value(json_object_get(sums, p->name));
-    if (expected && p->data) {
-        char found[9];
-        snprintf(found, sizeof found, "%08x",
-                 crc32_update(0, p->data, p->count * sizeof(float)));
-        if (strcmp(found, expected) != 0)
-            err_set(e, OVI_FORMAT, "%s: %s: expected checksum %s, found %s",
-                    weights_path(file, 0), p->name, expected, found);
-    }
-    json_decref(sums);
+/* Files of other programs carry no checksums. */
+static ovi_status load_file(ovi_latents *latents, const weights *file, err *e) {
+    if (record_marked(file) && record_check(file, e) != OVI_OK)
+        return e->status;
+    latents->video = load_part(file, "video", 4, latents->video_shape, e);
+    latents->audio = load_part(file, "audio", 2, latents->audio_shape, e);
+    if (!err_failed(e) && !latents->video && !latents->audio)
+        err_set(e, OVI_FORMAT, "%s: expected a tensor `video` or `audio`, found neither",
+                weights_path(file, 0));
+    return e->status;
 }
 
 ovi_status latents_load(ovi_latents *latents, const char *path, err *e) {
@@ -116,18 +83,9 @@ ovi_status latents_load(ovi_latents *latents, const char *path, err *e) {
     *latents = (ovi_latents){.owned = 1};
     if (weights_open(&file, path, e) != OVI_OK)
         return e->status;
-    latents->video = load_part(file, "video", 4, latents->video_shape, e);
-    latents->audio = load_part(file, "audio", 2, latents->audio_shape, e);
-    if (!latents->video && !latents->audio)
-        err_set(e, OVI_FORMAT, "%s: expected a tensor `video` or `audio`, found neither",
-                path);
-    latent_part video = part_of("video", latents->video, latents->video_shape, 4);
-    latent_part audio = part_of("audio", latents->audio, latents->audio_shape, 2);
-    check_sum(file, &video, e);
-    check_sum(file, &audio, e);
-    weights_close(file);
-    if (err_failed(e))
+    if (load_file(latents, file, e) != OVI_OK)
         ovi_latents_release(latents);
+    weights_close(file);
     return e->status;
 }
 

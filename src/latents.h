@@ -1,5 +1,5 @@
-/* latents.h: the file between diffusion and decoding. safetensors, f32: `video` [C,F,h,w]
- * and/or `audio` [L,C]; metadata `ovi.request`, `ovi.models`, `ovi.crc32`. */
+/* latents.h: the file between diffusion and decoding: a record (record.h) of `video`
+ * [C,F,h,w] and/or `audio` [L,C] with the texts `ovi.request` and `ovi.models`. */
 #ifndef OVI_LATENTS_H
 #define OVI_LATENTS_H
 

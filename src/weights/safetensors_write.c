@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "weights/seal.h"
 #include "weights/set.h"
 
 #define DATA_ALIGN 64
@@ -40,6 +41,11 @@ void safetensors_writer_meta(safetensors_writer *w, const char *key, const char 
     set_member(w, meta, key, json_string(text));
 }
 
+void safetensors_writer_seal(safetensors_writer *w) {
+    safetensors_writer_meta(w, SEAL_KEY, "00000000");
+    w->sealed = true;
+}
+
 void safetensors_writer_declare(safetensors_writer *w, const char *name, dtype type,
                                 int rank, const int64_t *dim) {
     if (err_failed(w->err))
@@ -68,22 +74,43 @@ void safetensors_writer_declare(safetensors_writer *w, const char *name, dtype t
     w->offset = end;
 }
 
+/* The header's text, padded to *size bytes. Owned; NULL: no memory. */
+static char *padded_header(const safetensors_writer *w, size_t *size) {
+    char *text = json_dumps(w->header, JSON_COMPACT);
+    size_t length = text ? strlen(text) : 0;
+    size_t padded = (8 + length + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN - 8;
+    char *header = text ? mem_alloc(w->err, padded + 1, 1) : NULL;
+    if (header) {
+        memcpy(header, text, length);
+        memset(header + length, ' ', padded - length);
+    }
+    free(text);
+    *size = padded;
+    return header;
+}
+
+static void put_seal(char *header, size_t size) {
+    char sum[SEAL_DIGITS + 1];
+    char *digits = (char *)(uintptr_t)seal_find(header, size);
+    seal_sum(header, size, digits, sum);
+    memcpy(digits, sum, SEAL_DIGITS);
+}
+
 void safetensors_writer_begin(safetensors_writer *w) {
     if (err_failed(w->err))
         return;
-    char *text = json_dumps(w->header, JSON_COMPACT);
-    if (!text) {
+    size_t size;
+    char *header = padded_header(w, &size);
+    if (!header) {
         err_set(w->err, OVI_MEMORY, "out of host memory: header of %s", w->path);
         return;
     }
-    size_t length = strlen(text);
-    size_t padded = (8 + length + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN - 8;
-    uint64_t word = padded;
+    if (w->sealed)
+        put_seal(header, size);
+    uint64_t word = size;
     os_writer_put(&w->out, &word, sizeof word);
-    os_writer_put(&w->out, text, length);
-    for (; length < padded; length++)
-        os_writer_put(&w->out, " ", 1);
-    free(text);
+    os_writer_put(&w->out, header, size);
+    mem_free(header);
 }
 
 void safetensors_writer_put(safetensors_writer *w, const void *bytes, size_t n) {

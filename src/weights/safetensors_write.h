@@ -15,11 +15,14 @@ typedef struct safetensors_writer {
     void *header;    /* owned: the JSON object while declaring */
     uint64_t offset; /* bytes declared so far */
     uint64_t put;    /* bytes of data written so far */
+    bool sealed;     /* the header gets a checksum of its own */
 } safetensors_writer;
 
 ovi_status safetensors_writer_open(safetensors_writer *w, const char *path,
                                    err *e) OVI_MUST_CHECK;
 void safetensors_writer_meta(safetensors_writer *w, const char *key, const char *text);
+/* The header will carry its own checksum (seal.h). */
+void safetensors_writer_seal(safetensors_writer *w);
 void safetensors_writer_declare(safetensors_writer *w, const char *name, dtype type,
                                 int rank, const int64_t *dim);
 void safetensors_writer_begin(safetensors_writer *w);
