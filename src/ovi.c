@@ -172,8 +172,9 @@ ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
                       NEEDS(MODEL_VOCODER) | NEEDS(FILE_TOKENIZER);
     if (call_begin(&j, engine, request, sinks) == OVI_OK &&
         call_require(engine, needed) == OVI_OK && job_tokenize(&j) == OVI_OK &&
-        job_take_buffers(&j) == OVI_OK)
-        (void)(pipeline_run(&j) == OVI_OK);
+        job_take_buffers(&j) == OVI_OK && pipeline_run(&j) == OVI_OK &&
+        request->memory_report)
+        (void)(memory_log_write(engine, request->memory_report) == OVI_OK);
     return call_end(&j, engine);
 }
 
