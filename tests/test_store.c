@@ -521,7 +521,9 @@ static void a_file_that_shrinks_before_loading_is_an_error(void **state) {
 static void cancelling_ends_a_wait(void **state) {
     (void)state;
     fixture f;
+    row_bytes all;
     open_fixture(&f, DTYPE_F32);
+    take_rows(&f, &all);
     store_needs needs = needs_of(ALL_BLOCKS, ALL_BLOCKS, 2);
     enter(&f, needs);
     atomic_store(&f.host.cancel, true);
@@ -535,6 +537,12 @@ static void cancelling_ends_a_wait(void **state) {
     needs = needs_of(STORE_ALL_PARTS, 0, 0);
     assert_int_equal(store_enter(f.store, &needs), OVI_CANCELLED); /* and a load */
     assert_int_equal(store_resident(f.store), 0);
+    device_clear_failure(f.dev);
+    atomic_store(&f.host.cancel, false);
+    enter(&f, needs_of(ALL_BLOCKS, ALL_BLOCKS, 2)); /* the store works on */
+    for (int i = 0; i < BLOCKS; i++)
+        use_part(&f, &all, i);
+    free_rows(&all);
     close_fixture(&f);
 }
 
