@@ -253,7 +253,7 @@ static bool needs_decode_audio(const stage_context *c, int phase, store_needs *n
 
 static bool needs_decode_video(const stage_context *c, int phase, store_needs *n) {
     (void)c;
-    n->parts[MODEL_VIDEO_VAE] = 1u << VIDEO_VAE_DECODER;
+    n->parts[MODEL_VIDEO_VAE] = VIDEO_VAE_DECODER_PARTS;
     return only_first_phase(phase);
 }
 

@@ -103,3 +103,12 @@ void arena_reset(device *d, size_t mark) {
     assert(mark <= d->memory.arena_scratch);
     d->memory.arena_scratch = mark;
 }
+
+size_t arena_keep_mark(const device *d) {
+    return d->memory.arena_keep;
+}
+
+void arena_keep_reset(device *d, size_t mark) {
+    assert(mark <= d->memory.arena_keep);
+    d->memory.arena_keep = mark;
+}

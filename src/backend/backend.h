@@ -340,6 +340,9 @@ tensor arena_keep(device *d, dtype type, shape s);
 tensor arena_push(device *d, dtype type, shape s);
 size_t arena_mark(const device *d);
 void arena_reset(device *d, size_t mark);
+/* The same for the kept end: a part of the stage is over, and what it kept with it. */
+size_t arena_keep_mark(const device *d);
+void arena_keep_reset(device *d, size_t mark);
 
 /* Host <-> device. write copies before it returns, read waits. t must be dense; the host
  * side holds elements of t's type. device_put_f32/device_get_f32 convert, and get takes

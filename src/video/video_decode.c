@@ -16,7 +16,8 @@
  * what makes it: running the last stage runs the ones before it. The shortcut is
  * written into the result first; then the blocks work in place over the stage's input,
  * and the last convolution adds to the result. The largest moment is the first block of
- * up 3: 512 channels in, 512 of 6 frames under the convolution, 256 out. */
+ * up 3: 512 channels in, 512 of 6 frames under the convolution, 256 out. In tiles
+ * (video_tiles.c) a stage's result is cropped to what the next one needs. */
 #include "video/video_layers.h"
 
 /* ------------------------------------------------------------------------ begin ---- */
@@ -35,10 +36,17 @@ static void unscale(const video_pass *p, tensor x, tensor out) {
               &(affine_desc){.x = x, .out = out, .scale = factor, .shift = shift});
 }
 
+void video_decoder_begin(video_decoder *s, const video_vae *v, device *d,
+                         video_size latents) {
+    *s = (video_decoder){0};
+    video_pass_begin(&s->pass, v, d, latents.frames);
+    for (int k = 0; k < VIDEO_STAGES; k++)
+        s->window[k] = (video_window){0, 0, latents.height << k, latents.width << k};
+}
+
 void video_decode_begin(video_decoder *s, const video_vae *v, device *d,
                         const float *latents, video_size size) {
-    *s = (video_decoder){0};
-    video_pass_begin(&s->pass, v, d, size.frames);
+    video_decoder_begin(s, v, d, size);
     if (size.frames < 1 || size.height < 1 || size.width < 1) {
         device_fail(d, OVI_ARGUMENT,
                     "video latents: expected at least one frame and position, found "
@@ -130,32 +138,19 @@ static tensor run_blocks(video_pass *p, int k, tensor x) {
     return x;
 }
 
-/* Shape of what stage k gives: stages before it have doubled as well. */
-static shape stage_shape(const video_decoder *s, int k) {
-    const video_stage *g = s->pass.vae->decoder.stage;
-    shape out = SHAPE(1, s->latents.dim[1], s->latents.dim[2], g[k].out);
-    for (int i = 0; i <= k; i++) {
-        out.dim[0] *= g[i].in_time && s->pass.chunk > 0 ? 2 : 1;
-        out.dim[1] *= g[i].in_space ? 2 : 1;
-        out.dim[2] *= g[i].in_space ? 2 : 1;
-    }
-    return out;
+int64_t video_stage_frames(const video_vae *v, int k, int64_t chunk) {
+    int64_t n = 1;
+    for (int i = 0; i < k && chunk > 0; i++)
+        n *= v->decoder.stage[i].in_time ? 2 : 1;
+    return n;
 }
 
-/* The result of stage k, on top of the stack; stage -1 is what stands in front. */
-static tensor run_stage(video_decoder *s, int k) {
-    if (k < 0)
-        return run_front(s);
+/* A stage that doubles: out [t, 2h, 2w, C] of its whole window. */
+static void run_doubling(video_decoder *s, int k, tensor out) {
     video_pass *p = &s->pass;
     const video_stage *g = &p->vae->decoder.stage[k];
-    if (!g->in_space) {
-        tensor x = run_blocks(p, k, run_stage(s, k - 1));
-        video_tap(p, &x, "up%d", k);
-        return x;
-    }
-    tensor out = arena_push(p->dev, device_compute(p->dev), stage_shape(s, k));
     size_t mark = arena_mark(p->dev);
-    tensor x = run_stage(s, k - 1);
+    tensor x = video_stage_run(s, k - 1);
     int factor = g->in_time ? 2 : 1;
     op_dup_up(p->dev, &(dup_up_desc){.x = x,
                                      .out = out,
@@ -170,6 +165,46 @@ static tensor run_stage(video_decoder *s, int k) {
         video_tap(p, &x, "up%d.time", k);
     double_space(p, k, x, out);
     arena_reset(p->dev, mark);
+}
+
+/* As much of what stage k gave as the next one sees, over the start of x. Frame by frame: a
+ * cropped frame never reaches the ones that follow it in x. */
+static tensor crop(const video_decoder *s, int k, tensor x) {
+    device *d = s->pass.dev;
+    const video_window *in = &s->window[k], *seen = &s->window[k + 1];
+    if (seen->height == x.dim[1] && seen->width == x.dim[2])
+        return x;
+    tensor out =
+        tensor_make(x.data, x.type, SHAPE(x.dim[0], seen->height, seen->width, x.dim[3]));
+    size_t mark = arena_mark(d);
+    tensor frame = arena_push(d, x.type, SHAPE(seen->height, seen->width, x.dim[3]));
+    x = tensor_slice(x, 1, seen->y - 2 * in->y, seen->height);
+    x = tensor_slice(x, 2, seen->x - 2 * in->x, seen->width);
+    for (int64_t i = 0; i < x.dim[0]; i++) {
+        op_copy(d, &(copy_desc){.x = tensor_index(x, 0, i), .out = frame});
+        op_copy(d, &(copy_desc){.x = frame, .out = tensor_index(out, 0, i)});
+    }
+    arena_reset(d, mark);
+    return out;
+}
+
+tensor video_stage_run(video_decoder *s, int k) {
+    if (s->tiling && k < s->tiling->cut)
+        return video_front_push(s);
+    if (k < 0)
+        return run_front(s);
+    video_pass *p = &s->pass;
+    const video_stage *g = &p->vae->decoder.stage[k];
+    if (!g->in_space) {
+        tensor x = run_blocks(p, k, video_stage_run(s, k - 1));
+        video_tap(p, &x, "up%d", k);
+        return x;
+    }
+    shape whole = SHAPE(video_stage_frames(p->vae, k + 1, p->chunk),
+                        2 * s->window[k].height, 2 * s->window[k].width, g->out);
+    tensor out = arena_push(p->dev, device_compute(p->dev), whole);
+    run_doubling(s, k, out);
+    out = crop(s, k, out);
     video_tap(p, &out, "up%d", k);
     return out;
 }
@@ -201,7 +236,7 @@ tensor video_decode_next(video_decoder *s) {
     if (device_failed(p->dev))
         return (tensor){0};
     const video_half *half = &p->vae->decoder;
-    tensor x = run_stage(s, VIDEO_STAGES - 1);
+    tensor x = video_stage_run(s, VIDEO_STAGES - 1);
     tensor patches =
         arena_push(p->dev, x.type,
                    SHAPE(x.dim[0], x.dim[1], x.dim[2], half->head.geometry.out_channels));

@@ -40,6 +40,17 @@ tensor video_res_run(video_pass *p, const video_res *r, tensor x);
 /* Both in place; the middle has one residual block before the attention and one after. */
 void video_attend(const video_pass *p, const video_attention *a, tensor x);
 void video_middle(video_pass *p, const video_half *half, tensor x);
+/* Starts a decoder without latents: all of the picture, the first chunk. */
+void video_decoder_begin(video_decoder *s, const video_vae *v, device *d,
+                         video_size latents);
+/* What decoder stage k gives in the running chunk, [t, h, w, C] on top of the stack; as much
+ * of it as the next stage sees. Stage -1 is what stands in front. */
+tensor video_stage_run(video_decoder *s, int k);
+/* Frames of a chunk that enter stage k. */
+int64_t video_stage_frames(const video_vae *v, int k, int64_t chunk);
+/* Pushes the input of the first stage that runs in tiles. */
+tensor video_front_push(const video_decoder *s);
+
 /* norm, SiLU, last convolution. */
 void video_head(video_pass *p, const video_half *half, tensor x, tensor out);
 #endif

@@ -346,7 +346,7 @@ static void declare_encoder(video_vae *v) {
 
 static void declare_decoder(video_vae *v) {
     const video_vae_config *cfg = &v->cfg;
-    maker m = {.table = &v->weights, .part = VIDEO_VAE_DECODER};
+    maker m = {.table = &v->weights, .part = VIDEO_VAE_DECODER_FRONT};
     video_half *half = &v->decoder;
     int64_t z = cfg->z_dim, width = decoder_width(cfg, 0);
     int64_t pixels = 3 * cfg->patch_size * cfg->patch_size;
@@ -357,6 +357,7 @@ static void declare_decoder(video_vae *v) {
     for (int i = 0; i < VIDEO_STAGES; i++) {
         char prefix[64];
         snprintf(prefix, sizeof prefix, "decoder.upsamples.%d.upsamples", i);
+        m.part = i == 0 ? VIDEO_VAE_DECODER_UP0 : VIDEO_VAE_DECODER_BACK;
         bool last = i + 1 == VIDEO_STAGES;
         video_stage *g = &half->stage[i];
         *g = (video_stage){.in = decoder_width(cfg, i),

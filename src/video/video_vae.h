@@ -8,7 +8,8 @@
  * and causal convolutions remember their last input frames from one chunk to the next.
  *
  * Files: video_vae.c (sizes, names and shapes of the weights), video_layers.c (what both
- * directions are made of), video_decode.c, video_encode.c.
+ * directions are made of), video_decode.c, video_tiles.c (decoding in parts),
+ * video_encode.c.
  *
  * Inside, a clip is channels-last [t, h, w, C] in device_compute(): F32 or BF16. */
 #ifndef OVI_VIDEO_VAE_H
@@ -25,8 +26,18 @@
 /* conv_in, head, the middle, two for each residual block, one time_conv a stage */
 #define VIDEO_MAX_MEMORIES (6 + VIDEO_STAGES * (2 * VIDEO_MAX_RES + 1))
 
-/* Residency parts: decoding needs the first, encoding the second. */
-enum { VIDEO_VAE_DECODER, VIDEO_VAE_ENCODER };
+/* Residency parts: of the decoder what stands in front of the stages, stage up 0, and the
+ * other stages with the head; the encoder. */
+enum {
+    VIDEO_VAE_DECODER_FRONT,
+    VIDEO_VAE_DECODER_UP0,
+    VIDEO_VAE_DECODER_BACK,
+    VIDEO_VAE_ENCODER
+};
+/* The parts that decoding needs, as a set. */
+#define VIDEO_VAE_DECODER_PARTS                                                          \
+    (1u << VIDEO_VAE_DECODER_FRONT | 1u << VIDEO_VAE_DECODER_UP0 |                       \
+     1u << VIDEO_VAE_DECODER_BACK)
 
 typedef struct video_vae_config {
     int64_t dim, dec_dim; /* base widths of encoder and decoder: 160, 256 */
@@ -126,9 +137,18 @@ typedef struct video_pass {
     tensor memory[VIDEO_MAX_MEMORIES];
 } video_pass;
 
+/* A rectangle of a picture. */
+typedef struct video_window {
+    int64_t y, x, height, width;
+} video_window;
+
 typedef struct video_decoder {
     video_pass pass;
     tensor latents; /* [F, h, w, z] un-scaled, through conv2; kept */
+    /* What the stages see: of each stage's input, in its own positions. The whole picture,
+     * except in tiles. */
+    video_window window[VIDEO_STAGES];
+    const struct video_tiling *tiling; /* NULL: not in tiles */
 } video_decoder;
 
 /* Starts a clip from latents [z, F, h, w] on the host (NULL on a dry run). size counts
@@ -140,6 +160,44 @@ void video_decode_begin(video_decoder *s, const video_vae *v, device *d,
  * lie in scratch: the caller marks the arena before, and resets it when they are used.
  * Exactly F calls make a clip. */
 tensor video_decode_next(video_decoder *s);
+
+/* ---- decoding in parts ----
+ *
+ * Only the attention of the middle sees the whole picture. So the stages before a cut run on
+ * whole frames, for all latent frames, into host memory (`front`); then the stages after it
+ * run tile by tile, each tile through the whole clip. A tile sees as much around it as can
+ * reach its pixels and is cropped: the values are those of decoding whole. State and
+ * activations shrink with the tile. */
+typedef struct video_tiling {
+    int cut; /* 0: stages from up 0 on in tiles; 1: from up 1 on */
+    int64_t tiles_y, tiles_x;
+    const video_vae *vae; /* borrowed, like dev and front */
+    device *dev;
+    video_size size; /* of the latents */
+    void *front;     /* host memory of video_front_bytes; NULL on a dry run */
+} video_tiling;
+
+/* Host bytes of what waits between the two calls. */
+size_t video_front_bytes(const video_tiling *t);
+/* The parts that each call needs: dropping the first set before the second call saves the
+ * weights in front. */
+uint64_t video_front_parts(const video_tiling *t);
+uint64_t video_tiles_parts(const video_tiling *t);
+
+/* Fills t->front from latents [z, F, h, w] on the host (NULL on a dry run). What it keeps in
+ * the arena is given back. */
+void video_decode_front(const video_tiling *t, const float *latents);
+
+/* Finished pixels [n, H, W, 3] F32 (a view in scratch) of a tile: frames from `frame` on,
+ * their corner at pixel y, x. */
+typedef struct video_tile {
+    tensor pixels;
+    int64_t frame, y, x;
+} video_tile;
+typedef void (*video_tile_fn)(void *user, const video_tile *tile);
+
+/* Calls put for each latent frame of each tile, one tile after the other. Needs t->front. */
+void video_decode_tiles(const video_tiling *t, video_tile_fn put, void *user);
 
 /* n values in [-1, 1] to bytes as published: clamped, then (v + 1) / 2 * 255 truncated.
  * NaN gives 0. */
