@@ -87,11 +87,15 @@ static bool is_absent(const char *name) {
 
 static void put_values(safetensors_writer *w, dtype type, int64_t n) {
     static uint64_t state = 1;
-    for (int64_t i = 0; i < n; i++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        float x = (float)((double)(state >> 40) / (1 << 23) - 1), value = 0;
-        dtype_from_f32(&value, type, &x, 1);
-        safetensors_writer_put(w, &value, dtype_size(type));
+    float x[1024], stored[1024];
+    for (int64_t done = 0, run = 0; done < n; done += run) {
+        run = n - done < 1024 ? n - done : 1024;
+        for (int64_t i = 0; i < run; i++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            x[i] = (float)((double)(state >> 40) / (1 << 23) - 1);
+        }
+        dtype_from_f32(stored, type, x, (size_t)run);
+        safetensors_writer_put(w, stored, (size_t)run * dtype_size(type));
     }
 }
 
@@ -159,16 +163,21 @@ static void make_path(char path[64]) {
     close(fd);
 }
 
-static void open_fixture(fixture *f, dtype compute) {
+static void open_model(fixture *f, dtype compute,
+                       void (*declare_rows)(weight_table *, err *)) {
     *f = (fixture){0};
     make_path(f->path);
-    declare(&f->table, &f->host.err);
+    declare_rows(&f->table, &f->host.err);
     write_model(&f->table, f->path);
     assert_int_equal(weights_open(&f->files, f->path, &f->host.err), OVI_OK);
     turn_views(f->files);
     if (weight_table_bind(&f->table, f->files, &f->host.err) != OVI_OK)
         fail_msg("%s", f->host.err.text);
     open_devices(f, compute, true);
+}
+
+static void open_fixture(fixture *f, dtype compute) {
+    open_model(f, compute, declare);
 }
 
 static void close_devices(fixture *f) {
@@ -208,18 +217,30 @@ typedef struct row_bytes {
     void *data[MAX_ROWS];
 } row_bytes;
 
+/* What the mapping says that a row is; packed rows as the backend left them. */
+static void take_row(fixture *f, int i, row_bytes *all) {
+    const tensor *t = weight_get(&f->table, i);
+    all->n[i] = tensor_bytes(t);
+    all->data[i] = test_malloc(all->n[i]);
+    if (t->type == DTYPE_U8) {
+        memcpy(all->data[i], t->data, all->n[i]);
+        return;
+    }
+    size_t count = (size_t)tensor_count(t);
+    float *values = test_malloc(count * sizeof *values);
+    assert_int_equal(weight_to_f32(&f->table, i, values, &f->host.err), OVI_OK);
+    dtype_from_f32(all->data[i], t->type, values, count);
+    test_free(values);
+    assert_memory_equal(t->data, all->data[i], all->n[i]);
+}
+
 /* Takes every row of the model while all is resident. */
 static void take_rows(fixture *f, row_bytes *all) {
     enter(f, needs_of(STORE_ALL_PARTS, 0, 0));
     *all = (row_bytes){0};
-    for (int i = 0; i < f->table.n; i++) {
-        const tensor *t = weight_get(&f->table, i);
-        if (!t->data)
-            continue;
-        all->n[i] = tensor_bytes(t);
-        all->data[i] = test_malloc(all->n[i]);
-        memcpy(all->data[i], t->data, all->n[i]);
-    }
+    for (int i = 0; i < f->table.n; i++)
+        if (weight_get(&f->table, i)->data)
+            take_row(f, i, all);
     store_leave(f->store);
 }
 
@@ -304,6 +325,36 @@ static void streamed_parts_have_the_bits_of_resident_ones(void **state) {
                 }
                 store_unpin(f.store, MODEL, PART_STEP);
             }
+        free_rows(&all);
+        close_fixture(&f);
+    }
+}
+
+/* Longer than what is read or converted at a time, and not a multiple of it. */
+static void declare_long(weight_table *t, err *e) {
+    weight_table_init(t, "model of long rows", e);
+    weight_linear(t, 0, DTYPE_F32, 1031, 1021, "long.f32");
+    weight_linear(t, 1, DTYPE_BF16, 2111, 1021, "long.bf16");
+    weight_vector(t, 2, DTYPE_F16, SHAPE(70001), "long.f16");
+    weight_linear(t, 3, DTYPE_F32, 301, 301, "turned.f32");
+}
+
+static void long_rows_come_in_pieces(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        fixture f;
+        row_bytes all;
+        open_model(&f, i % 2 ? DTYPE_BF16 : DTYPE_F32, declare_long);
+        if (i < 2) {
+            take_rows(&f, &all);
+            enter(&f, needs_of(15, 15, 2));
+            for (int part = 0; part < 8; part++)
+                use_part(&f, &all, part % 4);
+        } else {
+            close_devices(&f);
+            open_devices(&f, i % 2 ? DTYPE_BF16 : DTYPE_F32, false);
+            take_rows(&f, &all); /* compares */
+        }
         free_rows(&all);
         close_fixture(&f);
     }
@@ -800,6 +851,7 @@ static void evicting_leaves_the_page_cache_empty(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(streamed_parts_have_the_bits_of_resident_ones),
+        cmocka_unit_test(long_rows_come_in_pieces),
         cmocka_unit_test(parts_may_come_in_any_order),
         cmocka_unit_test(streamed_rows_have_data_while_pinned),
         cmocka_unit_test(sizes_are_what_is_allocated),
