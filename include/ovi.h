@@ -136,6 +136,7 @@ typedef struct ovi_request {
     const char *output;        /* clip to write (.mp4, .y4m, .wav); NULL: sinks only */
     const char *memory_report; /* .svg or .json: what was on the device when */
     const char *save_latents;  /* keeps the latents here; NULL: removed at the end */
+    int checkpoint_every;      /* steps between states saved for ovi_resume; 0: none */
     int quality;               /* constant rate factor of H.264, 0 best .. 51 */
 } ovi_request;
 
@@ -238,6 +239,18 @@ OVI_API ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request,
  * when the clip is complete. sinks may be NULL. */
 OVI_API ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
                                 const ovi_sinks *sinks);
+
+/* With checkpoint_every ovi_generate keeps the sampler's state, with all that another process
+ * needs to go on, in "<output>.resume.safetensors": it appears in one piece, replaces the one
+ * before, and is removed when the latents are complete. ovi_resume goes on from such a file
+ * and makes the bytes that an uninterrupted run makes. It needs the fusion model and the
+ * decoders, not the text encoder, and refuses a damaged file, other models and another dtype.
+ * request: output is where the clip goes, memory_report as usual; save_latents, quality and
+ * checkpoint_every replace the first run's where they are not at their defaults. Everything
+ * else is the first run's, and must be at its default here. NULL: sinks only. */
+#define OVI_RESUME_ENDING ".resume.safetensors"
+OVI_API ovi_status ovi_resume(ovi_engine *engine, const char *path,
+                              const ovi_request *request, const ovi_sinks *sinks);
 
 /* ------------------------------------------------------------- stage by stage ---- */
 

@@ -5,6 +5,7 @@
  * job.c      a request made definite: sizes, schedule, tokens, buffers
  * pipeline.c the stages and the way through them
  * encode.c   files to latents
+ * resume.c   runs in the middle, on disk
  * planning.c plans */
 #ifndef OVI_ENGINE_H
 #define OVI_ENGINE_H
@@ -41,7 +42,8 @@ ovi_status models_open_files(models *m, const ovi_settings *settings,
                              err *e) OVI_MUST_CHECK;
 /* OVI_NOT_LOADED "audio VAE not loaded: ..." if that file is not there. */
 ovi_status models_require(const models *m, int file, err *e) OVI_MUST_CHECK;
-/* Size and SHA-256 of each file's header, as JSON text: owned, NULL on failure. */
+/* Size and SHA-256 of each file's header, and of the fusion model, which a run depends on in
+ * its middle, a sample of the weights: JSON text, owned, NULL on failure. */
 char *models_digest(const models *m, err *e) OVI_MUST_CHECK;
 
 struct ovi_engine {
@@ -90,8 +92,11 @@ typedef struct job {
     float *video, *audio;       /* latents; NULL: that part is left out */
     float *mel;                 /* [M, bands]: what is encoded to audio */
     int64_t mel_frames;
-    media_writer *writer;       /* owned; NULL: sinks only */
-    double stage_start;         /* seconds, for progress */
+    media_writer *writer;             /* owned; NULL: sinks only */
+    double stage_start;               /* seconds, for progress */
+    int first_step;                   /* of the running stage, for progress */
+    const struct resume_file *resume; /* the run that is continued; NULL: from noise */
+    char *checkpoint;           /* where the sampler's state is saved; NULL: nowhere */
     int least_way[STAGE_COUNT]; /* candidates before this one are not tried */
     const char *advice;         /* "; 720x720_5s would fit", or "" */
     void *owned[JOB_MAX_BUFFERS];
@@ -133,6 +138,8 @@ ovi_status stage_run(job *j, stage_id id) OVI_MUST_CHECK;
 ovi_status pipeline_run(job *j) OVI_MUST_CHECK;
 /* The last part of it, from latents. */
 ovi_status pipeline_decode(job *j) OVI_MUST_CHECK;
+/* The latents of the job, with its request. */
+ovi_status job_save_latents(const job *j, const char *path) OVI_MUST_CHECK;
 /* The lines and samples around the release of a stage's models. */
 void memory_log_before_release(ovi_engine *engine, stage_id id, const char *stage);
 void memory_log_after_release(ovi_engine *engine, stage_id id, const char *stage);

@@ -254,16 +254,30 @@ void job_set_latents(job *j, const ovi_latents *latents) {
     follow_latents(j);
 }
 
+/* JSON is UTF-8: what is not becomes U+FFFD, as when the prompt is cleaned. */
+static json_t *text_json(const char *text, err *e) {
+    runes decoded = {.err = e};
+    buf valid = {0};
+    if (!text)
+        return json_null();
+    runes_append_utf8(&decoded, view_of(text));
+    runes_to_utf8(decoded.data, decoded.n, &valid);
+    json_t *value = json_string(buf_text(&valid));
+    runes_release(&decoded);
+    buf_release(&valid);
+    return value;
+}
+
 char *job_request_json(const job *j, err *e) {
     const ovi_request *r = j->request;
     json_t *root = json_pack(
-        "{s:s, s:s, s:s?, s:s?, s:s?, s:i, s:i, s:i, s:s, s:f, s:s, s:f, s:f, s:i, s:b}",
-        "generator", "ovi.c", "model", j->engine->models.spec.name, "prompt", r->prompt,
-        "negative_video", r->negative_video, "negative_audio", r->negative_audio, "width",
-        j->shape.width, "height", j->shape.height, "steps", r->steps, "solver", r->solver,
-        "shift", r->shift, "rng", r->rng, "video_guidance", r->video_guidance,
-        "audio_guidance", r->audio_guidance, "slg_layer", r->slg_layer, "image",
-        r->image != NULL);
+        "{s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:i, s:s, s:f, s:s, s:f, s:f, s:i, s:b}",
+        "generator", "ovi.c", "model", j->engine->models.spec.name, "prompt",
+        text_json(r->prompt, e), "negative_video", text_json(r->negative_video, e),
+        "negative_audio", text_json(r->negative_audio, e), "width", j->shape.width,
+        "height", j->shape.height, "steps", r->steps, "solver", r->solver, "shift",
+        r->shift, "rng", r->rng, "video_guidance", r->video_guidance, "audio_guidance",
+        r->audio_guidance, "slg_layer", r->slg_layer, "image", j->image);
     char seed[24];
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
     json_object_set_new(root, "seed", json_string(seed)); /* JSON numbers end at 2^53 */
@@ -273,7 +287,7 @@ char *job_request_json(const job *j, err *e) {
     if (text)
         owned = mem_strdup(e, text);
     else
-        err_set(e, OVI_ARGUMENT, "prompt: expected UTF-8 text");
+        err_set(e, OVI_MEMORY, "out of host memory: the request as text");
     free(text);
     return owned;
 }
@@ -305,12 +319,13 @@ void job_progress(job *j, const char *stage, int step, int steps) {
     if (!sinks->progress)
         return;
     double elapsed = os_now() - j->stage_start;
+    int here = step - j->first_step; /* steps that this run has done itself */
     ovi_progress p = {
         .stage = stage,
         .step = step,
         .steps = steps,
         .elapsed_s = elapsed,
-        .left_s = step > 0 ? elapsed / step * (steps - step) : -1,
+        .left_s = here > 0 ? elapsed / here * (steps - step) : -1,
         .device_bytes = device_get_memory(j->engine->dev).allocated,
     };
     sinks->progress(sinks->user, &p);

@@ -1,8 +1,10 @@
 /* models.c: the models of an engine: declared from a spec, bound to files. */
 #include "engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "core/crc32.h"
 #include "core/sha256.h"
 
 weight_table *models_table(models *m, int id) {
@@ -82,6 +84,24 @@ ovi_status models_require(const models *m, int file, err *e) {
                    path ? "there is no file " : "no file was named", path ? path : "");
 }
 
+/* Fine-tuned models share one header. A checksum of the first bytes of up to 64 tensors
+ * tells them apart without reading the file. */
+static void add_sample(json_t *row, const weights *files, err *e) {
+    uint32_t sum = 0;
+    char text[9];
+    uint8_t bytes[64];
+    int n = weights_count(files), step = n / 64 + 1;
+    for (int i = 0; i < n && !err_failed(e); i += step) {
+        const weights_entry *x = weights_at(files, i);
+        uint64_t size = (uint64_t)weights_entry_count(x) * dtype_size(x->type);
+        weights_range r = {x, 0, size < sizeof bytes ? (size_t)size : sizeof bytes};
+        if (weights_read(files, r, bytes, e) == OVI_OK)
+            sum = crc32_update(sum, bytes, r.size);
+    }
+    snprintf(text, sizeof text, "%08x", sum);
+    json_object_set_new(row, "sample_crc32", json_string(text));
+}
+
 static void add_digest(json_t *root, const weights *files, int id) {
     const void *header;
     size_t size;
@@ -101,9 +121,12 @@ char *models_digest(const models *m, err *e) {
     for (int i = 0; i < MODEL_COUNT; i++)
         if (m->files[i])
             add_digest(root, m->files[i], i);
+    if (m->files[MODEL_FUSION])
+        add_sample(json_object_get(root, spec_file_key(MODEL_FUSION)),
+                   m->files[MODEL_FUSION], e);
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
-    char *owned = text ? mem_strdup(e, text) : NULL;
+    char *owned = text && !err_failed(e) ? mem_strdup(e, text) : NULL;
     free(text);
     return owned;
 }

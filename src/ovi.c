@@ -6,6 +6,7 @@
 #include "engine.h"
 #include "latents.h"
 #include "params.h"
+#include "resume.h"
 #include "weights/inspect.h"
 
 #define TEXT_OF_NUMBER(n) #n
@@ -130,15 +131,21 @@ void ovi_cancel(ovi_engine *engine) {
 
 /* ---- one call ---- */
 
-/* Starts a public call: forgets the last one's failure, cancel and report. */
-ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,
-                      const ovi_sinks *sinks) {
+/* Forgets the last call's failure, cancel and report. */
+static ovi_status call_reset(ovi_engine *engine) {
     err_clear(&engine->host.err);
     atomic_store(&engine->host.cancel, false);
     engine->report = (ovi_report){0};
     memory_log_begin(engine);
     if (!engine->store)
         return err_set(&engine->host.err, OVI_ARGUMENT, "the engine failed to open");
+    return OVI_OK;
+}
+
+ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,
+                      const ovi_sinks *sinks) {
+    if (call_reset(engine) != OVI_OK)
+        return engine->host.err.status;
     return job_init(j, engine, request, sinks);
 }
 
@@ -175,6 +182,21 @@ ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
         job_take_buffers(&j) == OVI_OK && pipeline_run(&j) == OVI_OK &&
         request->memory_report)
         (void)(memory_log_write(engine, request->memory_report) == OVI_OK);
+    return call_end(&j, engine);
+}
+
+ovi_status ovi_resume(ovi_engine *engine, const char *path, const ovi_request *request,
+                      const ovi_sinks *sinks) {
+    job j = {0};
+    resume_file r = {0};
+    uint32_t needed = NEEDS(MODEL_FUSION) | NEEDS(MODEL_VIDEO_VAE) |
+                      NEEDS(MODEL_AUDIO_VAE) | NEEDS(MODEL_VOCODER);
+    if (call_reset(engine) == OVI_OK && call_require(engine, needed) == OVI_OK &&
+        resume_open(&r, engine, path, request) == OVI_OK &&
+        job_init(&j, engine, &r.request, sinks) == OVI_OK &&
+        resume_take(&r, &j) == OVI_OK)
+        (void)(pipeline_run(&j) == OVI_OK);
+    resume_close(&r);
     return call_end(&j, engine);
 }
 
@@ -320,17 +342,28 @@ ovi_status ovi_latents_alloc(ovi_engine *engine, const ovi_request *request,
     return call_end(&j, engine);
 }
 
-ovi_status ovi_latents_save(ovi_engine *engine, const ovi_latents *latents,
-                            const ovi_request *request, const char *path) {
-    err *e = &engine->host.err;
-    job j = {.engine = engine, .request = request};
-    char *request_json = request ? job_request_json(&j, e) : NULL;
-    char *models_json = models_digest(&engine->models, e);
+ovi_status job_save_latents(const job *j, const char *path) {
+    ovi_latents latents = {.video = j->video, .audio = j->audio};
+    err *e = &j->engine->host.err;
+    memcpy(latents.video_shape, j->shape.video, sizeof latents.video_shape);
+    memcpy(latents.audio_shape, j->shape.audio, sizeof latents.audio_shape);
+    char *request_json = j->request ? job_request_json(j, e) : NULL;
+    char *models_json = resume_models_json(j, e);
     if (!err_failed(e))
-        (void)(latents_save(latents, path, request_json, models_json, e) == OVI_OK);
+        (void)(latents_save(&latents, path, request_json, models_json, e) == OVI_OK);
     mem_free(request_json);
     mem_free(models_json);
     return e->status;
+}
+
+ovi_status ovi_latents_save(ovi_engine *engine, const ovi_latents *latents,
+                            const ovi_request *request, const char *path) {
+    job j = {.engine = engine, .request = request, .image = request && request->image};
+    if (call_reset(engine) == OVI_OK) {
+        job_set_latents(&j, latents);
+        (void)(job_save_latents(&j, path) == OVI_OK);
+    }
+    return call_end(&j, engine);
 }
 
 /* ---- calls without an engine ---- */

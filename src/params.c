@@ -101,6 +101,8 @@ static const row rows[] = {
             "keep the latents in this file"),
     REQUEST("memory-report", STRING, memory_report, 0, 0, NULL, NULL, "decode_video",
             "FILE", "what was on the device when, as .svg or .json"),
+    REQUEST("checkpoint-every", INT, checkpoint_every, 0, 1000, "0", NULL, "diffuse", "N",
+            "save the sampler's state beside the output every N steps; 0: never"),
     REQUEST("quality", INT, quality, 0, 51, "18", NULL, "decode_video", "N",
             "constant rate factor of H.264: 0 best, 51 smallest"),
     REQUEST("output", STRING, output, 0, 0, NULL, NULL, "decode_video", "FILE",
@@ -280,6 +282,50 @@ ovi_status params_check_request(const ovi_request *request, err *e) {
         return err_set(e, OVI_ARGUMENT, "aspect: expected W:H, found \"%s\"",
                        request->aspect);
     return check_all(OVI_OPTION_REQUEST, request, e);
+}
+
+/* ---- changes ---- */
+
+static bool same_text(const char *a, const char *b) {
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_field(const row *r, const void *a, const void *b) {
+    const char *x = (const char *)a + r->offset, *y = (const char *)b + r->offset;
+    const char *text[2];
+    switch (r->option.type) {
+    case OVI_TYPE_INT:
+        return memcmp(x, y, sizeof(int)) == 0;
+    case OVI_TYPE_UINT64:
+        return memcmp(x, y, sizeof(uint64_t)) == 0;
+    case OVI_TYPE_DOUBLE:
+        return memcmp(x, y, sizeof(double)) == 0;
+    default:
+        memcpy(&text[0], x, sizeof text[0]);
+        memcpy(&text[1], y, sizeof text[1]);
+        return same_text(text[0], text[1]);
+    }
+}
+
+/* Is word one of the space-separated words of list? */
+static bool in_list(const char *list, const char *word) {
+    size_t n = strlen(word);
+    for (const char *at = list; (at = strstr(at, word)) != NULL; at += n)
+        if ((at == list || at[-1] == ' ') && (at[n] == ' ' || at[n] == '\0'))
+            return true;
+    return false;
+}
+
+const char *params_changed(const ovi_request *request, const char *except) {
+    ovi_request plain;
+    ovi_request_init(&plain);
+    for (int i = 0; i < N_ROWS; i++) {
+        const ovi_option *o = &rows[i].option;
+        if (o->scope == OVI_OPTION_REQUEST && !in_list(except, o->name) &&
+            !same_field(&rows[i], request, &plain))
+            return o->name;
+    }
+    return NULL;
 }
 
 bool params_parse_pair(const char *text, char separator, int *first, int *second) {

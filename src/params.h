@@ -8,6 +8,10 @@
 ovi_status params_check_settings(const ovi_settings *settings, err *e) OVI_MUST_CHECK;
 ovi_status params_check_request(const ovi_request *request, err *e) OVI_MUST_CHECK;
 
+/* The first option of a request that is not at its default, other than those named in
+ * `except`, separated by spaces; NULL: there is none. */
+const char *params_changed(const ovi_request *request, const char *except);
+
 /* "WIDTHxHEIGHT" and "W:H": two positive whole numbers; false if it is not that. */
 bool params_parse_pair(const char *text, char separator, int *first, int *second);
 

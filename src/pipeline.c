@@ -151,6 +151,7 @@ ovi_status stage_run(job *j, stage_id id) {
     stage_context c = {j,     &engine->models,         engine->dev, engine->store,
                        false, choice.candidate.options};
     double start = j->stage_start = os_now();
+    j->first_step = 0;
     device_reset_counters(c.dev);
     memory_log_event(engine, st->name, "before load");
     job_progress(j, st->name, 0, 1);
@@ -170,25 +171,16 @@ ovi_status stage_run(job *j, stage_id id) {
 
 /* ---- the way through ---- */
 
-/* "<output>.latents.safetensors", or NULL if there is no output. Owned. */
-static char *latents_path(const job *j, err *e) {
+/* "<output><ending>", or NULL if there is no output. Owned. */
+static char *path_beside(const job *j, const char *ending, err *e) {
     const char *output = j->request->output;
     if (!output)
         return NULL;
     buf path = {0};
-    buf_printf(&path, "%s.latents.safetensors", output);
+    buf_printf(&path, "%s%s", output, ending);
     char *owned = mem_strdup(e, buf_text(&path));
     buf_release(&path);
     return owned;
-}
-
-static ovi_status save_latents(const job *j, const char *path) {
-    ovi_latents latents = {.video = j->video, .audio = j->audio};
-    for (int i = 0; i < 4; i++)
-        latents.video_shape[i] = j->shape.video[i];
-    for (int i = 0; i < 2; i++)
-        latents.audio_shape[i] = j->shape.audio[i];
-    return ovi_latents_save(j->engine, &latents, j->request, path);
 }
 
 /* Nobody would see the picture. */
@@ -258,26 +250,50 @@ static ovi_status check_before_work(job *j) {
     if (j->request->output && !ovi_can_write(j->request->output))
         return err_set(e, OVI_UNSUPPORTED, "%s: expected a name ending in %s",
                        j->request->output, media_endings());
+    if (j->request->checkpoint_every > 0 && !j->request->output)
+        return err_set(e, OVI_ARGUMENT,
+                       "checkpoint-every: expected an output to save the state beside");
     stage_choice choice;
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
-        bool skipped = order[i] == STAGE_DECODE_VIDEO && sound_only(j->request->output);
+        bool skipped =
+            (order[i] == STAGE_DECODE_VIDEO && sound_only(j->request->output)) ||
+            (order[i] == STAGE_TEXT_ENCODE && j->resume);
         if (!skipped && stage_choose(j, order[i], &choice) != OVI_OK)
             return e->status;
     }
     return OVI_OK;
 }
 
+/* First frame and features: made here, or by the run that is continued. */
+static ovi_status make_conditions(job *j) {
+    if (j->resume)
+        return OVI_OK;
+    if (j->image &&
+        (job_take_image(j) != OVI_OK || stage_run(j, STAGE_IMAGE_ENCODE) != OVI_OK))
+        return j->engine->host.err.status;
+    return stage_run(j, STAGE_TEXT_ENCODE);
+}
+
+/* Diffusion, and its result on disk before anything of it is decoded: from then on the
+ * sampler's state is not needed. */
+static ovi_status make_latents(job *j, const char *path) {
+    if (make_conditions(j) == OVI_OK && stage_run(j, STAGE_DIFFUSE) == OVI_OK && path &&
+        job_save_latents(j, path) == OVI_OK && j->checkpoint)
+        unlink(j->checkpoint);
+    return j->engine->host.err.status;
+}
+
 ovi_status pipeline_run(job *j) {
     err *e = &j->engine->host.err;
-    char *beside = latents_path(j, e);
+    char *beside = path_beside(j, ".latents.safetensors", e);
+    char *state = path_beside(j, OVI_RESUME_ENDING, e);
     const char *keep = j->request->save_latents;
-    if (check_before_work(j) == OVI_OK && j->image && job_take_image(j) == OVI_OK)
-        (void)(stage_run(j, STAGE_IMAGE_ENCODE) == OVI_OK);
-    if (!err_failed(e) && stage_run(j, STAGE_TEXT_ENCODE) == OVI_OK &&
-        stage_run(j, STAGE_DIFFUSE) == OVI_OK && (keep || beside))
-        (void)(save_latents(j, keep ? keep : beside) == OVI_OK);
-    if (!err_failed(e) && pipeline_decode(j) == OVI_OK && beside && !keep)
+    j->checkpoint = j->request->checkpoint_every > 0 ? state : NULL;
+    if (!err_failed(e) && check_before_work(j) == OVI_OK &&
+        make_latents(j, keep ? keep : beside) == OVI_OK && pipeline_decode(j) == OVI_OK &&
+        beside && !keep)
         unlink(beside);
     mem_free(beside);
+    mem_free(state);
     return e->status;
 }

@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "resume.h"
+
 /* ---- text_encode, image_encode ---- */
 
 static void run_text_encode(stage_context *c) {
@@ -78,13 +80,14 @@ static fusion_clip_desc clip_desc(const stage_context *c, const schedule *times)
     };
 }
 
-/* Noise into both streams; on a dry run only the tensors. */
+/* Noise into both streams; on a dry run only the tensors, and a run that is continued brings
+ * its own state. */
 static void take_noise(stage_context *c, const tensor x[STREAM_COUNT]) {
     job *j = c->job;
     err *e = &device_host(c->dev)->err;
     float *const host_data[STREAM_COUNT] = {j->video, j->audio};
     noise_source source = {.seed = j->request->seed};
-    if (c->dry || noise_parse(&source, j->request->rng, e) != OVI_OK)
+    if (c->dry || j->resume || noise_parse(&source, j->request->rng, e) != OVI_OK)
         return;
     for (uint32_t s = 0; s < STREAM_COUNT; s++) {
         size_t count = (size_t)tensor_count(&x[s]);
@@ -113,7 +116,12 @@ static void run_diffuse(stage_context *c) {
         .velocity = ask_velocity,
         .progress = c->dry ? NULL : diffuse_progress,
         .progress_user = j,
+        .first_step = j->resume ? j->resume->step : 0,
+        .restore = c->dry ? NULL : resume_restore,
+        .save = c->dry || !j->checkpoint ? NULL : resume_save,
+        .state_user = j,
     };
+    j->first_step = options.first_step;
     if (j->image) {
         video.dim[1] = 1;
         options.first_frame = arena_keep(c->dev, DTYPE_F32, video);

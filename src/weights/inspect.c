@@ -16,6 +16,7 @@ static const struct {
     const char *metadata; /* a key; NULL: none is asked for */
     const char *tensor[2];
 } kinds[] = {
+    {"ovi resume file", "ovi.state", {NULL}},
     {"ovi latents", "ovi.crc32", {NULL}},
     {"ovi latents", NULL, {"video_latents"}},
     {"ovi latents", NULL, {"audio_latents"}},

@@ -26,6 +26,11 @@ static const char *set_svg(cli_args *args, const char *value) {
     return NULL;
 }
 
+static const char *set_resume(cli_args *args, const char *value) {
+    args->resume = value;
+    return NULL;
+}
+
 static const char *set_json(cli_args *args, const char *value) {
     (void)value;
     args->json = true;
@@ -80,6 +85,9 @@ static const char *set_checkpoint_threads(cli_args *args, const char *value) {
 
 static const own_option own_options[] = {
     {"image", "image", "FILE", "first frame of the clip (PNG, JPEG)", set_image},
+    {"resume", "resume", "FILE",
+     "continue an interrupted run: no prompt, and no option that shapes the clip",
+     set_resume},
     {"preset", "preset", "NAME",
      "micro, tiny, mid, 720x720_5s, 960x960_5s or 960x960_10s (default: tiny)",
      set_preset},
@@ -207,7 +215,7 @@ bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args
             return false;
         }
     }
-    if (args->n_words < command->n_words)
+    if (args->n_words < command->n_words && !args->resume)
         return usage_error(command, "expected ", command->words);
     return true;
 }

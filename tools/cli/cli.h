@@ -16,8 +16,9 @@ typedef struct cli_args {
     ovi_settings settings;
     ovi_request request;
     ovi_checkpoint_request checkpoint;
-    const char *image; /* file of the first frame */
-    const char *svg;   /* picture of a plan */
+    const char *image;  /* file of the first frame */
+    const char *resume; /* file of an interrupted run */
+    const char *svg;    /* picture of a plan */
     bool json, quiet, help;
     int n_words;
     const char *word[CLI_MAX_WORDS]; /* positional arguments */

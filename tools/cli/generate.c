@@ -1,6 +1,7 @@
 /* generate.c: the commands that run the pipeline: generate, encode, decode. */
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -45,12 +46,49 @@ static int finish(const cli_args *args, ovi_engine *engine, ovi_status status) {
     return code;
 }
 
+static const char *default_output(void) {
+    return ovi_can_write(".mp4") ? "clip.mp4" : "clip.y4m";
+}
+
+/* "dog.mp4" of "dog.mp4.resume.safetensors"; NULL: the name does not say. */
+static char *output_of(const char *resume) {
+    size_t n = strlen(resume), ending = strlen(OVI_RESUME_ENDING);
+    if (n <= ending || strcmp(resume + n - ending, OVI_RESUME_ENDING) != 0)
+        return NULL;
+    return strndup(resume, n - ending);
+}
+
+static int resume(cli_args *args) {
+    char *named = output_of(args->resume);
+    int code = EXIT_FAILED;
+    if (!args->request.output)
+        args->request.output = named ? named : default_output();
+    ovi_engine *engine = cli_open(args, true);
+    if (engine) {
+        ovi_sinks sinks = cli_sinks(args);
+        code = finish(args, engine,
+                      ovi_resume(engine, args->resume, &args->request, &sinks));
+    }
+    free(named);
+    return code;
+}
+
+static int generate(cli_args *args) {
+    int code = EXIT_FAILED;
+    if (!args->request.output)
+        args->request.output = default_output();
+    ovi_engine *engine = cli_open(args, true);
+    if (engine) {
+        ovi_sinks sinks = cli_sinks(args);
+        code = finish(args, engine, ovi_generate(engine, &args->request, &sinks));
+    }
+    return code;
+}
+
 int cli_generate(cli_args *args) {
     ovi_image image = {0};
     ovi_message message;
     args->request.prompt = args->word[0];
-    if (!args->request.output)
-        args->request.output = ovi_can_write(".mp4") ? "clip.mp4" : "clip.y4m";
     if (args->image) {
         if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
             fprintf(stderr, "ovi: %s\n", message.text);
@@ -58,12 +96,7 @@ int cli_generate(cli_args *args) {
         }
         args->request.image = &image;
     }
-    int code = EXIT_FAILED;
-    ovi_engine *engine = cli_open(args, true);
-    if (engine) {
-        ovi_sinks sinks = cli_sinks(args);
-        code = finish(args, engine, ovi_generate(engine, &args->request, &sinks));
-    }
+    int code = args->resume ? resume(args) : generate(args);
     ovi_free((void *)(uintptr_t)image.rgb);
     return code;
 }
@@ -72,7 +105,7 @@ int cli_decode(cli_args *args) {
     ovi_latents latents = {0};
     ovi_message message;
     if (!args->request.output)
-        args->request.output = ovi_can_write(".mp4") ? "clip.mp4" : "clip.y4m";
+        args->request.output = default_output();
     if (ovi_latents_load(args->word[0], &latents, &message) != OVI_OK) {
         fprintf(stderr, "ovi: %s\n", message.text);
         return EXIT_FAILED;

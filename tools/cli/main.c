@@ -6,7 +6,8 @@
 
 const cli_command cli_commands[] = {
     {"generate", "PROMPT", 1, "make a clip from a prompt (and a first frame)",
-     "open text_encode diffuse decode_video", "image json quiet log-level", cli_generate},
+     "open text_encode diffuse decode_video", "image resume json quiet log-level",
+     cli_generate},
     {"encode", "FILE", 1, "turn a picture, clip or sound into latents",
      "open decode_video", "json quiet log-level", cli_encode},
     {"decode", "LATENTS", 1, "finish a clip from saved latents", "open decode_video",

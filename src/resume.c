@@ -1,0 +1,357 @@
+/* resume.c: saves the state of the sampler between two steps and takes it up again. */
+#include "resume.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "params.h"
+#include "record.h"
+
+#define FORMAT      "ovi resume 1"
+#define MAX_TENSORS (DENOISE_MAX_STATE + N_PROMPTS + 1)
+
+static record_tensor tensor_row(const char *name, const tensor *t) {
+    record_tensor row = {.name = name, .rank = t->rank};
+    for (int i = 0; i < t->rank && i < RECORD_MAX_RANK; i++)
+        row.dim[i] = t->dim[i];
+    return row;
+}
+
+static const char *text_name(int i) {
+    static const char *const names[N_PROMPTS] = {"text.0", "text.1", "text.2"};
+    return names[i];
+}
+
+static record_tensor text_row(const job *j, int i) {
+    return (record_tensor){text_name(i), 2, {j->rows[i], j->shape.text_dim}};
+}
+
+static record_tensor frame_row(const job *j) {
+    const int *v = j->shape.video;
+    return (record_tensor){"first_frame", 4, {v[0], 1, v[2], v[3]}};
+}
+
+/* ---- saving ---- */
+
+/* What record_save asks of: tensors of the device first, then buffers of the host. */
+typedef struct snapshot {
+    job *job;
+    const denoise_state *state;
+    record_tensor row[MAX_TENSORS];
+    const float *host[MAX_TENSORS]; /* NULL: on the device */
+    int n;
+} snapshot;
+
+static void add_host(snapshot *s, record_tensor row, const float *values) {
+    s->host[s->n] = values;
+    s->row[s->n++] = row;
+}
+
+static void list_tensors(snapshot *s) {
+    const job *j = s->job;
+    for (int i = 0; i < s->state->n; i++)
+        add_host(s, tensor_row(s->state->name[i], &s->state->data[i]), NULL);
+    for (int i = 0; i < j->n_prompts; i++)
+        add_host(s, text_row(j, i), j->features[i]);
+    if (j->image)
+        add_host(s, frame_row(j), j->first_frame);
+}
+
+static const float *snapshot_values(void *user, int i) {
+    snapshot *s = user;
+    job *j = s->job;
+    if (s->host[i])
+        return s->host[i];
+    float *buffer = s->state->stream[i] == STREAM_VIDEO ? j->video : j->audio;
+    ovi_status got = device_get_f32(j->engine->dev, buffer, &s->state->data[i]);
+    return got == OVI_OK ? buffer : NULL;
+}
+
+/* Compact JSON of a new object, which is released; owned. */
+static char *dump(json_t *object, err *e) {
+    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    char *owned = text ? mem_strdup(e, text) : NULL;
+    if (!text)
+        err_set(e, OVI_MEMORY, "out of host memory: texts of a resume file");
+    free(text);
+    json_decref(object);
+    return owned;
+}
+
+static char *run_json(const ovi_request *r, err *e) {
+    return dump(json_pack("{s:i, s:i, s:s?}", "quality", r->quality, "checkpoint_every",
+                          r->checkpoint_every, "save_latents", r->save_latents),
+                e);
+}
+
+static char *state_json(const ovi_engine *engine, int done, err *e) {
+    return dump(json_pack("{s:i, s:s, s:s, s:s}", "step", done, "dtype",
+                          dtype_name(device_compute(engine->dev)), "device",
+                          device_backend(engine->dev)->name, "engine", ovi_version()),
+                e);
+}
+
+char *resume_models_json(const job *j, err *e) {
+    if (j->resume)
+        return mem_strdup(e, weights_metadata(j->resume->file, "ovi.models"));
+    return models_digest(&j->engine->models, e);
+}
+
+static ovi_status save_snapshot(snapshot *s, int done, err *e) {
+    const job *j = s->job;
+    char *made = job_request_json(j, e), *run = run_json(j->request, e),
+         *state = state_json(j->engine, done, e), *digest = resume_models_json(j, e);
+    const record_text texts[] = {{"format", FORMAT},
+                                 {"ovi.request", made},
+                                 {"ovi.run", run},
+                                 {"ovi.models", digest},
+                                 {"ovi.state", state}};
+    record r = {.tensor = s->row,
+                .n_tensors = s->n,
+                .text = texts,
+                .n_texts = sizeof texts / sizeof *texts,
+                .values = snapshot_values,
+                .user = s};
+    if (!err_failed(e))
+        (void)(record_save(&r, j->checkpoint, e) == OVI_OK);
+    mem_free(made);
+    mem_free(run);
+    mem_free(state);
+    mem_free(digest);
+    return e->status;
+}
+
+void resume_save(void *user, int done, int n_steps, const denoise_state *state) {
+    job *j = user;
+    host *h = &j->engine->host;
+    if (done % j->request->checkpoint_every != 0 || done == n_steps)
+        return;
+    err e = {0};
+    snapshot s = {.job = j, .state = state};
+    list_tensors(&s);
+    if (save_snapshot(&s, done, &e) == OVI_OK)
+        host_log(h, OVI_LOG_DEBUG, "step %d of %d saved in %s", done, n_steps,
+                 j->checkpoint);
+    else
+        host_log(h, OVI_LOG_WARN, "step %d of %d is not saved, the run goes on: %s", done,
+                 n_steps, e.text);
+}
+
+/* ---- opening ---- */
+
+static json_t *parse_text(const weights *file, const char *key, err *e) {
+    const char *text = weights_metadata(file, key);
+    json_t *object = text ? json_loads(text, 0, NULL) : NULL;
+    if (!json_is_object(object))
+        err_set(e, OVI_FORMAT, "%s: expected a JSON object as %s", weights_path(file, 0),
+                key);
+    return object;
+}
+
+static ovi_status check_format(const weights *file, err *e) {
+    const char *format = weights_metadata(file, "format");
+    if (format && strcmp(format, FORMAT) == 0)
+        return record_check(file, e);
+    return err_set(e, OVI_FORMAT, "%s: expected the file of an interrupted run, found %s",
+                   weights_path(file, 0), format ? format : "another file");
+}
+
+/* Every model that both know has one header. */
+static ovi_status check_models(const weights *file, const models *m, err *e) {
+    char *digest = models_digest(m, e);
+    json_t *here = digest ? json_loads(digest, 0, NULL) : NULL;
+    json_t *there = parse_text(file, "ovi.models", e);
+    for (int i = 0; i < MODEL_COUNT && !err_failed(e); i++) {
+        const json_t *mine = json_object_get(here, spec_file_key(i));
+        const json_t *its = json_object_get(there, spec_file_key(i));
+        if (mine && its && !json_equal(mine, its))
+            err_set(e, OVI_ARGUMENT, "%s: made with another %s than %s",
+                    weights_path(file, 0), spec_model_name(i), m->spec.file[i]);
+    }
+    if (!err_failed(e) && !json_object_get(there, spec_file_key(MODEL_FUSION)))
+        err_set(e, OVI_FORMAT, "%s: does not say which fusion model it was made with",
+                weights_path(file, 0));
+    json_decref(here);
+    json_decref(there);
+    mem_free(digest);
+    return e->status;
+}
+
+/* The arithmetic must be the same; another device or version is only said. */
+static ovi_status check_state(resume_file *r, ovi_engine *engine) {
+    host *h = &engine->host;
+    const char *path = weights_path(r->file, 0), *type, *kind, *version;
+    if (json_unpack(r->state, "{s:i, s:s, s:s, s:s}", "step", &r->step, "dtype", &type,
+                    "device", &kind, "engine", &version) != 0)
+        return err_set(&h->err, OVI_FORMAT, "%s: ovi.state is incomplete", path);
+    const char *here = dtype_name(device_compute(engine->dev));
+    if (strcmp(type, here) != 0)
+        return err_set(&h->err, OVI_ARGUMENT,
+                       "%s: made in %s, but this engine computes in %s: open it with the "
+                       "other dtype",
+                       path, type, here);
+    if (strcmp(kind, device_backend(engine->dev)->name) != 0)
+        host_log(h, OVI_LOG_WARN,
+                 "%s: made on device %s: the rest may differ in rounding", path, kind);
+    if (strcmp(version, ovi_version()) != 0)
+        host_log(h, OVI_LOG_WARN,
+                 "%s: made by version %s: the rest may differ in rounding", path,
+                 version);
+    return OVI_OK;
+}
+
+/* A text of the file, as long as it is open; NULL: not there. */
+static const char *text_in(const json_t *object, const char *key) {
+    return json_string_value(json_object_get(object, key));
+}
+
+/* The request that the run was started with. */
+static ovi_status read_request(resume_file *r, err *e) {
+    ovi_request *q = &r->request;
+    ovi_request_init(q);
+    q->negative_video = text_in(r->made, "negative_video");
+    q->negative_audio = text_in(r->made, "negative_audio");
+    q->save_latents = text_in(r->run, "save_latents");
+    const char *seed;
+    ovi_message message;
+    if (json_unpack(r->made, "{s:s, s:i, s:s, s:F, s:s, s:F, s:F, s:i, s:s}", "prompt",
+                    &q->prompt, "steps", &q->steps, "solver", &q->solver, "shift",
+                    &q->shift, "rng", &q->rng, "video_guidance", &q->video_guidance,
+                    "audio_guidance", &q->audio_guidance, "slg_layer", &q->slg_layer,
+                    "seed", &seed) != 0 ||
+        json_unpack(r->run, "{s:i, s:i}", "quality", &q->quality, "checkpoint_every",
+                    &q->checkpoint_every) != 0 ||
+        ovi_request_set(q, "seed", seed, &message) != OVI_OK)
+        return err_set(e, OVI_FORMAT, "%s: the request in it is incomplete",
+                       weights_path(r->file, 0));
+    if (r->step < 1 || r->step >= q->steps)
+        return err_set(e, OVI_FORMAT, "%s: expected a step from 1 to %d, found %d",
+                       weights_path(r->file, 0), q->steps - 1, r->step);
+    return OVI_OK;
+}
+
+/* Where the clip goes and how it is put down may change; what it is may not. */
+static ovi_status apply_changes(resume_file *r, const ovi_request *changes, err *e) {
+    ovi_request *q = &r->request, plain;
+    ovi_request_init(&plain);
+    if (!changes)
+        changes = &plain;
+    if (params_check_request(changes, e) != OVI_OK)
+        return e->status;
+    const char *changed = params_changed(
+        changes, "output save-latents memory-report quality checkpoint-every");
+    if (changes->prompt || changes->image)
+        changed = changes->prompt ? "prompt" : "image";
+    if (changed)
+        return err_set(e, OVI_ARGUMENT, "%s: a resumed run has that of %s", changed,
+                       weights_path(r->file, 0));
+    q->output = changes->output;
+    q->memory_report = changes->memory_report;
+    if (changes->save_latents)
+        q->save_latents = changes->save_latents;
+    if (changes->quality != plain.quality)
+        q->quality = changes->quality;
+    if (changes->checkpoint_every != plain.checkpoint_every)
+        q->checkpoint_every = changes->checkpoint_every;
+    if (!q->output)
+        q->checkpoint_every = 0;
+    return OVI_OK;
+}
+
+ovi_status resume_open(resume_file *r, ovi_engine *engine, const char *path,
+                       const ovi_request *changes) {
+    err *e = &engine->host.err;
+    *r = (resume_file){0};
+    if (weights_open(&r->file, path, e) != OVI_OK || check_format(r->file, e) != OVI_OK ||
+        check_models(r->file, &engine->models, e) != OVI_OK)
+        return e->status;
+    r->made = parse_text(r->file, "ovi.request", e);
+    r->run = parse_text(r->file, "ovi.run", e);
+    r->state = parse_text(r->file, "ovi.state", e);
+    if (err_failed(e) || check_state(r, engine) != OVI_OK || read_request(r, e) != OVI_OK)
+        return e->status;
+    return apply_changes(r, changes, e);
+}
+
+void resume_close(resume_file *r) {
+    json_decref(r->made);
+    json_decref(r->run);
+    json_decref(r->state);
+    weights_close(r->file);
+    *r = (resume_file){0};
+}
+
+/* ---- into a job ---- */
+
+static ovi_status find(const resume_file *r, record_tensor *t, int rank, err *e) {
+    if (!record_find(r->file, t, e) || t->rank != rank)
+        return err_set(e, OVI_FORMAT, "%s: expected a tensor %s of rank %d",
+                       weights_path(r->file, 0), t->name, rank);
+    return OVI_OK;
+}
+
+/* Height and width are the file's; channels and lengths the model's as well. */
+static ovi_status take_sizes(const resume_file *r, job *j) {
+    err *e = &j->engine->host.err;
+    record_tensor video = {.name = "video"}, audio = {.name = "audio"};
+    if (find(r, &video, 4, e) != OVI_OK || find(r, &audio, 2, e) != OVI_OK)
+        return e->status;
+    const int *v = j->shape.video, *a = j->shape.audio;
+    if (video.dim[0] != v[0] || video.dim[1] != v[1] || audio.dim[0] != a[0] ||
+        audio.dim[1] != a[1])
+        return err_set(e, OVI_FORMAT,
+                       "%s: expected latents [%d, %d, h, w] and [%d, %d], found others",
+                       weights_path(r->file, 0), v[0], v[1], a[0], a[1]);
+    job_set_latents(j, &(ovi_latents){.video_shape = {v[0], v[1], (int)video.dim[2],
+                                                      (int)video.dim[3]},
+                                      .audio_shape = {a[0], a[1]}});
+    return OVI_OK;
+}
+
+static ovi_status take_rows(const resume_file *r, job *j) {
+    err *e = &j->engine->host.err;
+    for (int i = 0; i < j->n_prompts; i++) {
+        record_tensor t = {.name = text_name(i)};
+        if (find(r, &t, 2, e) != OVI_OK)
+            return e->status;
+        if (t.dim[0] > j->shape.text_rows)
+            return err_set(e, OVI_FORMAT, "%s: %s: expected at most %d rows, found %lld",
+                           weights_path(r->file, 0), t.name, j->shape.text_rows,
+                           (long long)t.dim[0]);
+        j->rows[i] = (int)t.dim[0];
+    }
+    return OVI_OK;
+}
+
+ovi_status resume_take(const resume_file *r, job *j) {
+    err *e = &j->engine->host.err;
+    j->resume = r;
+    j->image = json_is_true(json_object_get(r->made, "image"));
+    if (take_sizes(r, j) != OVI_OK || take_rows(r, j) != OVI_OK ||
+        job_take_buffers(j) != OVI_OK)
+        return e->status;
+    for (int i = 0; i < j->n_prompts && !err_failed(e); i++) {
+        record_tensor t = text_row(j, i);
+        (void)(record_read(r->file, &t, j->features[i], e) == OVI_OK);
+    }
+    record_tensor frame = frame_row(j);
+    if (!err_failed(e) && j->image)
+        (void)(record_read(r->file, &frame, j->encoded, e) == OVI_OK);
+    return e->status;
+}
+
+void resume_restore(void *user, int done, int n_steps, const denoise_state *state) {
+    job *j = user;
+    const resume_file *r = j->resume;
+    host *h = &j->engine->host;
+    for (int i = 0; i < state->n; i++) {
+        float *buffer = state->stream[i] == STREAM_VIDEO ? j->video : j->audio;
+        record_tensor t = tensor_row(state->name[i], &state->data[i]);
+        if (err_failed(&h->err) || record_read(r->file, &t, buffer, &h->err) != OVI_OK)
+            return;
+        device_put_f32(j->engine->dev, &state->data[i], buffer);
+    }
+    host_log(h, OVI_LOG_INFO, "%s: %d of %d steps are done", weights_path(r->file, 0),
+             done, n_steps);
+}
