@@ -94,19 +94,19 @@ ovi_status spec_published(model_spec *s, const char *variant, err *e) {
 
 /* ---- the official layout ---- */
 
-static bool has_file(const char *dir, const char *name) {
-    err ignored = {0};
-    char *path = os_join(dir, name, &ignored);
+/* False also where the path finds no memory: then e is set. */
+static bool has_file(const char *dir, const char *name, err *e) {
+    char *path = os_join(dir, name, e);
     bool there = path && os_is_file(path);
     mem_free(path);
     return there;
 }
 
 /* The only variant whose fusion model is in dir, else the first. */
-static const char *variant_in(const char *dir) {
+static const char *variant_in(const char *dir, err *e) {
     const char *found = NULL;
     for (int i = 0; i < N_VARIANTS; i++) {
-        if (!has_file(dir, variants[i].fusion_file))
+        if (!has_file(dir, variants[i].fusion_file, e))
             continue;
         if (found)
             return variants[0].name;
@@ -118,16 +118,16 @@ static const char *variant_in(const char *dir) {
 static ovi_status spec_official(model_spec *s, const char *dir, const char *variant,
                                 err *e) {
     if (!variant)
-        variant = variant_in(dir);
+        variant = variant_in(dir, e);
     if (spec_published(s, variant, e) != OVI_OK)
         return e->status;
     for (int i = 0; i < FILE_COUNT; i++) {
         const char *name = spec_official_file(variant, i);
         if (i == MODEL_FUSION && strcmp(variant, variants[0].name) == 0 &&
-            !has_file(dir, name) && has_file(dir, FUSION_FP8_FILE))
+            !has_file(dir, name, e) && has_file(dir, FUSION_FP8_FILE, e))
             name = FUSION_FP8_FILE;
-        if (i == FILE_TOKENIZER && !has_file(dir, name) &&
-            has_file(dir, TOKENIZER_JSON_FILE))
+        if (i == FILE_TOKENIZER && !has_file(dir, name, e) &&
+            has_file(dir, TOKENIZER_JSON_FILE, e))
             name = TOKENIZER_JSON_FILE;
         s->file[i] = os_join(dir, name, e);
     }
@@ -288,7 +288,10 @@ ovi_status spec_from_directory(model_spec *s, const char *dir, const char *varia
                                err *e) {
     if (!os_is_dir(dir))
         return err_set(e, OVI_IO, "%s: expected a model directory, found none", dir);
-    if (!has_file(dir, "ovi.json"))
+    bool own = has_file(dir, "ovi.json", e);
+    if (err_failed(e))
+        return e->status;
+    if (!own)
         return spec_official(s, dir, variant, e);
     if (variant)
         return err_set(e, OVI_ARGUMENT,
