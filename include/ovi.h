@@ -215,7 +215,8 @@ OVI_API ovi_status ovi_open(const ovi_settings *settings, ovi_engine **engine);
 OVI_API ovi_status ovi_open_without_weights(const ovi_settings *settings,
                                             ovi_engine **engine);
 OVI_API void ovi_close(ovi_engine *engine); /* takes NULL */
-/* The sentence of the last failed call, "" if it succeeded. Borrowed until the next call. */
+/* The sentence of the last failed call, "" if it succeeded; of NULL, that memory was out.
+ * Borrowed until the next call. */
 OVI_API const char *ovi_error(const ovi_engine *engine);
 /* Stops the running call (OVI_CANCELLED) within about a second; from any thread, also from
  * a signal handler. Does nothing when no call is running. */

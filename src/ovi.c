@@ -42,8 +42,11 @@ static ovi_status choose_models(ovi_engine *engine, const ovi_settings *s, bool 
     model_spec spec = {0};
     ovi_status status = s->models ? spec_from_directory(&spec, s->models, s->variant, e)
                                   : spec_published(&spec, s->variant, e);
-    if (status != OVI_OK || models_init(&engine->models, &spec, e) != OVI_OK)
-        return e->status;
+    if (status == OVI_OK)
+        status = models_init(&engine->models, &spec, e);
+    spec_release(&spec); /* what models_init did not take */
+    if (status != OVI_OK)
+        return status;
     return files ? models_open_files(&engine->models, s, e) : OVI_OK;
 }
 
@@ -121,7 +124,7 @@ void ovi_close(ovi_engine *engine) {
 }
 
 const char *ovi_error(const ovi_engine *engine) {
-    return engine ? engine->host.err.text : "";
+    return engine ? engine->host.err.text : "out of host memory: there is no engine";
 }
 
 void ovi_cancel(ovi_engine *engine) {
