@@ -14,7 +14,7 @@ void buf_release(buf *b) {
 
 void buf_clear(buf *b) {
     b->size = 0;
-    b->failed = false;
+    b->failed = b->no_memory = false;
     if (b->data)
         b->data[0] = '\0';
 }
@@ -33,7 +33,7 @@ static bool reserve(buf *b, size_t n) {
     err e = {0};
     char *data = mem_resize(&e, b->data, capacity, 1);
     if (!data) {
-        b->failed = true;
+        b->failed = b->no_memory = true;
         return false;
     }
     b->data = data;

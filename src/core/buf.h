@@ -10,6 +10,7 @@ typedef struct buf {
     size_t size, capacity;
     size_t max_bytes; /* 0: no cap */
     bool failed;
+    bool no_memory; /* failed for want of it, not for the cap */
 } buf;
 
 void buf_release(buf *b);

@@ -188,7 +188,7 @@ static bool read_directory(archive *a) {
     return true;
 }
 
-/* The record root + prefix + key; NULL if there is none. */
+/* The record root + prefix + key; NULL if there is none, or no memory for the name. */
 static const record *find_record(archive *a, const char *prefix, const char *key,
                                  size_t key_size) {
     buf_clear(&a->wanted);
@@ -197,6 +197,10 @@ static const record *find_record(archive *a, const char *prefix, const char *key
     buf_append(&a->wanted, key, key_size);
     if (!buf_ok(&a->wanted)) {
         err_set(a->e, OVI_MEMORY, "out of host memory: name of a record of %s", a->path);
+        return NULL;
+    }
+    if (!buf_ok(&a->wanted)) {
+        err_set(a->e, OVI_MEMORY, "out of host memory: %s: name of a record", a->path);
         return NULL;
     }
     record r = {.name = buf_text(&a->wanted), .name_size = a->wanted.size};
@@ -335,7 +339,10 @@ static void visit_member(walk *k, pickle_value key, pickle_value v, int depth) {
         buf_append(&k->name, key.text, key.size);
     else
         buf_printf(&k->name, "%lld", (long long)key.number);
-    if (!buf_ok(&k->name))
+    if (k->name.no_memory)
+        err_set(k->a->e, OVI_MEMORY, "out of host memory: %s: name of a tensor",
+                k->a->path);
+    else if (!buf_ok(&k->name))
         err_set(k->a->e, OVI_FORMAT,
                 "%s: data.pkl: a name of more than %d bytes, or no memory for it",
                 k->a->path, MAX_NAME);
