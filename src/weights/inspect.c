@@ -118,12 +118,17 @@ static bool is_listed(const json_t *files, const char *path) {
     return false;
 }
 
-static void inspect_file(json_t *files, const char *path) {
+/* A file that cannot be read stands in the list with the reason; the list itself only fails
+ * for want of memory. */
+static void inspect_file(json_t *files, const char *path, bool index, err *e) {
     weights *w = NULL;
     err why = {0};
-    if (weights_open(&w, path, &why) == OVI_OK)
+    bool known = index || set_recognises(path, &why);
+    if (known && weights_open(&w, path, &why) == OVI_OK)
         json_array_append_new(files, set_json(w));
-    else
+    else if (why.status == OVI_MEMORY)
+        err_set(e, why.status, "%s", why.text);
+    else if (err_failed(&why))
         json_array_append_new(files, refused_json(path, &why));
     weights_close(w);
 }
@@ -136,9 +141,8 @@ static void inspect_member(json_t *files, const char *path, bool indices, int de
     bool index = ends_with(path, ".safetensors.index.json");
     if (os_is_dir(path) && !indices)
         inspect_folder(files, path, depth + 1, e);
-    else if (os_is_file(path) && index == indices &&
-             (index || (!is_listed(files, path) && set_recognises(path))))
-        inspect_file(files, path);
+    else if (os_is_file(path) && index == indices && !is_listed(files, path))
+        inspect_file(files, path, index, e);
 }
 
 static void inspect_folder(json_t *files, const char *folder, int depth, err *e) {

@@ -40,8 +40,9 @@ void set_add_entry(weights *w, const weights_entry *x, err *e);
 bool set_count(int rank, const int64_t *dim, int64_t *count);
 void set_dense_strides(weights_entry *x);
 
-/* Does this file begin like a container? (An index of shards is JSON like any other.) */
-bool set_recognises(const char *path);
+/* Does this file begin like a container? (An index of shards is JSON like any other.) Sets e
+ * if nobody can tell. */
+bool set_recognises(const char *path, err *e);
 
 /* Readers: read file 0, which is mapped already, into the set. */
 ovi_status safetensors_read(weights *w, err *e) OVI_MUST_CHECK;

@@ -156,10 +156,9 @@ static ovi_status read_container(weights *w, err *e) {
                    w->file[0].path, m->size);
 }
 
-bool set_recognises(const char *path) {
+bool set_recognises(const char *path, err *e) {
     os_map m;
-    err e = {0};
-    if (os_map_file(&m, path, &e) != OVI_OK)
+    if (os_map_file(&m, path, e) != OVI_OK)
         return false;
     bool known = is_safetensors(&m) || is_zip(&m) || is_pickle(&m);
     os_map_release(&m);
