@@ -109,6 +109,8 @@ static ovi_status prepare_text(job *j, int i, const char *raw, buf *cleaned) {
                            &notices);
         log_lines(h, &notices);
     }
+    if (!buf_ok(&notices))
+        err_set(&h->err, OVI_MEMORY, "out of host memory: notices about the prompt");
     buf_release(&rewritten);
     buf_release(&notices);
     return h->err.status;

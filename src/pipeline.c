@@ -176,11 +176,13 @@ static char *path_beside(const job *j, const char *ending, err *e) {
     const char *output = j->request->output;
     if (!output)
         return NULL;
-    buf path = {0};
-    buf_printf(&path, "%s%s", output, ending);
-    char *owned = mem_strdup(e, buf_text(&path));
-    buf_release(&path);
-    return owned;
+    size_t n = strlen(output), m = strlen(ending) + 1;
+    char *path = mem_alloc(e, n + m, 1);
+    if (path) {
+        memcpy(path, output, n);
+        memcpy(path + n, ending, m);
+    }
+    return path;
 }
 
 /* Nobody would see the picture. */
