@@ -250,10 +250,13 @@ static ovi_status check_field(const row *r, const void *source, err *e) {
         snprintf(text, sizeof text, "%g", v);
         return !(v >= o->min && v <= o->max) ? bad_value(o, text, e) : OVI_OK;
     }
-    if (o->type == OVI_TYPE_CHOICE) {
+    if (o->type == OVI_TYPE_CHOICE || o->type == OVI_TYPE_STRING) {
         const char *v;
         memcpy(&v, field, sizeof v);
-        return v && !choice_allowed(o->choices, v) ? bad_value(o, v, e) : OVI_OK;
+        if (!v && o->default_value)
+            return err_set(e, OVI_ARGUMENT, "%s: expected a text, found none", o->name);
+        if (v && o->choices && !choice_allowed(o->choices, v))
+            return bad_value(o, v, e);
     }
     return OVI_OK;
 }
