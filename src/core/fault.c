@@ -28,8 +28,13 @@ void fault_arm(fault_kind kind, uint64_t n, bool lasting) {
     atomic_store(&state.struck, false);
 }
 
-bool fault_struck(void) {
+bool fault_disarm(void) {
+    atomic_store(&state.n, 0);
     return atomic_load(&state.struck);
+}
+
+uint64_t fault_calls(void) {
+    return atomic_load(&state.calls);
 }
 
 const char *fault_name(fault_kind kind) {

@@ -31,10 +31,11 @@ typedef enum fault_kind {
 
 #ifdef OVI_WITH_FAULTS
 
-/* From now on the n-th call of this kind fails (from 1; 0: none), with `lasting` all later
- * ones as well; other kinds work. From one thread, while no call is running. */
+/* From now on the n-th call of this kind fails (from 1), with `lasting` all later ones as
+ * well; other kinds work. Both from one thread, while no call is running. */
 void fault_arm(fault_kind kind, uint64_t n, bool lasting);
-bool fault_struck(void); /* has a call failed since? */
+bool fault_disarm(void);    /* has a call failed since it was armed? */
+uint64_t fault_calls(void); /* of the kind armed last, until it was disarmed */
 const char *fault_name(fault_kind kind);
 /* Blocks of mem_alloc and mem_resize that have not been freed. */
 int64_t fault_live_blocks(void);
