@@ -1,6 +1,8 @@
-/* yardstick.h: the same products run by oneDNN alone, for comparison: whole matrices, the
- * layouts oneDNN itself likes best, all threads, its own scratchpads. Values are of no
- * interest, so operands are owned here and set once to ones. */
+/* yardstick.h: a product run by oneDNN alone, for comparison: whole matrices, all threads,
+ * its own scratchpads, the weights in the layout that oneDNN itself likes best. Where there
+ * are several ways (heads as one batch or one after the other; activations channels-last or
+ * in blocks of channels) all are timed once and the fastest stands. Values are of no
+ * interest, so operands are owned here and set once to a constant. */
 #ifndef OVI_BENCH_YARDSTICK_H
 #define OVI_BENCH_YARDSTICK_H
 
@@ -13,11 +15,11 @@ typedef struct yard_matmul {
     bool bf16;
 } yard_matmul;
 
-/* A convolution with stride 1, channels last or however oneDNN likes, and `pad` zeros on both
- * sides of height and width; the frames are given with their history. */
+/* A convolution; axes are frames, height, width. */
 typedef struct yard_conv {
-    int64_t in, out, frames, height, width; /* of the result */
-    int64_t kernel[3], pad;
+    int64_t in, out;
+    int64_t size[3]; /* of what it reads, without padding */
+    int64_t kernel[3], stride[3], dilation[3], pad_lo[3], pad_hi[3];
     bool bf16;
 } yard_conv;
 
@@ -26,7 +28,7 @@ typedef struct yard yard;
 /* NULL: oneDNN refuses (the sentence is on stderr). */
 yard *yard_create_matmul(const yard_matmul *m, int n_threads);
 yard *yard_create_conv(const yard_conv *c, int n_threads);
-void yard_free(yard *y);
+void yard_free(yard *y); /* takes NULL */
 /* Runs it once; false on failure. */
 bool yard_run(const yard *y, int n_threads);
 #endif
