@@ -269,6 +269,7 @@ typedef struct ovi_latents {
     float *video, *audio;
     int video_shape[4], audio_shape[2];
     int owned;
+    char *request; /* JSON text: how they were made, if their file says so; else NULL */
 } ovi_latents;
 
 OVI_API ovi_status ovi_latents_alloc(ovi_engine *engine, const ovi_request *request,

@@ -96,7 +96,8 @@ typedef struct job {
     double stage_start;               /* seconds, for progress */
     int first_step;                   /* of the running stage, for progress */
     const struct resume_file *resume; /* the run that is continued; NULL: from noise */
-    char *checkpoint;           /* where the sampler's state is saved; NULL: nowhere */
+    const char *made; /* the request of latents from a file, as JSON text; NULL: none */
+    char *checkpoint; /* where the sampler's state is saved; NULL: nowhere */
     int least_way[STAGE_COUNT]; /* candidates before this one are not tried */
     const char *advice;         /* "; 720x720_5s would fit", or "" */
     void *owned[JOB_MAX_BUFFERS];
@@ -118,7 +119,8 @@ ovi_status job_take_buffers(job *j) OVI_MUST_CHECK;
 /* Sizes from pixels or from latents instead of the request. */
 void job_set_pixels(job *j, int frames, int height, int width);
 void job_set_latents(job *j, const ovi_latents *latents);
-/* The request as JSON text (without the image's pixels): owned, NULL on failure. */
+/* The request as JSON text (without the image's pixels), or that which latents from a file
+ * were made with: owned, NULL on failure. */
 char *job_request_json(const job *j, err *e) OVI_MUST_CHECK;
 void job_progress(job *j, const char *stage, int step, int steps);
 /* Host bytes of the job's own while this stage runs. */

@@ -253,6 +253,7 @@ void job_set_latents(job *j, const ovi_latents *latents) {
     memcpy(j->shape.audio, latents->audio_shape, sizeof j->shape.audio);
     j->video = latents->video;
     j->audio = latents->audio;
+    j->made = latents->request;
     follow_latents(j);
 }
 
@@ -272,6 +273,8 @@ static json_t *text_json(const char *text, err *e) {
 
 char *job_request_json(const job *j, err *e) {
     const ovi_request *r = j->request;
+    if (j->made)
+        return mem_strdup(e, j->made);
     json_t *root = json_pack(
         "{s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:i, s:s, s:f, s:s, s:f, s:f, s:i, s:b}",
         "generator", "ovi.c", "model", j->engine->models.spec.name, "prompt",

@@ -75,6 +75,9 @@ static ovi_status load_file(ovi_latents *latents, const weights *file, err *e) {
     if (!err_failed(e) && !latents->video && !latents->audio)
         err_set(e, OVI_FORMAT, "%s: expected a tensor `video` or `audio`, found neither",
                 weights_path(file, 0));
+    const char *request = weights_metadata(file, "ovi.request");
+    if (!err_failed(e) && request)
+        latents->request = mem_strdup(e, request);
     return e->status;
 }
 
@@ -93,6 +96,7 @@ void ovi_latents_release(ovi_latents *latents) {
     if (latents->owned) {
         mem_free(latents->video);
         mem_free(latents->audio);
+        mem_free(latents->request);
     }
     *latents = (ovi_latents){0};
 }

@@ -350,7 +350,7 @@ ovi_status job_save_latents(const job *j, const char *path) {
     err *e = &j->engine->host.err;
     memcpy(latents.video_shape, j->shape.video, sizeof latents.video_shape);
     memcpy(latents.audio_shape, j->shape.audio, sizeof latents.audio_shape);
-    char *request_json = j->request ? job_request_json(j, e) : NULL;
+    char *request_json = j->request || j->made ? job_request_json(j, e) : NULL;
     char *models_json = resume_models_json(j, e);
     if (!err_failed(e))
         (void)(latents_save(&latents, path, request_json, models_json, e) == OVI_OK);
@@ -364,6 +364,8 @@ ovi_status ovi_latents_save(ovi_engine *engine, const ovi_latents *latents,
     job j = {.engine = engine, .request = request, .image = request && request->image};
     if (call_reset(engine) == OVI_OK) {
         job_set_latents(&j, latents);
+        if (request)
+            j.made = NULL;
         (void)(job_save_latents(&j, path) == OVI_OK);
     }
     return call_end(&j, engine);
