@@ -5,7 +5,7 @@ set -eu
 packages="build-essential cmake ninja-build pkg-config libdnnl-dev libjansson-dev
 libutf8proc-dev libcmocka-dev libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
 libswresample-dev sentencepiece clang clang-format clang-tidy libclang-rt-14-dev ffmpeg
-python3 git"
+python3 git strace"
 
 missing=""
 for package in $packages; do
