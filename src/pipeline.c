@@ -54,7 +54,7 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
         .arena = page_round(memory.arena_peak),
         .keep = memory.arena_keep_peak,
         .workspace = n->workspace_peak,
-        .host = job_host_bytes(j, id) + placed.staging,
+        .host = job_host_bytes(j, id) + placed.staging + stage_extra_host_bytes(&c),
         .streamed = passes * placed.stream_bytes_per_pass,
         .flops = n->flops,
         .bytes_moved = n->bytes,
@@ -78,13 +78,15 @@ memory_budget engine_budget_now(const ovi_engine *engine) {
 static ovi_status nothing_fits(const job *j, const char *what,
                                const stage_profile *smallest,
                                const memory_budget *budget) {
+    char advice[PLAN_ADVICE_MAX];
+    plan_advice(j, budget, advice);
     return err_set(
         &j->engine->host.err, OVI_MEMORY,
         "%s: no way of running it fits: the smallest (%s) needs %.2f GB on the "
         "device and %.2f GB of our own on the host, the budget is %.2f GB%s%s",
         smallest->name, what, (double)profile_peak(smallest) / 1e9,
         (double)smallest->host / 1e9, (double)budget->device / 1e9,
-        budget->ram ? ", with a bound on RAM" : "", j->advice);
+        budget->ram ? ", with a bound on RAM" : "", advice);
 }
 
 ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
@@ -99,23 +101,30 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
         if (stage_profile_count(j, id, &candidates[i].options, &choice->profile) !=
             OVI_OK)
             return engine->host.err.status;
-        if (i == 0)
+        if (i == j->least_way[id])
             first = choice->profile;
         if (!profile_fits(&choice->profile, &budget))
             continue;
-        if (i > 0)
-            host_log(
-                &engine->host, OVI_LOG_INFO,
-                "%s: %s (%.2f GB): %s needs %.2f GB of a budget of %.2f GB; about %.1f "
-                "times as long",
-                choice->profile.name, candidates[i].what,
-                (double)profile_peak(&choice->profile) / 1e9, candidates[0].what,
-                (double)profile_peak(&first) / 1e9, (double)budget.device / 1e9,
-                profile_seconds(&choice->profile, engine->speed) /
-                    profile_seconds(&first, engine->speed));
+        choice->plain = first;
         return OVI_OK;
     }
     return nothing_fits(j, choice->candidate.what, &choice->profile, &budget);
+}
+
+/* Why this way, in one line, unless it is the plain one. */
+static void log_choice(ovi_engine *engine, const stage_choice *choice) {
+    if (choice->way == 0)
+        return;
+    host_log(
+        &engine->host, OVI_LOG_INFO,
+        "%s: %s, %.2f GB, because all at once takes %.2f GB and %.2f GB may be used; "
+        "about %.2f times as long",
+        choice->profile.name, choice->candidate.what,
+        (double)profile_peak(&choice->profile) / 1e9,
+        (double)profile_peak(&choice->plain) / 1e9,
+        (double)engine_budget_now(engine).device / 1e9,
+        profile_seconds(&choice->profile, engine->speed) /
+            profile_seconds(&choice->plain, engine->speed));
 }
 
 /* ---- running ---- */
@@ -148,6 +157,7 @@ ovi_status stage_run(job *j, stage_id id) {
     if (stage_choose(j, id, &choice) != OVI_OK)
         return engine->host.err.status;
     j->least_way[id] = choice.way;
+    log_choice(engine, &choice);
     stage_context c = {j,     &engine->models,         engine->dev, engine->store,
                        false, choice.candidate.options};
     double start = j->stage_start = os_now();

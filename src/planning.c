@@ -1,5 +1,6 @@
 /* planning.c: what a request will need, by running its stages on the dry device in every way
  * there is. */
+#include <stdio.h>
 #include <string.h>
 
 #include "memory_svg.h"
@@ -80,6 +81,50 @@ ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request, ovi_pla
             break;
     }
     return call_end(&j, engine);
+}
+
+/* Does another published variant or type fit this budget? Its words, else "". */
+static bool try_request(const job *j, const memory_budget *budget, const char *variant,
+                        dtype compute) {
+    const device *d = j->engine->dev;
+    ovi_settings settings;
+    ovi_settings_init(&settings);
+    settings.variant = variant;
+    settings.device = device_backend(d)->name;
+    settings.dtype = compute == DTYPE_BF16 ? "bf16" : "f32";
+    settings.threads = device_get_options(d)->n_threads;
+    ovi_engine *engine = NULL;
+    ovi_plan plan;
+    bool fits = ovi_open_without_weights(&settings, &engine) == OVI_OK;
+    if (fits)
+        engine->budget = *budget;
+    fits = fits && ovi_make_plan(engine, j->request, &plan) == OVI_OK;
+    for (int i = 0; fits && i < plan.n_stages; i++)
+        fits = plan.stage[i].fits;
+    ovi_close(engine);
+    return fits;
+}
+
+void plan_advice(const job *j, const memory_budget *budget, char text[PLAN_ADVICE_MAX]) {
+    const char *name = j->engine->models.spec.name;
+    dtype compute = device_compute(j->engine->dev);
+    int own = 0;
+    text[0] = '\0';
+    while (spec_variant_name(own) && strcmp(spec_variant_name(own), name) != 0)
+        own++;
+    if (!spec_variant_name(own))
+        return;
+    if (compute == DTYPE_F32 && try_request(j, budget, name, DTYPE_BF16)) {
+        snprintf(text, PLAN_ADVICE_MAX, "; it would fit with dtype bf16");
+        return;
+    }
+    for (int i = own - 1; i >= 0; i--) { /* shorter, then smaller */
+        if (try_request(j, budget, spec_variant_name(i), DTYPE_BF16)) {
+            snprintf(text, PLAN_ADVICE_MAX, "; variant %s would fit",
+                     spec_variant_name(i));
+            return;
+        }
+    }
 }
 
 /* Which of the picture's layers a stage's weights belong to. */

@@ -199,7 +199,8 @@ static size_t group_values(const job *j) {
            (size_t)j->shape.width * (size_t)j->shape.height * 3;
 }
 
-static void run_decode_video(stage_context *c) {
+/* Whole frames, handed on group by group as they come. */
+static void decode_whole(stage_context *c) {
     job *j = c->job;
     const int *v = j->shape.video;
     float *values = NULL;
@@ -221,6 +222,85 @@ static void run_decode_video(stage_context *c) {
             job_progress(j, "decode_video", i + 1, v[1]);
     }
     mem_free(values);
+}
+
+/* Tiles come one after the other, each through the whole clip: pixels wait as bytes. */
+typedef struct tile_sink {
+    stage_context *c;
+    uint8_t *rgb;  /* [frames, height, width, 3]; NULL on a dry run */
+    float *values; /* room for one tile's group */
+    int done, all;
+} tile_sink;
+
+static void put_tile(void *user, const video_tile *tile) {
+    tile_sink *s = user;
+    const ovi_shape *clip = &s->c->job->shape;
+    const int64_t *dim = tile->pixels.dim; /* [n, h, w, 3] */
+    if (s->c->dry || device_get_f32(s->c->dev, s->values, &tile->pixels) != OVI_OK)
+        return;
+    for (int64_t f = 0; f < dim[0]; f++)
+        for (int64_t y = 0; y < dim[1]; y++) {
+            int64_t row = (tile->frame + f) * clip->height + tile->y + y;
+            video_pixels_to_rgb8(s->rgb + (row * clip->width + tile->x) * 3,
+                                 s->values + (f * dim[1] + y) * dim[2] * 3,
+                                 (size_t)dim[2] * 3);
+        }
+    job_progress(s->c->job, "decode_video", ++s->done, s->all);
+}
+
+/* Bytes of the finished clip on the host. */
+static size_t clip_bytes(const job *j) {
+    return (size_t)j->shape.frames * (size_t)j->shape.width * (size_t)j->shape.height * 3;
+}
+
+static video_tiling tiling_of(const stage_context *c) {
+    const int *v = c->job->shape.video;
+    return (video_tiling){.cut = 1,
+                          .tiles_y = c->options.tiles_y,
+                          .tiles_x = c->options.tiles_x,
+                          .vae = &c->models->video,
+                          .dev = c->dev,
+                          .size = {v[1], v[2], v[3]}};
+}
+
+size_t stage_extra_host_bytes(const stage_context *c) {
+    if (!c->options.tiles_y)
+        return 0;
+    video_tiling tiling = tiling_of(c);
+    return video_front_bytes(&tiling) + clip_bytes(c->job);
+}
+
+static void decode_tiles(stage_context *c) {
+    job *j = c->job;
+    err *e = &j->engine->host.err;
+    video_tiling tiling = tiling_of(c);
+    tile_sink sink = {.c = c,
+                      .all = c->options.tiles_y * c->options.tiles_x * j->shape.video[1]};
+    if (!c->dry) {
+        tiling.front = mem_alloc(e, video_front_bytes(&tiling), 1);
+        sink.rgb = mem_alloc(e, clip_bytes(j), 1);
+        sink.values = mem_alloc(e, group_values(j), sizeof(float));
+    }
+    if (!err_failed(e))
+        video_decode_front(&tiling, j->video);
+    if (!err_failed(e) && stage_enter(c, stage_at(STAGE_DECODE_VIDEO), 1))
+        video_decode_tiles(&tiling, put_tile, &sink);
+    mem_free(tiling.front);
+    mem_free(sink.values);
+    int group = (int)video_vae_time(&c->models->spec.video_vae);
+    size_t frame = (size_t)j->shape.width * (size_t)j->shape.height * 3;
+    for (int f = 0; !c->dry && !err_failed(e) && f < j->shape.frames; f += group) {
+        int n = j->shape.frames - f < group ? j->shape.frames - f : group;
+        hand_on_frames(j, sink.rgb + (size_t)f * frame, n);
+    }
+    mem_free(sink.rgb);
+}
+
+static void run_decode_video(stage_context *c) {
+    if (c->options.tiles_y)
+        decode_tiles(c);
+    else
+        decode_whole(c);
 }
 
 /* ---- what is resident ---- */
@@ -259,10 +339,15 @@ static bool needs_decode_audio(const stage_context *c, int phase, store_needs *n
     return only_first_phase(phase);
 }
 
+/* In tiles, phase 0 is what runs on whole frames, phase 1 the tiles. */
 static bool needs_decode_video(const stage_context *c, int phase, store_needs *n) {
-    (void)c;
     n->parts[MODEL_VIDEO_VAE] = VIDEO_VAE_DECODER_PARTS;
-    return only_first_phase(phase);
+    if (!c->options.tiles_y)
+        return only_first_phase(phase);
+    video_tiling tiling = tiling_of(c);
+    n->parts[MODEL_VIDEO_VAE] =
+        phase == 0 ? video_front_parts(&tiling) : video_tiles_parts(&tiling);
+    return phase < 2;
 }
 
 /* Phase 0 prepares the clip, phase 1 runs the steps: weights that a clip reads once are gone
@@ -345,6 +430,18 @@ static int candidates_diffuse(const models *m, stage_candidate *out) {
     return n;
 }
 
+static int candidates_decode_video(const models *m, stage_candidate *out) {
+    (void)m;
+    out[0] = (stage_candidate){.what = "whole frames"};
+    out[1] = (stage_candidate){.what = "2 tiles, exact",
+                               .options = {.tiles_y = 1, .tiles_x = 2}};
+    out[2] = (stage_candidate){.what = "2 x 2 tiles, exact",
+                               .options = {.tiles_y = 2, .tiles_x = 2}};
+    out[3] = (stage_candidate){.what = "4 x 4 tiles, exact",
+                               .options = {.tiles_y = 4, .tiles_x = 4}};
+    return 4;
+}
+
 /* ---- the table ---- */
 
 static const stage stages[STAGE_COUNT] = {
@@ -357,7 +454,8 @@ static const stage stages[STAGE_COUNT] = {
     [STAGE_DECODE_AUDIO] = {"decode_audio", "audio VAE, vocoder", MODEL_VOCODER,
                             run_decode_audio, needs_decode_audio, plain_only},
     [STAGE_DECODE_VIDEO] = {"decode_video", "video VAE (decoder)", MODEL_VIDEO_VAE,
-                            run_decode_video, needs_decode_video, plain_only},
+                            run_decode_video, needs_decode_video,
+                            candidates_decode_video},
     [STAGE_ENCODE_AUDIO] = {"encode_audio", "audio VAE (encoder)", MODEL_AUDIO_VAE,
                             run_encode_audio, needs_encode_audio, plain_only},
 };

@@ -43,6 +43,8 @@ typedef struct stage {
 } stage;
 
 const stage *stage_at(stage_id id);
+/* Host bytes that this way of running takes besides the job's own. */
+size_t stage_extra_host_bytes(const stage_context *c);
 /* Regions cost whole pages; both plan and measurement count them so. */
 static inline size_t page_round(size_t bytes) {
     return (bytes + 4095) / 4096 * 4096;
@@ -56,10 +58,14 @@ typedef struct stage_choice {
     int way; /* index of the candidate */
     stage_candidate candidate;
     stage_profile profile;
+    stage_profile plain; /* of the first way that was weighed */
 } stage_choice;
 
 /* The first way that fits what may be used now; OVI_MEMORY if none does. */
 ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) OVI_MUST_CHECK;
+#define PLAN_ADVICE_MAX 96
+/* What would fit a budget that this request does not, as words to append; "": nothing. */
+void plan_advice(const job *j, const memory_budget *budget, char text[PLAN_ADVICE_MAX]);
 /* Brings in what the phase needs and releases everything else; false: failed (latched). */
 bool stage_enter(stage_context *c, const stage *st, int phase);
 #endif

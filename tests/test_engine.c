@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -300,6 +301,66 @@ static void a_seed_decides_the_clip(void **state) {
     ovi_close(engine);
 }
 
+/* Generates with a bound on device memory, in bytes; 0: none. */
+static void generate_within(size_t bytes, const char *name, bool expect_fit) {
+    ovi_settings settings;
+    char vram[32], clip[64], latents[64];
+    ovi_settings_init(&settings);
+    settings.models = in_root("micro");
+    settings.dtype = "f32";
+    snprintf(vram, sizeof vram, "%zu", bytes);
+    settings.vram = bytes ? vram : "auto";
+    ovi_engine *engine;
+    must(engine, ovi_open(&settings, &engine));
+    snprintf(clip, sizeof clip, "%s.y4m", name);
+    snprintf(latents, sizeof latents, "%s.safetensors", name);
+    ovi_request request = make_request(in_root(clip));
+    request.save_latents = in_root(latents);
+    if (!expect_fit) {
+        assert_int_equal(ovi_generate(engine, &request, NULL), OVI_MEMORY);
+        assert_non_null(strstr(ovi_error(engine), "no way of running it fits"));
+        assert_int_equal(files_named(name), 0);
+    } else {
+        must(engine, ovi_generate(engine, &request, NULL));
+        assert_measured_as_planned(engine, 4);
+        ovi_report report;
+        ovi_get_report(engine, &report);
+        for (int i = 0; bytes && i < report.n_stages; i++)
+            assert_true(report.stage[i].measured_peak_bytes <= bytes);
+    }
+    ovi_close(engine);
+}
+
+/* Every way of every stage is taken once: the budget is set to just its peak. */
+static void every_budget_gives_the_same_bits(void **state) {
+    (void)state;
+    ovi_engine *engine = open_engine("f32", 0);
+    ovi_request request = make_request(NULL);
+    ovi_plan plan;
+    must(engine, ovi_make_plan(engine, &request, &plan));
+    ovi_close(engine);
+    size_t least = 0; /* the largest of the stages' smallest ways */
+    for (int s = 0; s < plan.n_stages; s++) {
+        size_t smallest = SIZE_MAX;
+        for (int i = 0; i < plan.n_ways; i++)
+            if (plan.way[i].stage == s && plan.way[i].peak_bytes < smallest)
+                smallest = plan.way[i].peak_bytes;
+        least = smallest > least ? smallest : least;
+    }
+    generate_within(0, "unbounded", true);
+    for (int i = 0; i < plan.n_ways; i++) {
+        if (plan.way[i].peak_bytes < least)
+            continue;
+        generate_within(plan.way[i].peak_bytes, "bounded", true);
+        assert_same_file(in_root("unbounded.y4m"), in_root("bounded.y4m"));
+        assert_same_file(in_root("unbounded.wav"), in_root("bounded.wav"));
+        assert_same_file(in_root("unbounded.safetensors"),
+                         in_root("bounded.safetensors"));
+    }
+    generate_within(least, "least", true);
+    generate_within(least - 1, "toosmall", false);
+}
+
 /* ---- failures ---- */
 
 static void expect_failure(ovi_engine *engine, ovi_status status, ovi_status expected,
@@ -441,6 +502,7 @@ int main(void) {
         cmocka_unit_test(decoding_saved_latents_gives_the_same_clip),
         cmocka_unit_test(stages_one_by_one_give_the_same_latents),
         cmocka_unit_test(a_seed_decides_the_clip),
+        cmocka_unit_test(every_budget_gives_the_same_bits),
         cmocka_unit_test(missing_decoders_are_named),
         cmocka_unit_test(a_bad_output_is_one_sentence_and_no_file),
         cmocka_unit_test(values_out_of_range_are_refused_by_name),
