@@ -20,7 +20,7 @@
 #define WEIGHTS_FILE OVI_BINARY_DIR "/test_umt5.safetensors"
 #define ARENA_BYTES  ((size_t)1 << 26) /* more than any run here takes */
 
-enum { DIM = 40, LONGEST = 150, MAX_TEXTS = 3 };
+enum { DIM = 40, LAYERS = 3, LONGEST = 150, MAX_TEXTS = 3 };
 
 /* Attention width and model width differ, feed-forward is no multiple of either. */
 static umt5_config small_config(void) {
@@ -29,7 +29,7 @@ static umt5_config small_config(void) {
                          .dim_attn = 48,
                          .dim_ffn = 72,
                          .num_heads = 3,
-                         .num_layers = 2,
+                         .num_layers = LAYERS,
                          .num_buckets = 32,
                          .max_dist = 128};
 }
@@ -105,6 +105,7 @@ typedef struct setup {
     const int64_t *lengths;
     int first;      /* which of the fixed texts comes first */
     uint64_t parts; /* resident ones; 0: all */
+    bool streamed;  /* layers through slots, the last norm resident */
     int32_t bad_id; /* if not 0, put in place of a token */
 } setup;
 
@@ -114,7 +115,7 @@ typedef struct result {
     float features[MAX_TEXTS][LONGEST * DIM];
     size_t arena_peak;
     double flops;
-    uint64_t fallbacks;
+    uint64_t fallbacks, passes; /* over streamed layers */
 } result;
 
 static void fill_ids(int32_t ids[MAX_TEXTS][LONGEST]) {
@@ -154,6 +155,7 @@ static void run(const setup *s, result *r) {
     store_add(st, 1, &m.weights);
     store_needs needs = {0};
     needs.parts[1] = s->parts ? s->parts : STORE_ALL_PARTS;
+    needs.streamed[1] = s->streamed ? ((uint64_t)1 << LAYERS) - 1 : 0;
     assert_int_equal(store_enter(st, &needs), OVI_OK);
     device_arena_open(d, s->arena ? s->arena : ARENA_BYTES);
     device_reset_counters(d);
@@ -163,6 +165,7 @@ static void run(const setup *s, result *r) {
     r->arena_peak = memory.arena_peak;
     r->flops = device_get_counters(d)->flops;
     r->fallbacks = device_get_counters(d)->fallbacks;
+    r->passes = store_get_stats(st).passes;
     snprintf(r->text, sizeof r->text, "%s", h.err.text);
     device_arena_close(d);
     store_free(st);
@@ -242,6 +245,24 @@ static void check_dry(setup s, result *dry, result *real) {
 static void dry_run_tells_peak_and_flops(void **state) {
     (void)state;
     on_every_backend(check_dry);
+}
+
+/* One pass over the layers serves all texts, and gives the bits of resident ones. */
+static void check_streaming(setup s, result *resident, result *streamed) {
+    run(&s, resident);
+    s.streamed = true;
+    run(&s, streamed);
+    assert_int_equal(streamed->status, OVI_OK);
+
+    assert_int_equal(streamed->passes, 1);
+    assert_int_equal(streamed->arena_peak, resident->arena_peak);
+    assert_memory_equal(streamed->features, resident->features,
+                        sizeof streamed->features);
+}
+
+static void layers_can_be_streamed(void **state) {
+    (void)state;
+    on_every_backend(check_streaming);
 }
 
 static void check_rounding(setup s, result *a, result *b) {
@@ -387,6 +408,7 @@ int main(void) {
         cmocka_unit_test(a_text_does_not_depend_on_the_others),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(dry_run_tells_peak_and_flops),
+        cmocka_unit_test(layers_can_be_streamed),
         cmocka_unit_test(bf16_features_are_bf16_values),
         cmocka_unit_test(repacks_give_the_same_features),
         cmocka_unit_test(foreign_tokens_are_refused),
