@@ -16,8 +16,9 @@ demo: all
 check: all
 	@ctest --test-dir $(BUILD) --output-on-failure
 
+# BENCH="--threads 1 --clock cpu" and the like: bench/bench.h.
 bench: all
-	@$(BUILD)/ovi bench
+	@bench/run.sh $(BUILD) $(BENCH)
 
 lint:
 	@cmake/lint.sh

@@ -183,6 +183,20 @@ tensor bench_operand(device *d, dtype type, shape s) {
 
 /* -------------------------------------------------------------------------- program ---- */
 
+static bool parse_type(bench *b, const char *name) {
+    dtype type;
+    if (!dtype_parse(name, &type) || !b->types[type])
+        return false;
+    memset(b->types, 0, sizeof b->types);
+    b->types[type] = true;
+    return true;
+}
+
+static bool parse_clock(bench *b, const char *name) {
+    b->cpu_clock = strcmp(name, "cpu") == 0;
+    return b->cpu_clock || strcmp(name, "wall") == 0;
+}
+
 static bool parse_value(bench *b, const char *option, const char *value) {
     if (strcmp(option, "--threads") == 0)
         b->n_threads = atoi(value);
@@ -190,11 +204,13 @@ static bool parse_value(bench *b, const char *option, const char *value) {
         b->repeat = atoi(value);
     else if (strcmp(option, "--only") == 0)
         b->only = value;
+    else if (strcmp(option, "--type") == 0)
+        return parse_type(b, value);
     else if (strcmp(option, "--clock") == 0)
-        b->cpu_clock = strcmp(value, "cpu") == 0;
+        return parse_clock(b, value);
     else
         return false;
-    return strcmp(option, "--clock") != 0 || b->cpu_clock || strcmp(value, "wall") == 0;
+    return true;
 }
 
 static bool parse(bench *b, int argc, char **argv) {
@@ -212,6 +228,8 @@ static bool parse(bench *b, int argc, char **argv) {
 }
 
 static void run_type(bench *b, dtype type, void (*rows)(bench *, dtype)) {
+    if (!b->types[type])
+        return;
     const device_options o = {.compute = type, .n_threads = b->n_threads};
     b->d = device_open(&b->host, b->backend, &o);
     b->failed = b->failed || !b->d;
@@ -224,21 +242,22 @@ static void run_type(bench *b, dtype type, void (*rows)(bench *, dtype)) {
 int bench_main(int argc, char **argv, void (*rows)(bench *b, dtype type)) {
     static bench b = {.repeat = 9};
     b.n_threads = os_cpu_count();
+    b.backend = backend_find("cpu");
+    b.types[DTYPE_F32] = true;
+    b.types[DTYPE_BF16] = b.backend->native_dtype() == DTYPE_BF16;
     if (!parse(&b, argc, argv)) {
         fprintf(stderr,
                 "usage: %s [--threads N] [--repeat 1..%d] [--only WORD] "
-                "[--clock wall|cpu] [--profile] [--json]\n"
-                "--clock cpu goes with --threads 1\n",
+                "[--type F32|BF16] [--clock wall|cpu] [--profile] [--json]\n"
+                "--clock cpu goes with --threads 1, BF16 with a processor that has it\n",
                 argv[0], REPEAT_MAX);
         return 2;
     }
-    b.backend = backend_find("cpu");
     if (b.json)
         printf("{\"threads\": %d, \"repeat\": %d, \"clock\": \"%s\", \"rows\": [",
                b.n_threads, b.repeat, b.cpu_clock ? "cpu" : "wall");
     run_type(&b, DTYPE_F32, rows);
-    if (b.backend->native_dtype() == DTYPE_BF16)
-        run_type(&b, DTYPE_BF16, rows);
+    run_type(&b, DTYPE_BF16, rows);
     if (b.json)
         printf("\n]}\n");
     if (err_failed(&b.host.err))

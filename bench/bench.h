@@ -7,6 +7,7 @@
  *   --threads N   of both sides
  *   --repeat N    rounds that count; the first of all warms up and does not
  *   --only WORD   rows whose name holds it
+ *   --type F32|BF16   rows of this type; without it both, BF16 where it is native
  *   --clock wall|cpu   cpu: processor time of the process, for a machine that others use as
  *                 well; with one thread only, as threads that wait use it too
  *   --profile     where our time goes, operation by operation
@@ -23,6 +24,7 @@ typedef struct bench {
     int n_threads, repeat;
     const char *only; /* NULL: all rows */
     bool json, profile, cpu_clock;
+    bool types[DTYPE_COUNT]; /* which types are run */
     int n_rows;
     bool failed;
 } bench;

@@ -113,10 +113,10 @@ bool yard_run(const yard *y, int n_threads) {
 
 /* ----------------------------------------------------------------- the best of two ---- */
 
-/* The best of three, after one run to warm up; a yard that fails takes for ever. */
+/* The better of two, after one run to warm up; a yard that fails takes for ever. */
 static double time_of(const yard *y, int n_threads) {
     double best = HUGE_VAL;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 3; i++) {
         double start = os_now();
         if (!yard_run(y, n_threads))
             return HUGE_VAL;

@@ -1,0 +1,116 @@
+#!/usr/bin/python3
+"""Writes the tables of docs/PERFORMANCE.md from what the benchmark programs printed.
+
+    bench/run.sh build --json >wall.json
+    bench/run.sh build --json --threads 1 --clock cpu >cpu.json
+    bench/report.py wall.json cpu.json
+
+Each file holds JSON objects one after the other. Each run (threads and clock) becomes a
+column; the text around the tables stays as it is.
+"""
+import json
+import os
+import re
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PAGE = os.path.join(HERE, "..", "docs", "PERFORMANCE.md")
+TARGETS = {"linear": 0.85, "attention": 0.60, "fused block": 0.70, "video decoder": 0.60}
+
+
+def objects_of(path):
+    decoder = json.JSONDecoder()
+    with open(path, encoding="utf-8") as file:
+        text = file.read().strip()
+    while text:
+        found, end = decoder.raw_decode(text)
+        yield found
+        text = text[end:].lstrip()
+
+
+def column_of(run):
+    threads = f"{run['threads']} thread" + ("s" if run["threads"] > 1 else "")
+    return threads + (", processor time" if run["clock"] == "cpu" else "")
+
+
+def target_of(name):
+    return next((f"{t:.2f}" for word, t in TARGETS.items() if name.startswith(word)), "")
+
+
+def table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def collect(runs):
+    """Columns in order of appearance, and rows by (name, type), each by column."""
+    columns, rows = [], {}
+    for run in runs:
+        column = column_of(run)
+        if column not in columns:
+            columns.append(column)
+        for row in run["rows"]:
+            rows.setdefault((row["name"], row["type"]), {})[column] = row
+    return columns, rows
+
+
+def cells(row):
+    if row is None:
+        return ["", ""]
+    return [f"{row['gflop'] / row['ours_s']:.0f}", f"{row['ratio']:.2f}"]
+
+
+def onednn_table(runs):
+    columns, rows = collect(runs)
+    header = ["", "type", "target"]
+    for column in columns:
+        header += [f"GFLOP/s, {column}", "ratio"]
+    body = []
+    for (name, dtype), by_column in rows.items():
+        line = [name, dtype, target_of(name)]
+        for column in columns:
+            line += cells(by_column.get(column))
+        body.append(line)
+    fallbacks = sum(r["fallbacks"] for run in runs for r in run["rows"])
+    return table(header, body) + f"\n\nFallbacks to the reference in all rows: {fallbacks}."
+
+
+def pytorch_table(runs):
+    body = [
+        [
+            r["name"],
+            r["type"],
+            column_of(run),
+            f"{r['ours_s'] * 1e3:.0f} ms",
+            f"{r['pytorch_s'] * 1e3:.0f} ms",
+            f"{r['ratio']:.2f}",
+        ]
+        for run in runs
+        for r in run["rows"]
+    ]
+    return table(["", "type", "", "ours", "PyTorch", "PyTorch / ours"], body)
+
+
+def replace(page, name, text):
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+    new, n = re.subn(pattern, lambda m: m[1] + text + "\n" + m[2], page, flags=re.S)
+    if n != 1:
+        sys.exit(f"{PAGE}: expected one <!-- {name} -->, found {n}")
+    return new
+
+
+def main():
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    runs = [run for path in sys.argv[1:] for run in objects_of(path)]
+    torch = [run for run in runs if "torch" in run]
+    with open(PAGE, encoding="utf-8") as file:
+        page = file.read()
+    page = replace(page, "onednn", onednn_table([r for r in runs if "torch" not in r]))
+    page = replace(page, "pytorch", pytorch_table(torch))
+    with open(PAGE, "w", encoding="utf-8") as file:
+        file.write(page)
+
+
+if __name__ == "__main__":
+    main()
