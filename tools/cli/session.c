@@ -38,21 +38,32 @@ static bool is_folder(const char *path) {
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* --models, then $OVI_MODELS, then ./ckpts. */
-static void find_models(ovi_settings *settings) {
+static bool names_any_file(const ovi_settings *s) {
+    return s->fusion || s->video_vae || s->audio_vae || s->vocoder || s->text_encoder;
+}
+
+/* --models, then $OVI_MODELS, then ./ckpts, then the small model that ships with the source. */
+static void find_models(ovi_settings *settings, bool with_weights) {
     const char *named = getenv("OVI_MODELS");
     if (!settings->models && named && *named)
         settings->models = named;
     if (!settings->models && is_folder("ckpts"))
         settings->models = "ckpts";
+    if (!settings->models && with_weights && !names_any_file(settings) &&
+        access(OVI_SHIPPED_MODELS "/ovi.json", R_OK) == 0) {
+        settings->models = OVI_SHIPPED_MODELS;
+        if (settings->log_level >= OVI_LOG_INFO)
+            fprintf(stderr,
+                    "no models named: using the small trained one in %s; see README "
+                    "for the published ones\n",
+                    OVI_SHIPPED_MODELS);
+    }
 }
 
 ovi_engine *cli_open(cli_args *args, bool with_weights) {
-    find_models(&args->settings);
+    find_models(&args->settings, with_weights);
     args->settings.log = print_line;
-    if (with_weights && !args->settings.models && !args->settings.fusion &&
-        !args->settings.video_vae && !args->settings.audio_vae &&
-        !args->settings.text_encoder) {
+    if (with_weights && !args->settings.models && !names_any_file(&args->settings)) {
         fprintf(
             stderr,
             "ovi: no models: give --models DIR, set OVI_MODELS, or put them in ./ckpts\n"
