@@ -1,0 +1,237 @@
+/* test_command.c: the command as a person or a script meets it: real processes, their exit
+ * codes, what they print where, and what they leave behind. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#define OVI OVI_BINARY_DIR "/ovi"
+
+static char root[] = "/tmp/ovi-command-XXXXXX";
+
+/* What a command said and how it ended. */
+typedef struct outcome {
+    int code;
+    char out[16384], err[4096];
+} outcome;
+
+static void read_text(const char *name, char *text, size_t size) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", root, name);
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    size_t n = fread(text, 1, size - 1, f);
+    text[n] = '\0';
+    fclose(f);
+}
+
+/* Runs "ovi ARGUMENTS" in the test's folder through the shell. */
+static outcome run(const char *arguments) {
+    char line[2048];
+    outcome o = {0};
+    snprintf(line, sizeof line,
+             "cd %s && env -u OVI_MODELS OVI_MODELS=%s/micro " OVI
+             " %s >out.txt 2>err.txt",
+             root, root, arguments);
+    int status = system(line);
+    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    read_text("out.txt", o.out, sizeof o.out);
+    read_text("err.txt", o.err, sizeof o.err);
+    return o;
+}
+
+static int lines(const char *text) {
+    int n = 0;
+    for (; *text; text++)
+        n += *text == '\n';
+    return n;
+}
+
+static bool exists(const char *name) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", root, name);
+    return access(path, F_OK) == 0;
+}
+
+static int make_root(void **state) {
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    outcome o = run("make-checkpoint --preset micro micro");
+    return o.code;
+}
+
+static int remove_root(void **state) {
+    (void)state;
+    char line[128];
+    snprintf(line, sizeof line, "rm -rf %s", root);
+    return system(line);
+}
+
+static void expect_refusal(const char *arguments, int code, const char *words) {
+    outcome o = run(arguments);
+    if (o.code != code || !strstr(o.err, words))
+        fail_msg("ovi %s: code %d, said: %s", arguments, o.code, o.err);
+    assert_string_equal(o.out, "");
+    assert_int_equal(lines(o.err), 1);
+}
+
+static void mistakes_are_one_line_and_a_code(void **state) {
+    (void)state;
+    expect_refusal("paint x", 2, "no command named \"paint\"");
+    expect_refusal("generate", 2, "expected PROMPT");
+    expect_refusal("generate --quiet x --stepz 3", 2, "no option --stepz");
+    expect_refusal("generate --quiet x --steps many", 2, "whole number from 1 to 1000");
+    expect_refusal("generate --quiet x --steps", 2, "a value is missing");
+    expect_refusal("generate --quiet x y", 2, "unexpected argument");
+    expect_refusal("inspect --steps 3 micro", 2, "no option --steps");
+    expect_refusal("generate --quiet x --models nowhere", 1, "nowhere");
+    expect_refusal("generate --quiet x --image micro/ovi.json", 1, "micro/ovi.json");
+    expect_refusal("generate --quiet x -o clip.xyz", 1, "expected a name ending in");
+    expect_refusal("generate --quiet x -o no/folder.wav", 1, "no/folder.wav");
+    expect_refusal("generate --quiet x --vram lots", 1, "vram");
+    expect_refusal("generate --quiet x --vram 1K -o a.wav", 1,
+                   "no way of running it fits");
+    expect_refusal("decode micro/ovi.json", 1, "micro/ovi.json");
+    expect_refusal("inspect micro/ovi.json", 1, "micro/ovi.json");
+    expect_refusal("make-checkpoint --preset micro micro", 1, "micro");
+    expect_refusal("make-checkpoint --preset huge elsewhere", 1, "huge");
+    assert_false(exists("a.wav"));
+    assert_false(exists("elsewhere"));
+}
+
+static void help_names_every_option(void **state) {
+    (void)state;
+    outcome o = run("--help");
+    assert_int_equal(o.code, 0);
+    assert_non_null(strstr(o.out, "make-checkpoint"));
+    o = run("generate --help");
+    assert_int_equal(o.code, 0);
+    const char *const options[] = {"--image",          "--variant",
+                                   "--models",         "--size",
+                                   "--aspect",         "--steps",
+                                   "--solver",         "--shift",
+                                   "--seed",           "--rng",
+                                   "--video-guidance", "--audio-guidance",
+                                   "--slg-layer",      "--negative-video",
+                                   "--negative-audio", "--dtype",
+                                   "--threads",        "--save-latents",
+                                   "--fusion",         "--text-encoder",
+                                   "--tokenizer",      "--video-vae",
+                                   "--audio-vae",      "--vocoder",
+                                   "--vram",           "--ram",
+                                   "--memory-report"};
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+        assert_non_null(strstr(o.out, options[i]));
+}
+
+static void output_to_a_pipe_is_the_file_name_alone(void **state) {
+    (void)state;
+    outcome o = run("generate --steps 1 -o clip.wav 'Rain. <AUDCAP>Rain.<ENDAUDCAP>'");
+    assert_int_equal(o.code, 0);
+    assert_string_equal(o.out, "clip.wav\n");
+    assert_null(strchr(o.err, '\r')); /* no progress bar outside a terminal */
+    assert_true(exists("clip.wav"));
+    assert_false(exists("clip.wav.latents.safetensors"));
+}
+
+static void json_reports_planned_and_measured(void **state) {
+    (void)state;
+    outcome o = run("generate --steps 1 --json --quiet -o clip.y4m x");
+    json_t *root_value = json_loads(o.out, 0, NULL);
+    assert_non_null(root_value);
+    json_t *stages = json_object_get(root_value, "stages"), *stage;
+    assert_int_equal(json_array_size(stages), 4);
+    size_t i;
+    json_array_foreach(stages, i, stage) {
+        assert_int_equal(
+            json_integer_value(json_object_get(stage, "planned_peak_bytes")),
+            json_integer_value(json_object_get(stage, "measured_peak_bytes")));
+        assert_int_equal(json_integer_value(json_object_get(stage, "fallbacks")), 0);
+    }
+    json_decref(root_value);
+}
+
+static void plans_need_no_weights(void **state) {
+    (void)state;
+    outcome o = run("plan --models /nonexistent");
+    assert_int_equal(o.code, 1);
+    char line[1024];
+    snprintf(line, sizeof line,
+             "cd / && env -u OVI_MODELS " OVI
+             " plan --variant 960x960_10s --vram 6G --json >"
+             "%s/out.txt",
+             root);
+    assert_int_equal(system(line), 0);
+    static char text[1 << 16];
+    read_text("out.txt", text, sizeof text);
+    json_t *plan = json_loads(text, 0, NULL);
+    assert_non_null(plan);
+    assert_true(json_array_size(json_object_get(plan, "ways")) > 10);
+    assert_true(json_real_value(json_object_get(plan, "flops")) > 1e17);
+    json_decref(plan);
+}
+
+static void every_decoder_has_its_inverse(void **state) {
+    (void)state;
+    outcome o = run("generate --steps 1 --quiet -o round.y4m x");
+    assert_int_equal(o.code, 0);
+    o = run("encode round.wav --quiet -o sound.safetensors");
+    assert_int_equal(o.code, 0);
+    assert_int_equal(run("decode sound.safetensors --quiet -o again.wav").code, 0);
+    o = run("inspect sound.safetensors");
+    assert_non_null(strstr(o.out, "ovi latents"));
+    assert_non_null(strstr(o.out, "[7, 20]")); /* 5 frames of picture, 0.22 s of sound */
+    assert_null(strstr(o.out, "video"));
+}
+
+/* Starts a long run, interrupts it, and measures how long it takes to end. */
+static void ctrl_c_stops_within_two_seconds_and_leaves_nothing(void **state) {
+    (void)state;
+    char output[128], models[128];
+    snprintf(output, sizeof output, "%s/stopped.wav", root);
+    snprintf(models, sizeof models, "%s/micro", root);
+    pid_t child = fork();
+    if (child == 0) {
+        freopen("/dev/null", "w", stderr);
+        execl(OVI, OVI, "generate", "--models", models, "--steps", "1000", "-o", output,
+              "x", (char *)NULL);
+        _exit(99);
+    }
+    sleep(1);
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    assert_int_equal(kill(child, SIGINT), 0);
+    int status;
+    waitpid(child, &status, 0);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 130);
+    assert_true((double)(end.tv_sec - start.tv_sec) +
+                    1e-9 * (double)(end.tv_nsec - start.tv_nsec) <
+                2);
+    char line[256];
+    snprintf(line, sizeof line, "ls %s | grep -q stopped", root);
+    assert_int_not_equal(system(line), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mistakes_are_one_line_and_a_code),
+        cmocka_unit_test(help_names_every_option),
+        cmocka_unit_test(output_to_a_pipe_is_the_file_name_alone),
+        cmocka_unit_test(json_reports_planned_and_measured),
+        cmocka_unit_test(plans_need_no_weights),
+        cmocka_unit_test(every_decoder_has_its_inverse),
+        cmocka_unit_test(ctrl_c_stops_within_two_seconds_and_leaves_nothing),
+    };
+    return cmocka_run_group_tests(tests, make_root, remove_root);
+}
