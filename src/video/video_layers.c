@@ -142,7 +142,8 @@ tensor video_res_run(video_pass *p, const video_res *r, tensor x) {
     tensor skip = x;
     if (r->in != r->out) {
         skip = part_of(pool, 0, result);
-        video_product_run(p, &r->shortcut, x, skip, NULL);
+        conv_desc desc = video_conv_desc(p, &r->shortcut, x, skip);
+        op_conv(d, &desc);
     }
     video_causal_conv(p, &r->conv2, second, out, &skip);
     arena_reset(d, mark);

@@ -15,6 +15,10 @@
  * where positions are few. At the border of the picture the window ends, and zeros stand
  * there as in the whole picture.
  *
+ * The bits are those of decoding whole where a convolution's do not depend on the width of the
+ * picture: ref always, cpu with AVX-512. oneDNN's f32 products for AVX2 depend on the number of
+ * rows, which gives 1e-6 there.
+ *
  * Memory. The state of the convolutions is that of the window and lives as long as the tile.
  * On the host: front. Cut at up 0 it is small (4 MB a frame of 704x704); cut at up 1 it is
  * 8 times as large, and saves the weights of up 0 and its work in halos. */

@@ -271,8 +271,8 @@ static video_res declare_res(maker *m, int64_t in, int64_t out, const char *pref
     r.conv2 =
         declare_causal(m, SHAPE(out, out, 3, 3, 3), join(m, name, prefix, "residual.6"));
     if (in != out)
-        r.shortcut = declare_product(m, SHAPE(out, in, 1, 1, 1),
-                                     join(m, name, prefix, "shortcut"));
+        r.shortcut =
+            declare_conv(m, SHAPE(out, in, 1, 1, 1), join(m, name, prefix, "shortcut"));
     return r;
 }
 

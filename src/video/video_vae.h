@@ -70,7 +70,7 @@ typedef struct video_res {
     int64_t in, out;
     wref norm1, norm2; /* [in], [out] */
     video_conv conv1, conv2;
-    video_product shortcut; /* only if in != out */
+    video_conv shortcut; /* only if in != out; [1,1,1] */
 } video_res;
 
 /* x -> x + proj(softmax(q k^T / sqrt(C)) v), each frame alone */
