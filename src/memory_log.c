@@ -17,15 +17,13 @@ void memory_log_begin(ovi_engine *engine) {
     engine->memory.start = os_now();
 }
 
-/* The next sample, or NULL: a report that ends early fails no call. */
-static memory_sample *next_sample(memory_log *m) {
+/* The next sample, or NULL: the report is full, or there is no memory (e is set). */
+static memory_sample *next_sample(memory_log *m, err *e) {
     if (m->n == MAX_SAMPLES)
         return NULL;
     if (m->n == m->capacity) {
         int capacity = m->capacity ? 2 * m->capacity : 64;
-        err ignored = {0};
-        void *grown =
-            mem_resize(&ignored, m->sample, (size_t)capacity, sizeof *m->sample);
+        void *grown = mem_resize(e, m->sample, (size_t)capacity, sizeof *m->sample);
         if (!grown)
             return NULL;
         m->sample = grown;
@@ -49,7 +47,7 @@ static memory_sample measure(ovi_engine *engine, const char *stage, const char *
 }
 
 void memory_log_step(ovi_engine *engine, const char *stage) {
-    memory_sample *s = next_sample(&engine->memory);
+    memory_sample *s = next_sample(&engine->memory, &engine->host.err);
     if (s)
         *s = measure(engine, stage, NULL);
 }
@@ -60,7 +58,7 @@ static void debug(ovi_engine *engine, const char *text) {
 
 void memory_log_event(ovi_engine *engine, const char *stage, const char *when) {
     memory_sample now = measure(engine, stage, when);
-    memory_sample *s = next_sample(&engine->memory);
+    memory_sample *s = next_sample(&engine->memory, &engine->host.err);
     if (s)
         *s = now;
     host_log(
