@@ -265,6 +265,8 @@ static json_t *text_json(const char *text, err *e) {
         return json_null();
     runes_append_utf8(&decoded, view_of(text));
     runes_to_utf8(decoded.data, decoded.n, &valid);
+    if (!buf_ok(&valid))
+        err_set(e, OVI_MEMORY, "out of host memory: the request as text");
     json_t *value = json_string(buf_text(&valid));
     runes_release(&decoded);
     buf_release(&valid);
@@ -289,10 +291,10 @@ char *job_request_json(const job *j, err *e) {
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     char *owned = NULL;
-    if (text)
-        owned = mem_strdup(e, text);
-    else
+    if (!text)
         err_set(e, OVI_MEMORY, "out of host memory: the request as text");
+    else if (!err_failed(e))
+        owned = mem_strdup(e, text);
     free(text);
     return owned;
 }
