@@ -154,6 +154,7 @@ ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,
 
 ovi_status call_end(job *j, ovi_engine *engine) {
     job_release(j);
+    os_give_back();
     if (engine->dev)
         engine->report.allocated_bytes = device_get_memory(engine->dev).allocated;
     return engine->host.err.status;

@@ -175,6 +175,7 @@ ovi_status stage_run(job *j, stage_id id) {
     memory_log_before_release(engine, id, st->name);
     device_arena_close(c.dev);
     store_leave(c.store);
+    os_give_back();
     memory_log_after_release(engine, id, st->name);
     return engine->host.err.status;
 }

@@ -2,6 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,6 +236,12 @@ void *os_region_alloc(size_t size, err *e) {
 void os_region_free(void *p, size_t size) {
     if (p)
         munmap(p, size);
+}
+
+void os_give_back(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 bool os_is_file(const char *path) {

@@ -48,6 +48,9 @@ void os_writer_abort(os_writer *w); /* also after commit, or on a zeroed writer:
  * gives them back at once. Size 0 gives NULL without error. */
 void *os_region_alloc(size_t size, err *e) OVI_MUST_CHECK;
 void os_region_free(void *p, size_t size);
+/* Memory that was freed but is held back for later allocations goes to the system as well;
+ * that of libraries too. Takes milliseconds. */
+void os_give_back(void);
 
 bool os_is_file(const char *path);
 bool os_is_dir(const char *path);
