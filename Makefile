@@ -1,7 +1,8 @@
 # Two commands for a newcomer: `make demo` and `make check`. CMake does the work.
+# The long ones: `make torture` fails every call once, `make endurance` makes 200 clips.
 BUILD ?= build
 
-.PHONY: all deps demo check bench lint clean
+.PHONY: all deps demo check torture endurance bench lint clean
 
 all: deps
 	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
@@ -16,6 +17,14 @@ demo: all
 check: all
 	@ctest --test-dir $(BUILD) --output-on-failure
 
+torture: deps
+	@cmake -S . -B $(BUILD)-faults -G Ninja -DOVI_FAULTS=ON -DOVI_SANITIZE=ON >/dev/null
+	@cmake --build $(BUILD)-faults --target test_torture
+	@OMP_WAIT_POLICY=passive $(BUILD)-faults/tests/test_torture all
+
+endurance: all
+	@OMP_WAIT_POLICY=passive $(BUILD)/tests/test_endurance 200
+
 # BENCH="--threads 1 --clock cpu" and the like: bench/bench.h.
 bench: all
 	@bench/run.sh $(BUILD) $(BENCH)
@@ -24,4 +33,4 @@ lint:
 	@cmake/lint.sh
 
 clean:
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) $(BUILD)-faults
