@@ -3,7 +3,8 @@
  * meaning is checked from outside.
  *
  * Sampled at the end of each stage, before its release, when all it uses has been touched.
- * ALLOWED is what libraries add: code and descriptors of oneDNN, stacks of threads. */
+ * ALLOWED is what libraries add, once: code and descriptors of oneDNN for the shapes of this
+ * model (14 MB), stacks of threads, and staging that was freed but not yet given back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,7 +17,7 @@
 #include "core/os.h"
 #include "ovi.h"
 
-#define ALLOWED   8e6
+#define ALLOWED   20e6
 #define TOLERANCE 0.03
 #define LARGE     1e8 /* stages from here on are held to both bounds */
 
