@@ -251,6 +251,13 @@ def seconds_of(run, repeat, clock):
     return samples
 
 
+def native_type(ours):
+    """BF16 where ours has rows of it."""
+    command = [ours, "--json", "--type", "BF16", "--only", "no such row"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return "F32" if subprocess.run(command, check=False, **quiet).returncode else "BF16"
+
+
 def run_ours(args, name):
     command = [args.ours, "--json", "--only", name, "--type", args.type]
     command += ["--threads", str(args.threads), "--repeat", str(args.repeat)]
@@ -283,7 +290,7 @@ def parse():
     ours = os.path.join(here, "..", "build", "bench", "ovi-bench-models")
     parser = argparse.ArgumentParser(description="PyTorch beside ovi-bench-models")
     parser.add_argument("--ours", default=ours)
-    parser.add_argument("--type", choices=("F32", "BF16"), default="BF16")
+    parser.add_argument("--type", choices=("F32", "BF16"), help="default: BF16 if native")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
@@ -292,6 +299,7 @@ def parse():
     args = parser.parse_args()
     if args.clock == "cpu" and args.threads != 1:
         parser.error("--clock cpu goes with --threads 1")
+    args.type = args.type or native_type(args.ours)
     return args
 
 
