@@ -358,7 +358,8 @@ typedef struct ovi_stage_report {
     const char *resident; /* models on the device meanwhile */
     size_t planned_peak_bytes, measured_peak_bytes;
     double seconds;
-    uint64_t fallbacks; /* operations done by the plain reference */
+    uint64_t fallbacks;  /* operations done by the plain reference */
+    uint64_t bytes_read; /* of weight files; what is used in place is not read */
 } ovi_stage_report;
 
 typedef struct ovi_report {

@@ -99,7 +99,6 @@ typedef struct job {
     const char *made; /* the request of latents from a file, as JSON text; NULL: none */
     char *checkpoint; /* where the sampler's state is saved; NULL: nowhere */
     int least_way[STAGE_COUNT]; /* candidates before this one are not tried */
-    const char *advice;         /* "; 720x720_5s would fit", or "" */
     void *owned[JOB_MAX_BUFFERS];
     int n_owned;
 } job;
@@ -142,9 +141,10 @@ ovi_status pipeline_run(job *j) OVI_MUST_CHECK;
 ovi_status pipeline_decode(job *j) OVI_MUST_CHECK;
 /* The latents of the job, with its request. */
 ovi_status job_save_latents(const job *j, const char *path) OVI_MUST_CHECK;
-/* The lines and samples around the release of a stage's models. */
-void memory_log_before_release(ovi_engine *engine, stage_id id, const char *stage);
-void memory_log_after_release(ovi_engine *engine, stage_id id, const char *stage);
+/* The lines and samples around the release of a stage's models; held: what store_resident
+ * said before. */
+void memory_log_before_release(ovi_engine *engine, uint32_t held, const char *stage);
+void memory_log_after_release(ovi_engine *engine, uint32_t held, const char *stage);
 /* What may be used now: the budget, or what is free if that is less. */
 memory_budget engine_budget_now(const ovi_engine *engine);
 #endif

@@ -172,7 +172,6 @@ ovi_status job_init(job *j, ovi_engine *engine, const ovi_request *request,
     *j = (job){.engine = engine,
                .request = request,
                .sinks = sinks ? sinks : &no_sinks,
-               .advice = "",
                .image = request->image != NULL};
     if (params_check_request(request, e) != OVI_OK)
         return e->status;

@@ -1,4 +1,5 @@
 /* memory_log.c: samples of device memory, the lines about them, and the report as JSON. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,35 +33,36 @@ static memory_sample *next_sample(memory_log *m, err *e) {
     return &m->sample[m->n++];
 }
 
-static memory_sample measure(ovi_engine *engine, const char *stage, const char *when) {
+/* Takes a sample, and gives its numbers even where there is no room to keep it. */
+static memory_sample take_sample(ovi_engine *engine, const char *stage,
+                                 const char *event) {
     device_memory m = device_get_memory(engine->dev);
-    memory_sample s = {.t = os_now() - engine->memory.start,
-                       .stage = stage,
-                       .when = when,
-                       .arena = m.arena_capacity,
-                       .allocated = m.allocated,
-                       .reserved = m.allocated,
-                       .free = device_free_memory(engine->dev)};
+    memory_sample now = {.t = os_now() - engine->memory.start,
+                         .stage = stage,
+                         .event = event,
+                         .arena = m.arena_capacity,
+                         .allocated = m.allocated,
+                         .reserved = device_reserved_memory(engine->dev),
+                         .free = device_free_memory(engine->dev)};
     for (int i = 0; i < MODEL_COUNT; i++)
-        s.model[i] = store_model_bytes(engine->store, i);
-    return s;
+        now.model[i] = store_model_bytes(engine->store, i);
+    memory_sample *kept = next_sample(&engine->memory, &engine->host.err);
+    if (kept)
+        *kept = now;
+    return now;
 }
 
 void memory_log_step(ovi_engine *engine, const char *stage) {
-    memory_sample *s = next_sample(&engine->memory, &engine->host.err);
-    if (s)
-        *s = measure(engine, stage, NULL);
+    (void)take_sample(engine, stage, NULL);
 }
 
-static void debug(ovi_engine *engine, const char *text) {
-    host_log(&engine->host, OVI_LOG_DEBUG, "[OVI][ENGINE][DEBUG] %s", text);
+static void debug(ovi_engine *engine, const char *stage, const char *event) {
+    (void)take_sample(engine, stage, event);
+    host_log(&engine->host, OVI_LOG_DEBUG, "[OVI][ENGINE][DEBUG] %s", event);
 }
 
 void memory_log_event(ovi_engine *engine, const char *stage, const char *when) {
-    memory_sample now = measure(engine, stage, when);
-    memory_sample *s = next_sample(&engine->memory, &engine->host.err);
-    if (s)
-        *s = now;
+    memory_sample now = take_sample(engine, stage, when);
     host_log(
         &engine->host, OVI_LOG_DEBUG,
         "[OVI][ENGINE][DEBUG] %s mem %s -> alloc=%.2f GB, reserved=%.2f GB, free=%.2f GB",
@@ -68,24 +70,35 @@ void memory_log_event(ovi_engine *engine, const char *stage, const char *when) {
         (double)now.reserved / 1e9, (double)now.free / 1e9);
 }
 
-void memory_log_before_release(ovi_engine *engine, stage_id id, const char *stage) {
-    if (id == STAGE_DIFFUSE)
-        debug(engine, "Starting aggressive memory cleanup after diffusion");
+void memory_log_before_release(ovi_engine *engine, uint32_t held, const char *stage) {
+    if (held & NEEDS(MODEL_FUSION))
+        debug(engine, stage, "Starting aggressive memory cleanup after diffusion");
     memory_log_event(engine, stage, "before cleanup");
-    if (id == STAGE_DIFFUSE)
-        debug(engine, "Unloading fusion model to free VRAM for VAE");
+    if (held & NEEDS(MODEL_FUSION))
+        debug(engine, stage, "Unloading fusion model to free VRAM for VAE");
 }
 
-void memory_log_after_release(ovi_engine *engine, stage_id id, const char *stage) {
-    if (id == STAGE_DIFFUSE)
-        debug(engine, "Fusion model unloaded");
-    if (id == STAGE_TEXT_ENCODE)
-        debug(engine, "Text encoder unloaded");
-    memory_sample now = measure(engine, stage, NULL);
+void memory_log_after_release(ovi_engine *engine, uint32_t held, const char *stage) {
+    if (held & NEEDS(MODEL_FUSION))
+        debug(engine, stage, "Fusion model unloaded");
+    if (held & NEEDS(MODEL_TEXT_ENCODER))
+        debug(engine, stage, "Text encoder unloaded");
+    memory_sample now = take_sample(engine, stage, "nothing to defragment");
     host_log(&engine->host, OVI_LOG_DEBUG,
-             "[OVI][ENGINE][DEBUG] Nothing to defragment: reserved - alloc = %zu bytes",
-             now.reserved - now.allocated);
+             "[OVI][ENGINE][DEBUG] Nothing to defragment: reserved - alloc = %lld bytes",
+             (long long)now.reserved - (long long)now.allocated);
     memory_log_event(engine, stage, "after cleanup");
+}
+
+void memory_log_answers(ovi_engine *engine, char text[MEMORY_ANSWERS_MAX]) {
+    device_memory m = device_get_memory(engine->dev);
+    bool loaded = (store_resident(engine->store) & NEEDS(MODEL_FUSION)) != 0;
+    snprintf(text, MEMORY_ANSWERS_MAX,
+             "the fusion model is %s, %.3f GB are allocated, %.3f GB reserved, other "
+             "programs hold %.2f GB",
+             loaded ? "loaded" : "unloaded", (double)m.allocated / 1e9,
+             (double)device_reserved_memory(engine->dev) / 1e9,
+             (double)device_others_memory(engine->dev) / 1e9);
 }
 
 /* ---- the report ---- */
@@ -104,20 +117,28 @@ static json_t *stage_rows(const ovi_report *r) {
     return rows;
 }
 
-static json_t *sample_rows(const memory_log *m) {
+static json_t *sample_row(const memory_sample *s) {
+    json_t *by_model = json_object();
+    for (int k = 0; k < MODEL_COUNT; k++)
+        json_object_set_new(by_model, spec_file_key(k),
+                            json_integer((json_int_t)s->model[k]));
+    return json_pack("{s:f, s:s, s:o, s:I, s:I, s:I, s:I}", "t_ms", s->t * 1e3, "stage",
+                     s->stage, "models", by_model, "arena", (json_int_t)s->arena, "alloc",
+                     (json_int_t)s->allocated, "reserved", (json_int_t)s->reserved,
+                     "free", (json_int_t)s->free);
+}
+
+/* Every sample, or those that have a line of the log, with its name. */
+static json_t *sample_rows(const memory_log *m, bool events) {
     json_t *rows = json_array();
     for (int i = 0; i < m->n; i++) {
         const memory_sample *s = &m->sample[i];
-        json_t *by_model = json_object();
-        for (int k = 0; k < MODEL_COUNT; k++)
-            json_object_set_new(by_model, spec_file_key(k),
-                                json_integer((json_int_t)s->model[k]));
-        json_array_append_new(
-            rows,
-            json_pack("{s:f, s:s, s:s?, s:o, s:I, s:I, s:I, s:I}", "t_ms", s->t * 1e3,
-                      "stage", s->stage, "when", s->when, "models", by_model, "arena",
-                      (json_int_t)s->arena, "alloc", (json_int_t)s->allocated, "reserved",
-                      (json_int_t)s->reserved, "free", (json_int_t)s->free));
+        if (events && !s->event)
+            continue;
+        json_t *row = sample_row(s);
+        if (events)
+            json_object_set_new(row, "event", json_string(s->event));
+        json_array_append_new(rows, row);
     }
     return rows;
 }
@@ -134,11 +155,12 @@ static size_t largest(const ovi_report *r, bool planned) {
 
 static void report_json(const ovi_engine *engine, buf *out) {
     const ovi_report *r = &engine->report;
-    json_t *root = json_pack("{s:I, s:I, s:I, s:o, s:o}", "budget_bytes",
+    json_t *root = json_pack("{s:I, s:I, s:I, s:o, s:o, s:o}", "budget_bytes",
                              (json_int_t)engine->budget.device, "planned_peak_bytes",
                              (json_int_t)largest(r, true), "measured_peak_bytes",
                              (json_int_t)largest(r, false), "stages", stage_rows(r),
-                             "samples", sample_rows(&engine->memory));
+                             "samples", sample_rows(&engine->memory, false), "events",
+                             sample_rows(&engine->memory, true));
     char *text = json_dumps(root, JSON_INDENT(1));
     buf_puts(out, text ? text : "");
     buf_putc(out, '\n');

@@ -8,8 +8,9 @@
 #define MEMORY_MODELS 5 /* one for each model_id */
 
 typedef struct memory_sample {
-    double t;                 /* seconds since the call began */
-    const char *stage, *when; /* "diffuse", "after load"; when NULL: a step in between */
+    double t;          /* seconds since the call began */
+    const char *stage; /* "diffuse" */
+    const char *event; /* "after load", "Fusion model unloaded"; NULL: a step between */
     size_t model[MEMORY_MODELS]; /* weights of each model */
     size_t arena;                /* the region of activations */
     size_t allocated;            /* by our counters */
@@ -25,10 +26,14 @@ typedef struct memory_log {
 
 void memory_log_clear(memory_log *m);
 void memory_log_begin(ovi_engine *engine);
-/* A line and a sample. */
+/* A sample and its line: "GPU mem <when> -> alloc=.., reserved=.., free=..". */
 void memory_log_event(ovi_engine *engine, const char *stage, const char *when);
 /* A sample only. */
 void memory_log_step(ovi_engine *engine, const char *stage);
+/* What people are told to check when memory runs out: is the fusion model unloaded, what is
+ * allocated, what is reserved, what do other programs hold. */
+#define MEMORY_ANSWERS_MAX 256
+void memory_log_answers(ovi_engine *engine, char text[MEMORY_ANSWERS_MAX]);
 /* The report as .svg or .json, by the ending of path. */
 ovi_status memory_log_write(ovi_engine *engine, const char *path) OVI_MUST_CHECK;
 #endif

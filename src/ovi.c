@@ -76,6 +76,7 @@ static ovi_status make_stores(ovi_engine *engine) {
     engine->dry_store = store_create(engine->dry, e);
     if (err_failed(e))
         return e->status;
+    store_set_evict(engine->store, engine->budget.ram != 0);
     for (int i = 0; i < MODEL_COUNT; i++) {
         store_add(engine->store, i, models_table(&engine->models, i));
         store_add(engine->dry_store, i, models_table(&engine->models, i));

@@ -10,6 +10,7 @@
  * A stage's code runs twice: on the dry device, which counts what it needs, and on the real
  * one, in an arena of just that size. Before each stage the free memory is read again and the
  * first way of running it that fits is taken. Between stages nothing is on the device. */
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -37,8 +38,12 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
                                stage_profile *profile) {
     ovi_engine *engine = j->engine;
     const stage *st = stage_at(id);
-    stage_context c = {j,    &engine->models, engine->dry, engine->dry_store,
-                       true, *options};
+    stage_context c = {.job = j,
+                       .models = &engine->models,
+                       .dev = engine->dry,
+                       .store = engine->dry_store,
+                       .dry = true,
+                       .options = *options};
     store_bytes placed = weights_of(&c, st);
     device_reset_counters(c.dev);
     device_arena_open(c.dev, 0);
@@ -95,13 +100,14 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     stage_candidate candidates[MAX_CANDIDATES];
     int n = stage_at(id)->candidates(&engine->models, candidates);
     stage_profile first = {0};
-    for (int i = j->least_way[id]; i < n; i++) {
+    const int least = j->least_way[id] < n ? j->least_way[id] : n - 1;
+    for (int i = least; i < n; i++) {
         choice->way = i;
         choice->candidate = candidates[i];
         if (stage_profile_count(j, id, &candidates[i].options, &choice->profile) !=
             OVI_OK)
             return engine->host.err.status;
-        if (i == j->least_way[id])
+        if (i == least)
             first = choice->profile;
         if (!profile_fits(&choice->profile, &budget))
             continue;
@@ -113,24 +119,26 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
 
 /* Why this way, in one line, unless it is the plain one. */
 static void log_choice(ovi_engine *engine, const stage_choice *choice) {
+    const memory_budget now = engine_budget_now(engine);
+    const stage_profile *p = &choice->profile, *plain = &choice->plain;
     if (choice->way == 0)
         return;
-    host_log(
-        &engine->host, OVI_LOG_INFO,
-        "%s: %s, %.2f GB, because all at once takes %.2f GB and %.2f GB may be used; "
-        "about %.2f times as long",
-        choice->profile.name, choice->candidate.what,
-        (double)profile_peak(&choice->profile) / 1e9,
-        (double)profile_peak(&choice->plain) / 1e9,
-        (double)engine_budget_now(engine).device / 1e9,
-        profile_seconds(&choice->profile, engine->speed) /
-            profile_seconds(&choice->plain, engine->speed));
+    const bool by_ram = !now.device || profile_peak(plain) <= now.device;
+    host_log(&engine->host, OVI_LOG_INFO,
+             "%s: %s, %.2f GB, because all at once takes %.2f GB and %.2f GB may be "
+             "used%s; about %.2f times as long",
+             p->name, choice->candidate.what, (double)profile_peak(p) / 1e9,
+             (double)profile_peak(plain) / 1e9,
+             (double)(by_ram ? now.ram : now.device) / 1e9,
+             by_ram ? " together with host memory" : "",
+             profile_seconds(p, engine->speed) / profile_seconds(plain, engine->speed));
 }
 
 /* ---- running ---- */
 
-static void report_stage(ovi_engine *engine, const stage_profile *planned,
-                         const char *resident, double seconds) {
+static void report_stage(const stage_context *c, const stage *st,
+                         const stage_profile *planned, double seconds) {
+    ovi_engine *engine = c->job->engine;
     ovi_report *r = &engine->report;
     device_memory m = device_get_memory(engine->dev);
     size_t arena = page_round(m.arena_peak);
@@ -142,12 +150,32 @@ static void report_stage(ovi_engine *engine, const stage_profile *planned,
         return;
     r->stage[r->n_stages++] = (ovi_stage_report){
         .name = planned->name,
-        .resident = resident,
+        .resident = st->models,
         .planned_peak_bytes = profile_peak(planned),
         .measured_peak_bytes = m.peak - m.arena_capacity + arena,
         .seconds = seconds,
         .fallbacks = device_get_counters(engine->dev)->fallbacks,
+        .bytes_read = c->bytes_read + store_get_stats(c->store).bytes_read,
     };
+}
+
+/* Memory ran out although the plan fitted: what people are told to check, as it was then, and
+ * the next smaller way. Counting that needs the weights released. */
+static void explain_no_memory(job *j, stage_id id, const stage_choice *failed,
+                              const char *answers) {
+    err *e = &j->engine->host.err, cause = *e;
+    const int least = j->least_way[id];
+    char smaller[160] = "no smaller way of running this stage fits";
+    stage_choice next;
+    err_clear(e);
+    j->least_way[id] = failed->way + 1;
+    if (stage_choose(j, id, &next) == OVI_OK && next.way > failed->way)
+        snprintf(smaller, sizeof smaller, "a smaller way fits: %s, %.2f GB",
+                 next.candidate.what, (double)profile_peak(&next.profile) / 1e9);
+    j->least_way[id] = least;
+    err_clear(e);
+    err_set(e, cause.status, "%s: %s; %s; %s", failed->profile.name, cause.text, answers,
+            smaller);
 }
 
 ovi_status stage_run(job *j, stage_id id) {
@@ -158,8 +186,12 @@ ovi_status stage_run(job *j, stage_id id) {
         return engine->host.err.status;
     j->least_way[id] = choice.way;
     log_choice(engine, &choice);
-    stage_context c = {j,     &engine->models,         engine->dev, engine->store,
-                       false, choice.candidate.options};
+    stage_context c = {.job = j,
+                       .models = &engine->models,
+                       .dev = engine->dev,
+                       .store = engine->store,
+                       .options = choice.candidate.options};
+    char answers[MEMORY_ANSWERS_MAX] = "";
     double start = j->stage_start = os_now();
     j->first_step = 0;
     device_reset_counters(c.dev);
@@ -170,13 +202,19 @@ ovi_status stage_run(job *j, stage_id id) {
         memory_log_event(engine, st->name, "after load");
         st->run(&c);
         (void)(device_sync(c.dev) == OVI_OK);
-        report_stage(engine, &choice.profile, st->models, os_now() - start);
+        report_stage(&c, st, &choice.profile, os_now() - start);
     }
-    memory_log_before_release(engine, id, st->name);
+    const bool no_memory = engine->host.err.status == OVI_MEMORY;
+    if (no_memory)
+        memory_log_answers(engine, answers);
+    const uint32_t held = store_resident(engine->store);
+    memory_log_before_release(engine, held, st->name);
     device_arena_close(c.dev);
     store_leave(c.store);
     os_give_back();
-    memory_log_after_release(engine, id, st->name);
+    memory_log_after_release(engine, held, st->name);
+    if (no_memory)
+        explain_no_memory(j, id, &choice, answers);
     return engine->host.err.status;
 }
 

@@ -466,5 +466,7 @@ const stage *stage_at(stage_id id) {
 
 bool stage_enter(stage_context *c, const stage *st, int phase) {
     store_needs needs = {0};
+    if (phase > 0)
+        c->bytes_read += store_get_stats(c->store).bytes_read;
     return st->needs(c, phase, &needs) && store_enter(c->store, &needs) == OVI_OK;
 }

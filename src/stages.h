@@ -30,6 +30,7 @@ typedef struct stage_context {
     store *store;
     bool dry;
     stage_options options;
+    uint64_t bytes_read; /* of weight files, in the phases before this one */
 } stage_context;
 
 typedef struct stage {
@@ -45,10 +46,6 @@ typedef struct stage {
 const stage *stage_at(stage_id id);
 /* Host bytes that this way of running takes besides the job's own. */
 size_t stage_extra_host_bytes(const stage_context *c);
-/* Regions cost whole pages; both plan and measurement count them so. */
-static inline size_t page_round(size_t bytes) {
-    return (bytes + 4095) / 4096 * 4096;
-}
 
 /* What a way of running a stage needs, counted on the dry device. */
 ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options,

@@ -236,7 +236,9 @@ typedef struct backend {
 
     void *(*region_alloc)(void *self, size_t bytes); /* zeroed or not; NULL: failed */
     void (*region_free)(void *self, void *p, size_t bytes);
+    size_t (*region_cost)(void *self, const void *p, size_t bytes); /* to the system */
     size_t (*free_memory)(void *self);
+    size_t (*others_memory)(void *self); /* what other programs hold */
     void (*write)(void *self, void *dst, const void *src, size_t bytes);
     void (*read)(void *self, void *dst, const void *src, size_t bytes); /* waits */
     void (*sync)(void *self);                                           /* waits */
@@ -314,6 +316,9 @@ void device_reset_counters(device *d);         /* the memory peak starts anew to
 void device_set_profiling(device *d, bool on); /* waits after each op to time it */
 device_memory device_get_memory(const device *d);
 size_t device_free_memory(device *d);
+size_t device_others_memory(device *d);
+/* What the system says the live regions cost, and weights in place as they are counted. */
+size_t device_reserved_memory(device *d);
 
 /* Has a call failed (or a cancel been seen)? Then everything up to the next
  * device_clear_failure does nothing. The latch is h->err itself: the first failure of the
@@ -322,6 +327,7 @@ bool device_failed(const device *d);
 void device_fail(device *d, ovi_status status, const char *fmt, ...) OVI_PRINTF(3, 4);
 void device_clear_failure(device *d);
 
+#define DEVICE_MAX_REGIONS 16 /* live at one time */
 /* Regions: the only way device memory comes and goes. Only residency/ calls them (tests
  * excepted). On the dry run they only count. NULL after failure or for size 0. */
 void *device_region_alloc(device *d, size_t bytes);

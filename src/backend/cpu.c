@@ -97,6 +97,16 @@ static void cpu_region_free(void *self, void *p, size_t bytes) {
     os_region_free(p, bytes);
 }
 
+static size_t cpu_region_cost(void *self, const void *p, size_t bytes) {
+    (void)self;
+    return os_region_cost(p, bytes);
+}
+
+static size_t cpu_others_memory(void *self) {
+    (void)self;
+    return os_used_by_others();
+}
+
 static size_t cpu_free_memory(void *self) {
     (void)self;
     return os_free_memory();
@@ -150,7 +160,9 @@ const backend backend_cpu = {.abi = BACKEND_ABI,
                              .native_dtype = cpu_native_dtype,
                              .region_alloc = cpu_region_alloc,
                              .region_free = cpu_region_free,
+                             .region_cost = cpu_region_cost,
                              .free_memory = cpu_free_memory,
+                             .others_memory = cpu_others_memory,
                              .write = cpu_write,
                              .read = cpu_read,
                              .sync = cpu_sync,

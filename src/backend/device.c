@@ -138,6 +138,11 @@ static void count_allocated(device *d, size_t bytes) {
 void *device_region_alloc(device *d, size_t bytes) {
     if (bytes == 0 || device_failed(d))
         return NULL;
+    if (d->memory.regions == DEVICE_MAX_REGIONS) {
+        device_fail(d, OVI_INTERNAL, "expected at most %d regions at one time",
+                    DEVICE_MAX_REGIONS);
+        return NULL;
+    }
     void *p = NULL;
     if (!fault_strikes(FAULT_REGION))
         p = d->table->region_alloc(d->self, bytes);
@@ -146,7 +151,9 @@ void *device_region_alloc(device *d, size_t bytes) {
                     d->backend->memory_name, bytes);
         return NULL;
     }
-    d->memory.regions++;
+    size_t i = d->memory.regions++;
+    d->region[i].p = p;
+    d->region[i].bytes = bytes;
     count_allocated(d, bytes);
     return p;
 }
@@ -155,7 +162,10 @@ void device_region_free(device *d, void *p, size_t bytes) {
     if (!p)
         return;
     d->table->region_free(d->self, p, bytes);
-    d->memory.regions--;
+    size_t i = 0, last = --d->memory.regions;
+    while (i < last && d->region[i].p != p)
+        i++;
+    d->region[i] = d->region[last];
     d->memory.allocated -= bytes;
 }
 
@@ -175,6 +185,17 @@ device_memory device_get_memory(const device *d) {
 
 size_t device_free_memory(device *d) {
     return d->table->free_memory(d->self);
+}
+
+size_t device_others_memory(device *d) {
+    return d->table->others_memory(d->self);
+}
+
+size_t device_reserved_memory(device *d) {
+    size_t sum = d->memory.in_place;
+    for (size_t i = 0; i < d->memory.regions; i++)
+        sum += d->table->region_cost(d->self, d->region[i].p, d->region[i].bytes);
+    return sum;
 }
 
 size_t device_conv_packed_bytes(const device *d, const conv_geometry *g, dtype type) {

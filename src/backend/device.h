@@ -26,6 +26,10 @@ struct device {
     bool profiling;
     char *arena; /* owned region (fake on a dry run); NULL: closed */
     device_memory memory;
+    struct {
+        void *p; /* owned */
+        size_t bytes;
+    } region[DEVICE_MAX_REGIONS]; /* memory.regions of them */
     device_trace trace;
 };
 

@@ -35,6 +35,17 @@ static void null_region_free(void *self, void *p, size_t bytes) {
     (void)bytes;
 }
 
+static size_t null_region_cost(void *self, const void *p, size_t bytes) {
+    (void)self;
+    (void)p;
+    return bytes;
+}
+
+static size_t null_others_memory(void *self) {
+    (void)self;
+    return 0;
+}
+
 static size_t null_free_memory(void *self) {
     (void)self;
     return SIZE_MAX;
@@ -84,7 +95,9 @@ const backend backend_null = {.abi = BACKEND_ABI,
                               .close = null_close,
                               .region_alloc = null_region_alloc,
                               .region_free = null_region_free,
+                              .region_cost = null_region_cost,
                               .free_memory = null_free_memory,
+                              .others_memory = null_others_memory,
                               .write = null_write,
                               .read = null_read,
                               .sync = null_sync,

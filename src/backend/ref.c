@@ -143,6 +143,16 @@ static void ref_region_free(void *self, void *p, size_t bytes) {
     os_region_free(p, bytes);
 }
 
+static size_t ref_region_cost(void *self, const void *p, size_t bytes) {
+    (void)self;
+    return os_region_cost(p, bytes);
+}
+
+static size_t ref_others_memory(void *self) {
+    (void)self;
+    return os_used_by_others();
+}
+
 static size_t ref_free_memory(void *self) {
     (void)self;
     return os_free_memory();
@@ -187,7 +197,9 @@ const backend backend_ref = {.abi = BACKEND_ABI,
                              .native_dtype = ref_native_dtype,
                              .region_alloc = ref_region_alloc,
                              .region_free = ref_region_free,
+                             .region_cost = ref_region_cost,
                              .free_memory = ref_free_memory,
+                             .others_memory = ref_others_memory,
                              .write = ref_write,
                              .read = ref_read,
                              .sync = ref_sync,

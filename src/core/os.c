@@ -238,6 +238,27 @@ void os_region_free(void *p, size_t size) {
         munmap(p, size);
 }
 
+size_t os_region_cost(const void *p, size_t size) {
+    uintptr_t begin = (uintptr_t)p / PAGE_BYTES * PAGE_BYTES,
+              end = begin + page_round((uintptr_t)p - begin + size);
+    FILE *f = fopen("/proc/self/maps", "re");
+    if (!f)
+        return end - begin;
+    size_t cost = 0;
+    char line[512]; /* the rest of a longer one is no range */
+    while (fgets(line, sizeof line, f)) {
+        char *dash;
+        uintptr_t from = (uintptr_t)strtoull(line, &dash, 16), to = from;
+        if (*dash == '-')
+            to = (uintptr_t)strtoull(dash + 1, NULL, 16);
+        from = from > begin ? from : begin;
+        to = to < end ? to : end;
+        cost += to > from ? to - from : 0;
+    }
+    fclose(f);
+    return cost;
+}
+
 void os_give_back(void) {
 #ifdef __GLIBC__
     malloc_trim(0);
@@ -302,4 +323,10 @@ size_t os_resident_peak(void) {
 
 size_t os_free_memory(void) {
     return proc_field("/proc/meminfo", "MemAvailable");
+}
+
+size_t os_used_by_others(void) {
+    size_t all = proc_field("/proc/meminfo", "MemTotal"),
+           rest = os_free_memory() + proc_field("/proc/self/status", "RssAnon");
+    return all > rest ? all - rest : 0;
 }

@@ -51,6 +51,14 @@ void os_region_free(void *p, size_t size);
 /* Memory that was freed but is held back for later allocations goes to the system as well;
  * that of libraries too. Takes milliseconds. */
 void os_give_back(void);
+/* Regions cost whole pages. */
+#define PAGE_BYTES 4096
+static inline size_t page_round(size_t bytes) {
+    return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+}
+/* Bytes that the system has mapped for a region: whole pages, as its own table of mappings
+ * says; where there is no such table, by that rule. */
+size_t os_region_cost(const void *p, size_t size);
 
 bool os_is_file(const char *path);
 bool os_is_dir(const char *path);
@@ -61,4 +69,5 @@ int os_cpu_count(void);         /* processors this process may use */
 size_t os_resident_bytes(void); /* resident set of this process, 0 if unknown */
 size_t os_resident_peak(void);  /* largest resident set so far */
 size_t os_free_memory(void);    /* what the system could still give us */
+size_t os_used_by_others(void); /* what is neither free nor anonymous memory of ours */
 #endif

@@ -9,6 +9,7 @@
  *   streamed   converted (or copied as it is) into a slot, again in every round.
  *
  *   slab: [resident rows, in order | slot 0 | slot 1 | ..]   slot: rows of one part, in order
+ * Slots follow the rows at once; the whole slab is rounded up to pages.
  *
  * The slab of a model is sized by one pass over its rows and filled by a second one, which
  * visits the same rows in the same order; so is a slot. */
@@ -217,7 +218,8 @@ static store_bytes model_bytes(const model_state *m, demand want) {
         }
     }
     sum.slots_bytes = slot * (size_t)want.slots;
-    sum.slab += sum.slots_bytes;
+    sum.rows_bytes = sum.slab;
+    sum.slab = page_round(sum.slab + sum.slots_bytes);
     return sum;
 }
 
@@ -232,6 +234,7 @@ store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
         store_bytes one = model_bytes(&s->model[m], want);
         sum.in_place += one.in_place;
         sum.slab += one.slab;
+        sum.rows_bytes += one.rows_bytes;
         sum.slots_bytes += one.slots_bytes;
         sum.stream_bytes_per_pass += one.stream_bytes_per_pass;
         if (want.streamed)
@@ -340,7 +343,6 @@ static bool check_stream(model_state *m, demand want) {
 /* Streamed rows have a shape all the time, and data while they are pinned. */
 static void start_flow(model_state *m, const store_bytes *bytes) {
     device *d = m->owner->dev;
-    size_t resident = m->slab_bytes - bytes->slots_bytes;
     for (int i = 0; i < m->table->n; i++) {
         weight *row = &m->table->row[i];
         if (!needed(row, m->flows))
@@ -350,7 +352,7 @@ static void start_flow(model_state *m, const store_bytes *bytes) {
     }
     m->last_pinned = NO_PART;
     prefetch_desc desc = {.parts = m->flows,
-                          .slots = (char *)m->slab + resident,
+                          .slots = (char *)m->slab + bytes->rows_bytes,
                           .slot_bytes = bytes->slots_bytes / (size_t)m->now.slots,
                           .n_slots = m->now.slots,
                           .read = device_is_null(d) ? NULL : read_part,
@@ -384,8 +386,8 @@ static void fill_resident(model_state *m, const store_bytes *bytes) {
         if (host_cancelled(h))
             device_fail(s->dev, OVI_CANCELLED, "cancelled");
     }
-    assert(device_failed(s->dev) || (size_t)(next - (char *)m->slab) ==
-                                        m->slab_bytes - bytes->slots_bytes); /* S2 */
+    assert(device_failed(s->dev) ||
+           (size_t)(next - (char *)m->slab) == bytes->rows_bytes); /* S2 */
     (void)bytes;
 }
 

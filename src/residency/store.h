@@ -39,7 +39,8 @@ typedef struct store_needs {
 /* What bringing in costs, by placement. */
 typedef struct store_bytes {
     size_t in_place;    /* used from the mapping */
-    size_t slab;        /* packed and converted, alignment included; slots too */
+    size_t slab;        /* packed and converted, alignment included; slots too; pages */
+    size_t rows_bytes;  /* of slab: rows that stay */
     size_t slots_bytes; /* of slab: the slots of streamed models */
     size_t staging;     /* most host bytes held while converting */
     uint64_t

@@ -15,10 +15,11 @@ static void print_report(const ovi_engine *engine, const char *output) {
         const ovi_stage_report *s = &report.stage[i];
         json_array_append_new(
             stages,
-            json_pack("{s:s, s:I, s:I, s:f, s:I}", "name", s->name, "planned_peak_bytes",
-                      (json_int_t)s->planned_peak_bytes, "measured_peak_bytes",
-                      (json_int_t)s->measured_peak_bytes, "seconds", s->seconds,
-                      "fallbacks", (json_int_t)s->fallbacks));
+            json_pack("{s:s, s:I, s:I, s:f, s:I, s:I}", "name", s->name,
+                      "planned_peak_bytes", (json_int_t)s->planned_peak_bytes,
+                      "measured_peak_bytes", (json_int_t)s->measured_peak_bytes,
+                      "seconds", s->seconds, "fallbacks", (json_int_t)s->fallbacks,
+                      "bytes_read", (json_int_t)s->bytes_read));
     }
     json_t *root = json_pack("{s:s, s:o, s:I}", "output", output, "stages", stages,
                              "allocated_bytes", (json_int_t)report.allocated_bytes);

@@ -60,7 +60,15 @@ static void find_models(ovi_settings *settings, bool with_weights) {
     }
 }
 
+/* $OVI_ENGINE_DEBUG=1 is --log-level debug. */
+static void take_debug_level(ovi_settings *settings) {
+    const char *wanted = getenv("OVI_ENGINE_DEBUG");
+    if (wanted && strcmp(wanted, "1") == 0)
+        settings->log_level = OVI_LOG_DEBUG;
+}
+
 ovi_engine *cli_open(cli_args *args, bool with_weights) {
+    take_debug_level(&args->settings);
     find_models(&args->settings, with_weights);
     args->settings.log = print_line;
     if (with_weights && !args->settings.models && !names_any_file(&args->settings)) {
