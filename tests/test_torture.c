@@ -504,6 +504,8 @@ static int remove_all(void **state) {
 
 int main(int argc, char **argv) {
     all = argc > 1 && strcmp(argv[1], "all") == 0;
+    if (argc > 2)
+        cmocka_set_test_filter(argv[2]); /* "*mp4*" */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_clip_survives_every_failure),
         cmocka_unit_test(a_clip_from_an_image_survives_every_failure),
