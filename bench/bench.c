@@ -156,7 +156,7 @@ void bench_row(bench *b, const bench_case *c) {
             print_json(b, &r);
         else
             print_text(&r);
-        if (b->profile)
+        if (b->profile || b->json)
             profile(b, c);
         if (b->json)
             printf("}");

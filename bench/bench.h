@@ -11,7 +11,7 @@
  *   --clock wall|cpu   cpu: processor time of the process, for a machine that others use as
  *                 well; with one thread only, as threads that wait use it too
  *   --profile     where our time goes, operation by operation
- *   --json        one object with all rows */
+ *   --json        one object with all rows, each with its profile */
 #ifndef OVI_BENCH_H
 #define OVI_BENCH_H
 

@@ -75,6 +75,22 @@ def onednn_table(runs):
     return table(header, body) + f"\n\nFallbacks to the reference in all rows: {fallbacks}."
 
 
+def share_of(row, op):
+    entry = next((x for x in row["profile"] if x["op"] == op), None)
+    return f"{entry['share'] * 100:.1f} %" if entry else ""
+
+
+def profile_table(runs):
+    """Whole pieces only: an operation is all of itself."""
+    rows = [(run, r) for run in runs for r in run["rows"] if len(r.get("profile", "")) > 1]
+    ops = list(dict.fromkeys(x["op"] for _, r in rows for x in r["profile"]))
+    body = [
+        [r["name"], r["type"], column_of(run)] + [share_of(r, op) for op in ops]
+        for run, r in rows
+    ]
+    return table(["", "type", ""] + ops, body)
+
+
 def pytorch_table(runs):
     body = [
         [
@@ -104,9 +120,11 @@ def main():
         sys.exit(__doc__)
     runs = [run for path in sys.argv[1:] for run in objects_of(path)]
     torch = [run for run in runs if "torch" in run]
+    ours = [run for run in runs if "torch" not in run]
     with open(PAGE, encoding="utf-8") as file:
         page = file.read()
-    page = replace(page, "onednn", onednn_table([r for r in runs if "torch" not in r]))
+    page = replace(page, "onednn", onednn_table(ours))
+    page = replace(page, "profile", profile_table(ours))
     page = replace(page, "pytorch", pytorch_table(torch))
     with open(PAGE, "w", encoding="utf-8") as file:
         file.write(page)
