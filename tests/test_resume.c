@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "ovi.h"
+#include "record.h"
 
 #define OVI    OVI_BINARY_DIR "/ovi"
 #define PROMPT "A red kite. <S>Up it goes.<E> <AUDCAP>Wind.<ENDAUDCAP>"
@@ -156,7 +157,7 @@ static void add_option(words *w, const char *name, const char *value) {
 }
 
 /* "ovi generate" into name.y4m and name.latents, but for what is made. */
-static words generate(const char *name, const char *dtype) {
+static words generate(const char *name, const char *type) {
     char clip[64], latents[64];
     snprintf(clip, sizeof clip, "%s.y4m", name);
     snprintf(latents, sizeof latents, "%s.latents", name);
@@ -166,13 +167,13 @@ static words generate(const char *name, const char *dtype) {
     add_option(&w, "--models", in_root("micro"));
     add_option(&w, "--output", in_root(clip));
     add_option(&w, "--save-latents", in_root(latents));
-    add_option(&w, "--dtype", dtype);
+    add_option(&w, "--dtype", type);
     add_option(&w, "--log-level", "debug");
     return w;
 }
 
-static words generate_new(const char *name, const char *dtype, const char *every) {
-    words w = generate(name, dtype);
+static words generate_new(const char *name, const char *type, const char *every) {
+    words w = generate(name, type);
     add_option(&w, "--steps", "20");
     add_option(&w, "--slg-layer", "1");
     add_option(&w, "--checkpoint-every", every);
@@ -180,8 +181,8 @@ static words generate_new(const char *name, const char *dtype, const char *every
     return w;
 }
 
-static words generate_on(const char *name, const char *dtype, const char *state) {
-    words w = generate(name, dtype);
+static words generate_on(const char *name, const char *type, const char *state) {
+    words w = generate(name, type);
     add_option(&w, "--resume", in_root(state));
     return w;
 }
@@ -212,8 +213,8 @@ static int remove_all(void **state) {
 }
 
 /* Leaves the state after step 12 in killed.y4m.resume.safetensors. */
-static void kill_at_step_12(const char *dtype) {
-    words w = generate_new("killed", dtype, "4");
+static void kill_at_step_12(const char *type) {
+    words w = generate_new("killed", type, "4");
     child c = start(w.word);
     assert_true(wait_for_line(&c, "step 12 of 20 saved"));
     assert_int_equal(kill_and_finish(&c), 128 + SIGKILL);
@@ -290,11 +291,11 @@ static void watch_steps(void *user, const ovi_progress *p) {
         ovi_cancel(w->engine);
 }
 
-static ovi_engine *open_engine(const char *models, const char *dtype, watch *w) {
+static ovi_engine *open_engine(const char *models, const char *type, watch *w) {
     ovi_settings settings;
     ovi_settings_init(&settings);
     settings.models = in_root(models);
-    settings.dtype = dtype;
+    settings.dtype = type;
     settings.log = watch_log;
     settings.log_user = w;
     ovi_engine *engine;
@@ -464,6 +465,108 @@ static void other_files_are_refused(void **state) {
     ovi_close(engine);
 }
 
+/* One lie in a state whose checksums are right all the same. */
+typedef struct lie {
+    const char *key, *from, *to; /* in a text: what becomes of what; key "": none */
+    const char *tensor;          /* whose first axes change, or which is left out */
+    int64_t dim[2];              /* 0: left out */
+    const char *words;           /* of the answer */
+} lie;
+
+typedef struct retold {
+    const weights *file;
+    const lie *lie;
+    record_tensor row[32];
+    float *values;
+} retold;
+
+static const float *retold_values(void *user, int i) {
+    const retold *r = user;
+    (void)i;
+    return r->values; /* zeros: no lie gets as far as them */
+}
+
+static char *retold_text(const retold *r, const char *key) {
+    const char *text = weights_metadata(r->file, key), *at;
+    char *out = calloc(1, strlen(text) + 256);
+    strcpy(out, text);
+    if (strcmp(key, r->lie->key) == 0) {
+        at = strstr(text, r->lie->from);
+        assert_non_null(at);
+        sprintf(out + (at - text), "%s%s", r->lie->to, at + strlen(r->lie->from));
+    }
+    return out;
+}
+
+static void tell(const lie *l, const char *path) {
+    static const char *const keys[] = {"format", "ovi.request", "ovi.run", "ovi.models",
+                                       "ovi.state"};
+    retold r = {.lie = l, .values = calloc(1 << 20, sizeof(float))};
+    weights *file;
+    err e = {0};
+    record_text texts[5];
+    record out = {.tensor = r.row, .text = texts, .n_texts = 5};
+    assert_int_equal(weights_open(&file, in_root("state"), &e), OVI_OK);
+    r.file = file;
+    for (int i = 0; i < 5; i++)
+        texts[i] = (record_text){keys[i], retold_text(&r, keys[i])};
+    for (int i = 0; i < weights_count(file); i++) {
+        record_tensor *t = &r.row[out.n_tensors];
+        *t = (record_tensor){.name = weights_at(file, i)->name};
+        assert_true(record_find(file, t, &e));
+        bool meant = l->tensor && strcmp(t->name, l->tensor) == 0;
+        for (int k = 0; meant && k < 2; k++)
+            t->dim[k] = l->dim[k];
+        out.n_tensors += t->dim[0] > 0;
+    }
+    out.values = retold_values;
+    out.user = &r;
+    if (record_save(&out, path, &e) != OVI_OK)
+        fail_msg("%s", e.text);
+    for (int i = 0; i < 5; i++)
+        free((char *)(uintptr_t)texts[i].text);
+    free(r.values);
+    weights_close(file);
+}
+
+static void lies_under_a_right_checksum_are_refused(void **state) {
+    (void)state;
+    static const lie lies[] = {
+        {"format", "1", "9", NULL, {0}, "found ovi resume 9"},
+        {"ovi.request", "\"steps\":20", "\"steps\":12", NULL, {0}, "a step from 1 to 11"},
+        {"ovi.request", "\"steps\":20", "\"steps\":2000", NULL, {0}, "steps"},
+        {"ovi.request", "\"steps\":20", "\"steps\":[]", NULL, {0}, "incomplete"},
+        {"ovi.request", "unipc", "magic", NULL, {0}, "solver"},
+        {"ovi.request", "\"seed\":\"", "\"seed\":\"-", NULL, {0}, "incomplete"},
+        {"ovi.request", "\"image\":false", "\"image\":true", NULL, {0}, "first_frame"},
+        {"ovi.request", "{", "[", NULL, {0}, "JSON object as ovi.request"},
+        {"ovi.run", "\"quality\":18", "\"quality\":99", NULL, {0}, "quality"},
+        {"ovi.models", "fusion", "fission", NULL, {0}, "which fusion model"},
+        {"ovi.state", "\"step\":12", "\"step\":-1", NULL, {0}, "found -1"},
+        {"ovi.state", "step", "stop", NULL, {0}, "ovi.state is incomplete"},
+        {"", NULL, NULL, "video", {0}, "expected a tensor video"},
+        {"", NULL, NULL, "video", {7, 2}, "expected latents [48, 2, h, w]"},
+        {"", NULL, NULL, "audio", {8, 20}, "expected latents"},
+        {"", NULL, NULL, "text.1", {0}, "expected a tensor text.1"},
+        {"", NULL, NULL, "text.1", {65, 64}, "at most 64 rows, found 65"},
+        {"", NULL, NULL, "text.1", {9, 63}, "text.1: expected [9, 64]"},
+        {"", NULL, NULL, "solver.audio.2", {0}, "expected a tensor solver.audio.2"},
+        {"", NULL, NULL, "solver.audio.2", {20, 7}, "solver.audio.2: expected [7, 20]"},
+    };
+    watch w = {0};
+    ovi_engine *engine = open_engine("micro", "f32", &w);
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        ovi_request request = request_for("lied");
+        tell(&lies[i], in_root("lie"));
+        ovi_status status = ovi_resume(engine, in_root("lie"), &request, NULL);
+        if (status == OVI_OK)
+            fail_msg("lie %zu was believed", i);
+        expect(engine, status, status, lies[i].words);
+    }
+    assert_false(exists("lied.y4m"));
+    ovi_close(engine);
+}
+
 static void only_the_way_out_may_change(void **state) {
     (void)state;
     watch w = {0};
@@ -605,6 +708,7 @@ int main(void) {
         cmocka_unit_test_setup(a_flipped_byte_is_refused, make_state),
         cmocka_unit_test(other_models_and_another_dtype_are_refused),
         cmocka_unit_test(other_files_are_refused),
+        cmocka_unit_test(lies_under_a_right_checksum_are_refused),
         cmocka_unit_test(only_the_way_out_may_change),
         cmocka_unit_test(a_state_needs_an_output_to_lie_beside),
         cmocka_unit_test(a_state_that_cannot_be_written_does_not_end_the_run),
