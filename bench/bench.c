@@ -25,7 +25,7 @@ typedef struct result {
     uint64_t fallbacks;
 } result;
 
-/* ---------------------------------------------------------------------- measuring ---- */
+/* --------------------------------------------------------------------- measuring ---- */
 
 static double now(const bench *b) {
     if (!b->cpu_clock)
@@ -78,7 +78,7 @@ static bool measure(bench *b, const bench_case *c, const products *p, result *r)
     return !b->failed;
 }
 
-/* ----------------------------------------------------------------------- printing ---- */
+/* ---------------------------------------------------------------------- printing ---- */
 
 static void print_json(const bench *b, const result *r) {
     printf("%s\n  {\"name\": \"%s\", \"type\": \"%s\", \"gflop\": %.3f, "
@@ -137,7 +137,7 @@ static void profile(bench *b, const bench_case *c) {
         printf("]");
 }
 
-/* --------------------------------------------------------------------------- rows ---- */
+/* -------------------------------------------------------------------------- rows ---- */
 
 bool bench_wanted(const bench *b, const char *name) {
     return !b->failed && (!b->only || strstr(name, b->only));
@@ -181,7 +181,7 @@ tensor bench_operand(device *d, dtype type, shape s) {
     return t;
 }
 
-/* -------------------------------------------------------------------------- program ---- */
+/* ----------------------------------------------------------------------- program ---- */
 
 static bool parse_type(bench *b, const char *name) {
     dtype type;

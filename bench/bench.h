@@ -1,15 +1,16 @@
 /* bench.h: what the benchmark programs share: options, devices, the rows that they print.
  *
- * Each row runs a piece of ours and the products it is made of by oneDNN alone (products.h)
- * in turn, several times, and prints the medians and their ratio: time of oneDNN over time
- * of ours, so 1 is as fast and more is faster. Only ratios within one run mean anything.
+ * Each row runs a piece of ours and the products it is made of by oneDNN alone
+ * (products.h) in turn, several times, and prints the medians and their ratio: time of
+ * oneDNN over time of ours, so 1 is as fast and more is faster. Only ratios within one
+ * run mean anything.
  *
  *   --threads N   of both sides
  *   --repeat N    rounds that count; the first of all warms up and does not
  *   --only WORD   rows whose name holds it
  *   --type F32|BF16   rows of this type; without it both, BF16 where it is native
- *   --clock wall|cpu   cpu: processor time of the process, for a machine that others use as
- *                 well; with one thread only, as threads that wait use it too
+ *   --clock wall|cpu   cpu: processor time of the process, for a machine that others use
+ *                 as well; with one thread only, as threads that wait use it too
  *   --profile     where our time goes, operation by operation
  *   --json        one object with all rows, each with its profile */
 #ifndef OVI_BENCH_H

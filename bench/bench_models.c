@@ -1,7 +1,7 @@
-/* bench_models.c: how near whole pieces of the models come to the products they are made of
- * (bench.h), with random weights:
- *   one fused block of both streams: width 1,024, 8 heads, feed-forward 4,096, both guidance
- *     branches of 10x10x10 video tokens, 157 audio tokens, 64 text tokens;
+/* bench_models.c: how near whole pieces of the models come to the products they are made
+ * of (bench.h), with random weights:
+ *   one fused block of both streams: width 1,024, 8 heads, feed-forward 4,096, both
+ *     guidance branches of 10x10x10 video tokens, 157 audio tokens, 64 text tokens;
  *   the video decoder: width 64, 16x16 latents, three latent frames.
  *
  *   ovi-bench-models [options of bench.h] */
@@ -21,7 +21,7 @@
 #define BLOCK_ARENA ((size_t)128 << 20)
 #define VIDEO_ARENA ((size_t)256 << 20)
 
-/* ------------------------------------------------------------------ random weights ---- */
+/* ---------------------------------------------------------------- random weights ---- */
 
 /* A model on the device: its table bound to a file that has no name any more. */
 typedef struct resident {
@@ -89,7 +89,7 @@ static void resident_close(resident *r) {
     weights_close(r->files);
 }
 
-/* --------------------------------------------------------------------- fused block ---- */
+/* ------------------------------------------------------------------- fused block ---- */
 
 enum { WIDTH = 1024, BRANCHES = 2, GRID = 10, AUDIO = 157, TEXT = 64 };
 
@@ -147,7 +147,7 @@ static void bench_block(bench *b, dtype type) {
     weight_table_release(&table);
 }
 
-/* ------------------------------------------------------------------- video decoder ---- */
+/* ----------------------------------------------------------------- video decoder ---- */
 
 enum { LATENT_SIDE = 16, LATENT_FRAMES = 3 };
 

@@ -8,7 +8,7 @@
 
 #define ARENA ((size_t)1 << 30)
 
-/* ------------------------------------------------------------------------- linear ---- */
+/* ------------------------------------------------------------------------ linear ---- */
 
 static void run_linear(device *d, void *desc) {
     op_linear(d, desc);
@@ -31,7 +31,7 @@ static void bench_linear(bench *b, const int64_t m_k_n[3], dtype type) {
     device_arena_close(b->d);
 }
 
-/* ---------------------------------------------------------------------- attention ---- */
+/* --------------------------------------------------------------------- attention ---- */
 
 static void run_attention(device *d, void *desc) {
     op_attention(d, desc);
@@ -54,7 +54,7 @@ static void bench_attention(bench *b, int64_t tokens, dtype type) {
     device_arena_close(b->d);
 }
 
-/* --------------------------------------------------------------------- convolution ---- */
+/* ------------------------------------------------------------------- convolution ---- */
 
 static void run_conv(device *d, void *desc) {
     op_conv(d, desc);
@@ -98,7 +98,7 @@ static void bench_conv(bench *b, const conv_row *c, dtype type) {
     device_arena_close(b->d);
 }
 
-/* --------------------------------------------------------------------------- rows ---- */
+/* -------------------------------------------------------------------------- rows ---- */
 
 static void bench_type(bench *b, dtype type) {
     static const int64_t linear[][3] = {

@@ -28,7 +28,7 @@ EPS = 1e-6
 
 
 class Half:
-    """One stream of the block: weights, tokens, modulation, angles, text keys and values."""
+    """One stream: weights, tokens, modulation, angles, text keys and values."""
 
     def __init__(self, tokens, dtype):
         def linear(n, k):
@@ -52,7 +52,8 @@ class Half:
 
 
 def rms(x, gain):
-    return x * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + EPS).to(x.dtype) * gain
+    scale = torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + EPS)
+    return x * scale.to(x.dtype) * gain
 
 
 def heads(x):
@@ -92,7 +93,8 @@ def cross_attention(h, x, other, other_x):
     y = layer_norm(other_x, h.pre_norm)
     k = rotate(heads(rms(F.linear(y, *h.linear["k_fusion"]), h.gain["k_fusion"])), other)
     v = heads(F.linear(y, *h.linear["v_fusion"]))
-    q = heads(rms(F.linear(layer_norm(x, h.norm3), *h.linear["cross_q"]), h.gain["cross_q"]))
+    y = layer_norm(x, h.norm3)
+    q = heads(rms(F.linear(y, *h.linear["cross_q"]), h.gain["cross_q"]))
     y = attend(q, h.text_k, h.text_v, h.text_bias)
     y = y + attend(rotate(q, h), k.transpose(1, 2), v.transpose(1, 2))
     return x + F.linear(y, *h.linear["cross_o"])
@@ -120,7 +122,13 @@ def make_block(dtype):
 # --------------------------------------------------------------------- video decoder ----
 
 LATENTS, SIDE, FRAMES, DEC_DIM, BLOCKS = 48, 16, 3, 64, 3
-STAGES = [(4, 4, True, True), (4, 4, True, True), (4, 2, True, False), (2, 1, False, False)]
+# Widths in and out (times DEC_DIM), does height and width double, does time?
+STAGES = [
+    (4, 4, True, True),
+    (4, 4, True, True),
+    (4, 2, True, False),
+    (2, 1, False, False),
+]
 
 
 class Conv:
@@ -321,9 +329,9 @@ def main():
         return
     for r in rows:
         print(
-            f"{r['name']:16} {r['type']:5} ours {r['ours_s'] * 1e3:9.1f} ms   PyTorch "
-            f"{torch.__version__} {r['pytorch_s'] * 1e3:9.1f} ms   ratio {r['ratio']:.2f}, "
-            f"of least {r['ratio_of_min']:.2f}"
+            f"{r['name']:16} {r['type']:5} ours {r['ours_s'] * 1e3:9.1f} ms   "
+            f"PyTorch {torch.__version__} {r['pytorch_s'] * 1e3:9.1f} ms   "
+            f"ratio {r['ratio']:.2f}, of least {r['ratio_of_min']:.2f}"
         )
 
 

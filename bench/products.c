@@ -18,7 +18,7 @@ typedef struct product {
 } product;
 
 struct products {
-    host host; /* of the recording device: must come first, record_open relies on it */
+    host host;     /* of the recording device; first: see record_open */
     backend table; /* the recording backend */
     int n_threads;
     product what[MAX_YARDS];
@@ -29,7 +29,7 @@ struct products {
     double flops;
 };
 
-/* ----------------------------------------------------------------------- recording ---- */
+/* --------------------------------------------------------------------- recording ---- */
 
 static yard *create(const products *p, const product *x) {
     return x->matmul.m > 0 ? yard_create_matmul(&x->matmul, p->n_threads)
@@ -99,7 +99,7 @@ static void record_conv(void *self, const conv_desc *c, work w) {
     add(self, &x);
 }
 
-/* --------------------------------------------------------------- the recording table ---- */
+/* ----------------------------------------------------------- the recording table ---- */
 
 #define RECORD_NOTHING(tag, name)                                                        \
     static void ignore_##name(void *self, const name##_desc *x, work w) {                \
@@ -163,7 +163,7 @@ static backend recording(const backend *of) {
     return table;
 }
 
-/* --------------------------------------------------------------------- the interface ---- */
+/* ----------------------------------------------------------------- the interface ---- */
 
 products *products_record(const backend *b, const device_options *o, size_t arena_bytes,
                           products_fn run, void *user) {

@@ -1,8 +1,8 @@
 /* products.h: the products that a piece of model code is made of, run by oneDNN alone.
  *
- * The code runs once on a device that computes nothing and writes down every linear layer,
- * the two products of every attention, and every convolution. So the yardstick cannot
- * drift from the model. */
+ * The code runs once on a device that computes nothing and writes down every linear
+ * layer, the two products of every attention, and every convolution. So the yardstick
+ * cannot drift from the model. */
 #ifndef OVI_BENCH_PRODUCTS_H
 #define OVI_BENCH_PRODUCTS_H
 

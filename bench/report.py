@@ -72,7 +72,8 @@ def onednn_table(runs):
             line += cells(by_column.get(column))
         body.append(line)
     fallbacks = sum(r["fallbacks"] for run in runs for r in run["rows"])
-    return table(header, body) + f"\n\nFallbacks to the reference in all rows: {fallbacks}."
+    last = f"\n\nFallbacks to the reference in all rows: {fallbacks}."
+    return table(header, body) + last
 
 
 def share_of(row, op):
@@ -82,7 +83,8 @@ def share_of(row, op):
 
 def profile_table(runs):
     """Whole pieces only: an operation is all of itself."""
-    rows = [(run, r) for run in runs for r in run["rows"] if len(r.get("profile", "")) > 1]
+    rows = [(run, r) for run in runs for r in run["rows"]]
+    rows = [(run, r) for run, r in rows if len(r.get("profile", "")) > 1]
     ops = list(dict.fromkeys(x["op"] for _, r in rows for x in r["profile"]))
     body = [
         [r["name"], r["type"], column_of(run)] + [share_of(r, op) for op in ops]

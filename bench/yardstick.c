@@ -1,4 +1,4 @@
-/* yardstick.c: a oneDNN primitive, its operands and its stream; the fastest of several. */
+/* yardstick.c: a oneDNN primitive, its operands and its stream; the faster of two. */
 #include "yardstick.h"
 
 #include <math.h>
@@ -111,7 +111,7 @@ bool yard_run(const yard *y, int n_threads) {
     return dnnl_stream_wait(y->stream) == dnnl_success;
 }
 
-/* ----------------------------------------------------------------- the best of two ---- */
+/* --------------------------------------------------------------- the best of two ---- */
 
 /* The better of two, after one run to warm up; a yard that fails takes for ever. */
 static double time_of(const yard *y, int n_threads) {
@@ -166,7 +166,7 @@ yard *yard_create_matmul(const yard_matmul *m, int n_threads) {
     return keep_faster(single, create_batch(m, m->batch, 1), n_threads);
 }
 
-/* ------------------------------------------------------------------- convolutions ---- */
+/* ------------------------------------------------------------------ convolutions ---- */
 
 static yard *create_conv(const yard_conv *c, dnnl_format_tag_t tag) {
     dnnl_dims_t src_dims = {1, c->in}, weight_dims = {c->out, c->in},

@@ -1,8 +1,8 @@
-/* yardstick.h: a product run by oneDNN alone, for comparison: whole matrices, all threads,
- * its own scratchpads, the weights in the layout that oneDNN itself likes best. Where there
- * are several ways (heads as one batch or one after the other; activations channels-last or
- * in blocks of channels) all are timed once and the fastest stands. Values are of no
- * interest, so operands are owned here and set once to a constant. */
+/* yardstick.h: a product run by oneDNN alone, for comparison: whole matrices, all
+ * threads, its own scratchpads, the weights in the layout that oneDNN itself likes best.
+ * Where there are two ways (heads as one batch or one after the other; activations
+ * channels-last or in blocks of channels) both are timed once and the faster one stands.
+ * Values are of no interest, so operands are owned here and set once to a constant. */
 #ifndef OVI_BENCH_YARDSTICK_H
 #define OVI_BENCH_YARDSTICK_H
 
