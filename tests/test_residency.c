@@ -1,0 +1,483 @@
+/* test_residency.c: what is on the device while each stage runs, and after every call.
+ *
+ * The models that are resident are seen from outside the pipeline: whenever the engine logs
+ * its memory lines, and at every step that it reports. Calls are made in an order that holds
+ * every pair of them, with `test_residency all` every triple. */
+#include <regex.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "backend/device.h"
+#include "engine.h"
+
+#define PROMPT "A red kite. <S>Up it goes.<E> <AUDCAP>Wind.<ENDAUDCAP>"
+
+/* ---- a folder of models, made once ---- */
+
+static bool triples; /* of calls, not only pairs */
+
+static char root[] = "/tmp/ovi-residency-XXXXXX";
+
+static const char *in_root(const char *name) {
+    static char path[8][256];
+    static int next;
+    char *p = path[next++ % 8];
+    snprintf(p, sizeof path[0], "%s/%s", root, name);
+    return p;
+}
+
+static int make_all(void **state) {
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    ovi_checkpoint_request request;
+    ovi_checkpoint_init(&request);
+    request.preset = "micro";
+    request.dir = in_root("micro");
+    ovi_message message;
+    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
+        fail_msg("%s", message.text);
+    return 0;
+}
+
+static int remove_all(void **state) {
+    (void)state;
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf %s", root);
+    return system(command);
+}
+
+/* ---- an engine that is watched ---- */
+
+#define MAX_LINES 256
+
+typedef struct watch {
+    ovi_engine *engine;
+    char stage[32];            /* the one that runs */
+    char stages[128];          /* all of this call: "text_encode diffuse " */
+    char line[MAX_LINES][160]; /* of the log, "[OVI]" lines and warnings */
+    int n_lines;
+} watch;
+
+/* What each stage declares. */
+static const struct {
+    const char *stage;
+    uint32_t models;
+} declared[] = {
+    {"text_encode", NEEDS(MODEL_TEXT_ENCODER)},
+    {"image_encode", NEEDS(MODEL_VIDEO_VAE)},
+    {"diffuse", NEEDS(MODEL_FUSION)},
+    {"decode_audio", NEEDS(MODEL_AUDIO_VAE) | NEEDS(MODEL_VOCODER)},
+    {"decode_video", NEEDS(MODEL_VIDEO_VAE)},
+    {"encode_audio", NEEDS(MODEL_AUDIO_VAE)},
+};
+
+/* Exactly the declared models hold bytes, by both accounts. */
+static void check_resident(const watch *w) {
+    uint32_t expected = 0, holding = 0;
+    for (size_t i = 0; i < sizeof declared / sizeof declared[0]; i++)
+        if (strcmp(declared[i].stage, w->stage) == 0)
+            expected = declared[i].models;
+    for (int m = 0; m < MODEL_COUNT; m++)
+        if (store_model_bytes(w->engine->store, m) > 0)
+            holding |= NEEDS(m);
+    assert_int_not_equal(expected, 0);
+    assert_int_equal(store_resident(w->engine->store), expected);
+    assert_int_equal(holding, expected);
+}
+
+static void take_line(void *user, ovi_log_level level, const char *line) {
+    watch *w = user;
+    bool failed = err_failed(&w->engine->host.err); /* then it may be gone already */
+    if (strstr(line, "mem after load") || (strstr(line, "mem before cleanup") && !failed))
+        check_resident(w);
+    if ((level == OVI_LOG_DEBUG || level == OVI_LOG_WARN) && w->n_lines < MAX_LINES)
+        snprintf(w->line[w->n_lines++], sizeof w->line[0], "%s", line);
+}
+
+static void take_progress(void *user, const ovi_progress *p) {
+    watch *w = user;
+    if (strcmp(w->stage, p->stage) == 0) {
+        check_resident(w);
+        return;
+    }
+    /* A stage begins, with nothing of the one before. */
+    assert_int_equal(p->device_bytes, 0);
+    assert_int_equal(store_resident(w->engine->store), 0);
+    snprintf(w->stage, sizeof w->stage, "%s", p->stage);
+    strcat(strcat(w->stages, p->stage), " ");
+}
+
+static ovi_sinks watch_sinks(watch *w) {
+    return (ovi_sinks){.user = w, .progress = take_progress};
+}
+
+static void watch_open(watch *w, const char *vram) {
+    ovi_settings settings;
+    ovi_settings_init(&settings);
+    settings.models = in_root("micro");
+    settings.dtype = "f32";
+    settings.threads = 2;
+    settings.vram = vram;
+    settings.log_level = OVI_LOG_DEBUG;
+    settings.log = take_line;
+    settings.log_user = w;
+    *w = (watch){0};
+    if (ovi_open(&settings, &w->engine) != OVI_OK)
+        fail_msg("%s", ovi_error(w->engine));
+}
+
+static void watch_restart(watch *w) {
+    w->stage[0] = w->stages[0] = '\0';
+    w->n_lines = 0;
+}
+
+static void must(const watch *w, ovi_status status) {
+    if (status != OVI_OK)
+        fail_msg("%s: %s", ovi_status_name(status), ovi_error(w->engine));
+}
+
+static ovi_request make_request(const char *output) {
+    ovi_request request;
+    ovi_request_init(&request);
+    request.prompt = PROMPT;
+    request.steps = 1;
+    request.slg_layer = 1;
+    request.output = output;
+    return request;
+}
+
+static void expect_nothing_resident(const watch *w) {
+    ovi_report report;
+    ovi_get_report(w->engine, &report);
+    assert_int_equal(report.allocated_bytes, 0);
+    assert_int_equal(device_get_memory(w->engine->dev).regions, 0);
+    assert_int_equal(store_resident(w->engine->store), 0);
+}
+
+/* ---- every call in every order ---- */
+
+/* What the calls hand to each other. */
+typedef struct material {
+    watch w;
+    ovi_request request;
+    ovi_image image;
+    ovi_text text;
+    ovi_latents first, latents;
+} material;
+
+static uint8_t picture[40 * 56 * 3];
+
+static void call_encode_text(material *m, const ovi_sinks *sinks) {
+    must(&m->w, ovi_encode_text(m->w.engine, &m->request, &m->text, sinks));
+}
+
+static void call_encode_image(material *m, const ovi_sinks *sinks) {
+    m->request.image = &m->image;
+    must(&m->w, ovi_encode_image(m->w.engine, &m->request, &m->first, sinks));
+    m->request.image = NULL;
+}
+
+static void call_diffuse(material *m, const ovi_sinks *sinks) {
+    must(&m->w,
+         ovi_diffuse(m->w.engine, &m->request, &m->text, &m->first, &m->latents, sinks));
+}
+
+static void call_decode(material *m, const ovi_sinks *sinks) {
+    must(&m->w, ovi_decode_latents(m->w.engine, &m->latents, &m->request, sinks));
+}
+
+static void call_encode_file(material *m, const ovi_sinks *sinks) {
+    ovi_latents encoded;
+    must(&m->w,
+         ovi_encode_file(m->w.engine, in_root("clip.mp4"), &m->request, &encoded, sinks));
+    ovi_latents_release(&encoded);
+}
+
+static void call_plan(material *m, const ovi_sinks *sinks) {
+    (void)sinks;
+    ovi_plan plan;
+    must(&m->w, ovi_make_plan(m->w.engine, &m->request, &plan));
+}
+
+static void call_generate(material *m, const ovi_sinks *sinks) {
+    must(&m->w, ovi_generate(m->w.engine, &m->request, sinks));
+}
+
+static const struct {
+    void (*run)(material *m, const ovi_sinks *sinks);
+    const char *stages;
+} calls[] = {
+    {call_encode_text, "text_encode "},
+    {call_encode_image, "image_encode "},
+    {call_diffuse, "diffuse "},
+    {call_decode, "decode_audio decode_video "},
+    {call_plan, ""},
+    {call_generate, "text_encode diffuse decode_audio decode_video "},
+    {call_encode_file, "image_encode encode_audio "}, /* last: only with media */
+};
+
+#define ENCODE_TEXT 0
+#define GENERATE    5
+#define N_CALLS     ((int)(sizeof calls / sizeof calls[0]))
+#define MAX_ORDER   3
+
+static void make_one_call(material *m, int call) {
+    const ovi_sinks sinks = watch_sinks(&m->w);
+    watch_restart(&m->w);
+    calls[call].run(m, &sinks);
+    assert_string_equal(m->w.stages, calls[call].stages);
+    expect_nothing_resident(&m->w);
+}
+
+/* A sequence over n calls that holds every pair, or triple, of them once (de Bruijn's), by joining
+ * Lyndon words. */
+typedef struct sequence {
+    int n, order, length, word[MAX_ORDER + 1];
+    int call[N_CALLS * N_CALLS * N_CALLS];
+} sequence;
+
+static void extend(sequence *s, int t, int period) {
+    if (t > s->order) {
+        for (int i = 1; s->order % period == 0 && i <= period; i++)
+            s->call[s->length++] = s->word[i];
+        return;
+    }
+    s->word[t] = s->word[t - period];
+    extend(s, t + 1, period);
+    for (int c = s->word[t - period] + 1; c < s->n; c++) {
+        s->word[t] = c;
+        extend(s, t + 1, t);
+    }
+}
+
+static void material_make(material *m) {
+    ovi_shape sizes;
+    watch_open(&m->w, "auto");
+    m->image = (ovi_image){.width = 56, .height = 40, .rgb = picture};
+    m->request = make_request(NULL);
+    must(&m->w, ovi_resolve(m->w.engine, &m->request, &sizes));
+    for (int i = 0; i < 3; i++)
+        m->text.data[i] = calloc((size_t)sizes.text_rows * (size_t)sizes.text_dim, 4);
+    must(&m->w, ovi_latents_alloc(m->w.engine, &m->request, &m->latents));
+    must(&m->w, ovi_latents_alloc(m->w.engine, &m->request, &m->first));
+    m->first.video_shape[1] = 1;
+    make_one_call(m, ENCODE_TEXT); /* rows, for a diffusion that comes first */
+}
+
+static void material_release(material *m) {
+    for (int i = 0; i < 3; i++)
+        free(m->text.data[i]);
+    ovi_latents_release(&m->latents);
+    ovi_latents_release(&m->first);
+    ovi_close(m->w.engine);
+}
+
+static void in_every_order_calls_hold_exactly_what_their_stages_declare(void **state) {
+    (void)state;
+    static material m;
+    static sequence s;
+    bool media = ovi_can_write("clip.mp4");
+    material_make(&m);
+    if (media) { /* something to encode */
+        m.request.output = in_root("clip.mp4");
+        make_one_call(&m, GENERATE);
+        m.request.output = NULL;
+    }
+    s.n = media ? N_CALLS : N_CALLS - 1;
+    s.order = triples ? 3 : 2;
+    extend(&s, 1, 1);
+    assert_int_equal(s.length, s.n * s.n * (triples ? s.n : 1));
+    for (int i = 0; i < s.length + s.order - 1; i++)
+        make_one_call(&m, s.call[i % s.length]);
+    material_release(&m);
+}
+
+/* ---- decoding without the model that is not needed ---- */
+
+static void move(const char *from, const char *to) {
+    assert_int_equal(rename(in_root(from), in_root(to)), 0);
+}
+
+static void decoding_works_without_the_fusion_model_and_the_text_encoder(void **state) {
+    (void)state;
+    static watch w;
+    const ovi_sinks sinks = watch_sinks(&w);
+    const char *fusion_file = "micro/Ovi/model.safetensors",
+               *text_file = "micro/Wan2.2-TI2V-5B/models_t5_umt5-xxl-enc-bf16.pth";
+    ovi_request request = make_request(in_root("whole.y4m"));
+    request.save_latents = in_root("kept.safetensors");
+    watch_open(&w, "auto");
+    must(&w, ovi_generate(w.engine, &request,
+                          &(ovi_sinks){.user = &w, .progress = take_progress}));
+    ovi_close(w.engine);
+    move(fusion_file, "fusion.away");
+    move(text_file, "text.away");
+    watch_open(&w, "auto");
+    ovi_latents latents;
+    assert_int_equal(ovi_latents_load(in_root("kept.safetensors"), &latents, NULL),
+                     OVI_OK);
+    request = make_request(in_root("decoded.y4m"));
+    must(&w, ovi_decode_latents(w.engine, &latents, &request, &sinks));
+    assert_string_equal(w.stages, "decode_audio decode_video ");
+    for (int i = 0; i < w.n_lines; i++)
+        assert_null(strstr(w.line[i], "usion"));
+    request.save_latents = NULL;
+    assert_int_equal(ovi_generate(w.engine, &request, NULL), OVI_NOT_LOADED);
+    expect_nothing_resident(&w);
+    ovi_latents_release(&latents);
+    ovi_close(w.engine);
+    move("fusion.away", fusion_file);
+    move("text.away", text_file);
+}
+
+/* ---- the failure that people know ---- */
+
+static void expect_line(const watch *w, int at, const char *pattern) {
+    regex_t expected;
+    assert_true(at >= 0 && at < w->n_lines);
+    assert_int_equal(regcomp(&expected, pattern, REG_EXTENDED | REG_NOSUB), 0);
+    if (regexec(&expected, w->line[at], 0, NULL, 0) != 0)
+        fail_msg("expected %s, found %s", pattern, w->line[at]);
+    regfree(&expected);
+}
+
+static int find_line(const watch *w, const char *words) {
+    for (int i = 0; i < w->n_lines; i++)
+        if (strstr(w->line[i], words))
+            return i;
+    fail_msg("expected a line \"%s\"", words);
+    return -1;
+}
+
+/* A device that holds the largest stage and no more: the fusion model and the picture's
+ * decoder together do not fit. */
+static size_t room_for_one(const ovi_plan *plan) {
+    const ovi_stage_plan *diffuse = &plan->stage[1], *decode = &plan->stage[3];
+    assert_string_equal(diffuse->name, "diffuse");
+    assert_string_equal(decode->name, "decode_video");
+    assert_true(diffuse->weights_bytes + decode->peak_bytes > plan->peak_bytes);
+    return plan->peak_bytes;
+}
+
+#define TAG       "^\\[OVI\\]\\[ENGINE\\]\\[DEBUG\\] "
+#define AMOUNT    "[0-9]+\\.[0-9][0-9] GB"
+#define SOMETHING "(0\\.0[1-9]|0\\.[1-9][0-9]) GB"
+
+static void decode_does_not_die_with_the_fusion_model_on_the_device(void **state) {
+    (void)state;
+    static watch w;
+    static const char *const story[] = {
+        TAG "Starting aggressive memory cleanup after diffusion$",
+        TAG "CPU mem before cleanup -> alloc=" SOMETHING ", reserved=" SOMETHING
+            ", free=" AMOUNT "$",
+        TAG "Unloading fusion model to free VRAM for VAE$",
+        TAG "Fusion model unloaded$",
+        TAG "Nothing to defragment: reserved - alloc = 0 bytes$",
+        TAG "CPU mem after cleanup -> alloc=0\\.00 GB, reserved=0\\.00 GB, free=" AMOUNT
+            "$",
+        TAG "CPU mem before load -> alloc=0\\.00 GB, reserved=0\\.00 GB, free=" AMOUNT
+            "$",
+        TAG "CPU mem after load -> alloc=" SOMETHING ", reserved=" SOMETHING
+            ", free=" AMOUNT "$",
+    };
+    ovi_request request = make_request(in_root("story.y4m"));
+    const ovi_sinks sinks = watch_sinks(&w);
+    ovi_plan plan;
+    watch_open(&w, "auto");
+    must(&w, ovi_make_plan(w.engine, &request, &plan));
+    ovi_close(w.engine);
+    char room[32];
+    snprintf(room, sizeof room, "%zu", room_for_one(&plan));
+    watch_open(&w, room);
+    must(&w, ovi_generate(w.engine, &request, &sinks));
+    int first = find_line(&w, "Starting aggressive");
+    for (int i = 0; i < (int)(sizeof story / sizeof story[0]); i++)
+        expect_line(&w, first + i, story[i]);
+    find_line(&w, "Text encoder unloaded");
+    assert_int_equal(access(in_root("story.y4m"), R_OK), 0);
+    expect_nothing_resident(&w);
+    ovi_close(w.engine);
+}
+
+/* ---- and if memory runs out all the same ---- */
+
+static backend scarce; /* the table of a device whose memory others take */
+static const backend *plenty;
+static const watch *tenant; /* whose stage it happens in */
+static const char *when;
+static int refusals;
+
+static void *refuse_regions(void *self, size_t bytes) {
+    if (refusals > 0 && strcmp(tenant->stage, when) == 0) {
+        refusals--;
+        return NULL;
+    }
+    return plenty->region_alloc(self, bytes);
+}
+
+static void make_scarce(watch *w, const char *stage, int n) {
+    plenty = w->engine->dev->table;
+    scarce = *plenty;
+    scarce.region_alloc = refuse_regions;
+    w->engine->dev->table = &scarce;
+    tenant = w;
+    when = stage;
+    refusals = n;
+}
+
+static void a_memory_failure_answers_what_people_are_told_to_check(void **state) {
+    (void)state;
+    static watch w;
+    ovi_request request = make_request(in_root("scarce.y4m"));
+    const ovi_sinks sinks = watch_sinks(&w);
+    watch_open(&w, "auto");
+    make_scarce(&w, "decode_video", 1000);
+    assert_int_equal(ovi_generate(w.engine, &request, &sinks), OVI_MEMORY);
+    const char *const answers[] = {"decode_video: out of CPU memory: a region of ",
+                                   "; the fusion model is unloaded, 0.000 GB are "
+                                   "allocated, 0.000 GB reserved, other "
+                                   "programs hold ",
+                                   "; a smaller way fits: 2 x 2 tiles, exact, 0.0"};
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++)
+        if (!strstr(ovi_error(w.engine), answers[i]))
+            fail_msg("expected %s in: %s", answers[i], ovi_error(w.engine));
+    expect_nothing_resident(&w);
+    refusals = 0; /* the other program is gone */
+    watch_restart(&w);
+    must(&w, ovi_generate(w.engine, &request, &sinks));
+    ovi_close(w.engine);
+}
+
+static void decoding_that_finds_no_memory_is_planned_again_once(void **state) {
+    (void)state;
+    static watch w;
+    ovi_request request = make_request(in_root("again.y4m"));
+    const ovi_sinks sinks = watch_sinks(&w);
+    watch_open(&w, "auto");
+    make_scarce(&w, "decode_video", 1);
+    must(&w, ovi_generate(w.engine, &request, &sinks));
+    find_line(&w, "decoding again with less memory: decode_video: out of CPU memory");
+    assert_string_equal(w.stages, "text_encode diffuse decode_audio decode_video "
+                                  "decode_audio decode_video ");
+    expect_nothing_resident(&w);
+    ovi_close(w.engine);
+}
+
+int main(int argc, char **argv) {
+    triples = argc > 1 && strcmp(argv[1], "all") == 0;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(in_every_order_calls_hold_exactly_what_their_stages_declare),
+        cmocka_unit_test(decoding_works_without_the_fusion_model_and_the_text_encoder),
+        cmocka_unit_test(decode_does_not_die_with_the_fusion_model_on_the_device),
+        cmocka_unit_test(a_memory_failure_answers_what_people_are_told_to_check),
+        cmocka_unit_test(decoding_that_finds_no_memory_is_planned_again_once),
+    };
+    return cmocka_run_group_tests(tests, make_all, remove_all);
+}
