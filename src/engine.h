@@ -93,6 +93,7 @@ typedef struct job {
     float *mel;                 /* [M, bands]: what is encoded to audio */
     int64_t mel_frames;
     media_writer *writer;             /* owned; NULL: sinks only */
+    bool handed_on;                   /* the caller's sinks have had frames or samples */
     double stage_start;               /* seconds, for progress */
     int first_step;                   /* of the running stage, for progress */
     const struct resume_file *resume; /* the run that is continued; NULL: from noise */

@@ -257,7 +257,7 @@ static ovi_status decode_once(job *j, const media_format *format) {
 /* Memory vanished while decoding: the next smaller way, once. */
 static bool may_try_smaller(job *j) {
     err *e = &j->engine->host.err;
-    if (e->status != OVI_MEMORY)
+    if (e->status != OVI_MEMORY || j->handed_on)
         return false;
     host_log(&j->engine->host, OVI_LOG_WARN, "decoding again with less memory: %s",
              e->text);
@@ -286,8 +286,8 @@ ovi_status pipeline_decode(job *j) {
 
 /* Can the outputs be written, and does every stage fit? Asked before any work. */
 static ovi_status check_before_work(job *j) {
-    static const stage_id order[] = {STAGE_TEXT_ENCODE, STAGE_DIFFUSE, STAGE_DECODE_AUDIO,
-                                     STAGE_DECODE_VIDEO};
+    static const stage_id order[] = {STAGE_IMAGE_ENCODE, STAGE_TEXT_ENCODE, STAGE_DIFFUSE,
+                                     STAGE_DECODE_AUDIO, STAGE_DECODE_VIDEO};
     err *e = &j->engine->host.err;
     const char *const outputs[] = {j->request->output, j->request->save_latents};
     for (int i = 0; i < 2; i++) {
@@ -308,7 +308,8 @@ static ovi_status check_before_work(job *j) {
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         bool skipped =
             (order[i] == STAGE_DECODE_VIDEO && sound_only(j->request->output)) ||
-            (order[i] == STAGE_TEXT_ENCODE && j->resume);
+            (order[i] == STAGE_TEXT_ENCODE && j->resume) ||
+            (order[i] == STAGE_IMAGE_ENCODE && (!j->image || j->resume));
         if (!skipped && stage_choose(j, order[i], &choice) != OVI_OK)
             return e->status;
     }

@@ -136,77 +136,49 @@ static ovi_status spec_official(model_spec *s, const char *dir, const char *vari
 
 /* ---- ovi.json ---- */
 
-typedef struct spec_reader {
-    const json_t *root;
-    const char *path;
-    err *err;
-} spec_reader;
-
 static const char *const spec_keys[] = {
     "format", "name",    "prompt_format", "target_area", "default_size",
     "fps",    "text",    "video",         "audio",       "video_latent_frames",
     "files",  "vocoder", "video_vae",     "audio_vae",   "audio_latent_frames",
-};
+    NULL};
 
-static void refuse_unknown_keys(const spec_reader *r) {
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)r->root, key, value) {
-        bool known = false;
-        for (size_t i = 0; i < sizeof spec_keys / sizeof spec_keys[0]; i++)
-            known = known || strcmp(spec_keys[i], key) == 0;
-        if (!known)
-            err_set(r->err, OVI_FORMAT, "%s: unknown key \"%s\"", r->path, key);
-    }
-}
-
-static int whole(const spec_reader *r, const json_t *value, const char *key, int most) {
-    json_int_t n = json_integer_value(value);
-    if (json_is_integer(value) && n >= 1 && n <= most)
-        return (int)n;
-    err_set(r->err, OVI_FORMAT, "%s: %s: expected a whole number from 1 to %d", r->path,
-            key, most);
-    return 1;
-}
-
-static const json_t *part(const spec_reader *r, const char *key) {
-    const json_t *value = json_object_get(r->root, key);
+static const json_t *part(const config_reader *r, const char *key) {
+    const json_t *value = config_get(r, key);
     if (!json_is_object(value))
-        err_set(r->err, OVI_FORMAT, "%s: %s: expected an object", r->path, key);
+        config_refuse(r, key, "an object");
     return value;
 }
 
-static void read_clip(const spec_reader *r, model_spec *s) {
-    const json_t *root = r->root, *size = json_object_get(root, "default_size");
-    const char *format = json_string_value(json_object_get(root, "prompt_format"));
-    const char *name = json_string_value(json_object_get(root, "name"));
+static void read_clip(const config_reader *r, model_spec *s) {
+    const char *format = json_string_value(config_get(r, "prompt_format"));
+    const char *name = json_string_value(config_get(r, "name"));
+    int64_t size[2] = {1, 1}; /* height, width */
     snprintf(s->name, sizeof s->name, "%s", name ? name : "unnamed");
     if (!format || !prompt_style_parse(format, &s->format))
-        err_set(r->err, OVI_FORMAT, "%s: prompt_format: expected \"audcap\" or \"audio\"",
-                r->path);
-    if (json_integer_value(json_object_get(root, "format")) != 1)
-        err_set(r->err, OVI_FORMAT, "%s: format: expected 1", r->path);
-    s->target_area =
-        whole(r, json_object_get(root, "target_area"), "target_area", 1 << 26);
-    s->default_height = whole(r, json_array_get(size, 0), "default_size", 1 << 14);
-    s->default_width = whole(r, json_array_get(size, 1), "default_size", 1 << 14);
-    s->fps = whole(r, json_object_get(root, "fps"), "fps", 240);
-    s->video_latent_frames = whole(r, json_object_get(root, "video_latent_frames"),
-                                   "video_latent_frames", 1024);
-    s->audio_latent_frames = whole(r, json_object_get(root, "audio_latent_frames"),
-                                   "audio_latent_frames", 1 << 16);
+        config_refuse(r, "prompt_format", "\"audcap\" or \"audio\"");
+    if (json_integer_value(config_get(r, "format")) != 1)
+        config_refuse(r, "format", "1");
+    if (config_sizes(r, "default_size", size, 2) != 2 || size[0] > MAX_SIDE ||
+        size[1] > MAX_SIDE)
+        config_refuse(r, "default_size", "[height, width], at most %d each", MAX_SIDE);
+    s->target_area = (int)config_size(r, "target_area", 1 << 26);
+    s->default_height = (int)size[0];
+    s->default_width = (int)size[1];
+    s->fps = (int)config_size(r, "fps", 240);
+    s->video_latent_frames = (int)config_size(r, "video_latent_frames", 1024);
+    s->audio_latent_frames = (int)config_size(r, "audio_latent_frames", 1 << 16);
     s->sample_rate = 16000;
 }
 
-static void read_models(const spec_reader *r, model_spec *s) {
+static void read_models(const config_reader *r, model_spec *s) {
     const json_t *text = part(r, "text"), *pixels = part(r, "video_vae"),
                  *mels = part(r, "audio_vae"), *waves = part(r, "vocoder");
     part(r, "video");
     part(r, "audio");
     if (err_failed(r->err))
         return;
-    json_t *streams = json_pack("{s:O, s:O}", "video", json_object_get(r->root, "video"),
-                                "audio", json_object_get(r->root, "audio"));
+    json_t *streams = json_pack("{s:O, s:O}", "video", config_get(r, "video"),
+                                "audio", config_get(r, "audio"));
     (void)(umt5_config_from_json(&s->text, text, r->err) == OVI_OK &&
            fusion_config_from_json(&s->fusion, streams, r->err) == OVI_OK &&
            video_vae_config_from_json(&s->video_vae, pixels, r->err) == OVI_OK &&
@@ -216,7 +188,7 @@ static void read_models(const spec_reader *r, model_spec *s) {
 }
 
 /* Names in `files` are below the directory of ovi.json. */
-static void read_files(const spec_reader *r, model_spec *s, const char *dir) {
+static void read_files(const config_reader *r, model_spec *s, const char *dir) {
     const json_t *names = part(r, "files");
     const char *key;
     json_t *value;
@@ -226,18 +198,18 @@ static void read_files(const spec_reader *r, model_spec *s, const char *dir) {
             i++;
         const char *name = json_string_value(value);
         if (i == FILE_COUNT)
-            err_set(r->err, OVI_FORMAT, "%s: files: unknown key \"%s\"", r->path, key);
+            err_set(r->err, OVI_FORMAT, "%s: files: unknown key \"%s\"", r->model, key);
         else if (!name || !*name || *name == '/' || strstr(name, ".."))
             err_set(r->err, OVI_FORMAT,
                     "%s: files: %s: expected the name of a file below the folder",
-                    r->path, key);
+                    r->model, key);
         else if (!s->file[i])
             s->file[i] = os_join(dir, name, r->err);
     }
 }
 
 /* Do the models fit together? */
-static void check_joints(const spec_reader *r, const model_spec *s) {
+static void check_joints(const config_reader *r, const model_spec *s) {
     const fusion_stream_config *video = &s->fusion.stream[0],
                                *audio = &s->fusion.stream[1];
     const struct {
@@ -258,7 +230,7 @@ static void check_joints(const spec_reader *r, const model_spec *s) {
     for (size_t i = 0; i < sizeof joint / sizeof joint[0]; i++)
         if (joint[i].left != joint[i].right)
             err_set(r->err, OVI_FORMAT, "%s: %s: expected equal, found %lld and %lld",
-                    r->path, joint[i].what, (long long)joint[i].left,
+                    r->model, joint[i].what, (long long)joint[i].left,
                     (long long)joint[i].right);
 }
 
@@ -271,8 +243,9 @@ ovi_status spec_from_json(model_spec *s, const char *dir, const char *path,
         return err_set(e, OVI_FORMAT, "%s: line %d: %s", path, where.line, where.text);
     }
     *s = (model_spec){0};
-    spec_reader r = {root, path, e};
-    refuse_unknown_keys(&r);
+    const config_reader r = {
+        .object = root, .model = path, .status = OVI_FORMAT, .err = e};
+    config_known(&r, spec_keys);
     read_clip(&r, s);
     read_models(&r, s);
     read_files(&r, s, dir);

@@ -149,6 +149,7 @@ static void hand_on_samples(job *j, const float *samples, size_t n) {
     const ovi_sinks *sinks = j->sinks;
     if (j->writer && media_put_samples(j->writer, samples, n) != OVI_OK)
         return;
+    j->handed_on = j->handed_on || sinks->audio != NULL;
     if (sinks->audio && sinks->audio(sinks->user, samples, n, j->shape.sample_rate) != 0)
         err_set(&h->err, OVI_CALLBACK, "the audio sink refused the samples");
 }
@@ -179,6 +180,7 @@ static void hand_on_frames(job *j, const uint8_t *rgb, int n) {
     const ovi_sinks *sinks = j->sinks;
     if (j->writer && media_put_frames(j->writer, rgb, n) != OVI_OK)
         return;
+    j->handed_on = j->handed_on || sinks->frames != NULL;
     if (sinks->frames &&
         sinks->frames(sinks->user, rgb, n, j->shape.width, j->shape.height) != 0)
         err_set(&h->err, OVI_CALLBACK, "the frame sink refused a group of frames");
@@ -272,6 +274,11 @@ size_t stage_extra_host_bytes(const stage_context *c) {
 
 static void decode_tiles(stage_context *c) {
     job *j = c->job;
+    if (!c->dry && !device_backend(c->dev)->rows_exact())
+        host_log(
+            &j->engine->host, OVI_LOG_WARN,
+            "decode_video: on this processor pixels decoded in parts may differ from "
+            "whole frames by rounding");
     err *e = &j->engine->host.err;
     video_tiling tiling = tiling_of(c);
     tile_sink sink = {.c = c,
@@ -433,12 +440,12 @@ static int candidates_diffuse(const models *m, stage_candidate *out) {
 static int candidates_decode_video(const models *m, stage_candidate *out) {
     (void)m;
     out[0] = (stage_candidate){.what = "whole frames"};
-    out[1] = (stage_candidate){.what = "2 tiles, exact",
-                               .options = {.tiles_y = 1, .tiles_x = 2}};
-    out[2] = (stage_candidate){.what = "2 x 2 tiles, exact",
-                               .options = {.tiles_y = 2, .tiles_x = 2}};
-    out[3] = (stage_candidate){.what = "4 x 4 tiles, exact",
-                               .options = {.tiles_y = 4, .tiles_x = 4}};
+    out[1] =
+        (stage_candidate){.what = "2 tiles", .options = {.tiles_y = 1, .tiles_x = 2}};
+    out[2] =
+        (stage_candidate){.what = "2 x 2 tiles", .options = {.tiles_y = 2, .tiles_x = 2}};
+    out[3] =
+        (stage_candidate){.what = "4 x 4 tiles", .options = {.tiles_y = 4, .tiles_x = 4}};
     return 4;
 }
 

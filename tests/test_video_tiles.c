@@ -280,8 +280,12 @@ static void check_tiles(setup s, const result *whole) {
     result tiles = run_planned(s);
     assert_int_equal(tiles.values, whole->values);
     assert_int_equal(tiles.calls, s.tiles_y * s.tiles_x * s.size.frames);
-    assert_memory_equal(tiles.clip, whole->clip,
-                        (size_t)whole->values * sizeof *whole->clip);
+    size_t bytes = (size_t)whole->values * sizeof *whole->clip;
+    float limit = s.compute == DTYPE_BF16 ? 0.05f : 1e-5f; /* pixels lie in [-1, 1] */
+    if (s.backend->rows_exact())
+        assert_memory_equal(tiles.clip, whole->clip, bytes);
+    for (int64_t i = 0; i < whole->values; i++)
+        assert_true(fabsf(tiles.clip[i] - whole->clip[i]) <= limit);
     free(tiles.clip);
 }
 
@@ -346,7 +350,8 @@ static void published_tiles_take_the_memory_they_should(void **state) {
                      2 * 2 * (7168 * up1 * up1 + 3584 * up2 * up2 + 2048 * up3 * up3));
     const size_t uncropped = 512 * 4 * (4 * up2 * up2 - up3 * up3);
     assert_int_equal(tiles.scratch, 2 * (uncropped + (512 * 10 + 256 * 4) * up3 * up3));
-    assert_true(tiles.weights[0] + tiles.weights[1] == whole.weights[0]);
+    assert_in_range(tiles.weights[0] + tiles.weights[1], whole.weights[0],
+                    whole.weights[0] + 4096); /* slabs are whole pages */
     assert_true(tiles.flops > whole.flops && tiles.flops < 1.3 * whole.flops);
     assert_int_equal(tiles.values, (int64_t)121 * 704 * 704 * 3);
     assert_int_equal(tiles.calls, 4 * 31);

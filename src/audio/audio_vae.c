@@ -25,8 +25,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "audio/audio_config.h"
 #include "audio/audio_conv.h"
+#include "weights/config.h"
 
 #define NORM_EPS        1e-4f
 #define PUBLISHED_BANDS 80
@@ -72,7 +72,7 @@ void audio_vae_config_published(audio_vae_config *cfg) {
 
 /* down_layers: level numbers; the last level has no next one to hand halved frames to. */
 static void read_down_layers(audio_vae_config *cfg, const config_reader *r) {
-    const json_t *list = json_object_get(r->object, "down_layers"), *item;
+    const json_t *list = config_get(r, "down_layers"), *item;
     bool good = json_is_array(list);
     size_t i;
     json_array_foreach(list, i, item) {
@@ -82,19 +82,22 @@ static void read_down_layers(audio_vae_config *cfg, const config_reader *r) {
             cfg->halves[level] = true;
     }
     if (!good)
-        err_set(r->err, OVI_ARGUMENT, "%s: down_layers must be a list of levels below %d",
-                r->model, cfg->n_levels - 1);
+        config_refuse(r, "down_layers", "a list of levels below %d", cfg->n_levels - 1);
 }
 
 ovi_status audio_vae_config_from_json(audio_vae_config *cfg, const json_t *json, err *e) {
-    config_reader r = {json, "audio VAE", e};
+    static const char *const keys[] = {
+        "data_dim",       "embed_dim",   "hidden_dim", "ch_mult",
+        "num_res_blocks", "down_layers", "clip_act",   NULL};
+    config_reader r = {.object = json, .model = "audio VAE", .err = e};
+    config_known(&r, keys);
     audio_vae_config c = {
         .data_dim = config_size(&r, "data_dim", CONFIG_MAX_SIZE),
         .embed_dim = config_size(&r, "embed_dim", CONFIG_MAX_SIZE),
         .hidden_dim = config_size(&r, "hidden_dim", CONFIG_MAX_SIZE),
         .num_res_blocks =
             (int)config_size(&r, "num_res_blocks", AUDIO_VAE_MAX_BLOCKS - 1),
-        .clip_act = (float)config_number(&r, "clip_act"),
+        .clip_act = (float)config_number(&r, "clip_act", (double)CONFIG_MAX_SIZE),
     };
     c.n_levels = config_sizes(&r, "ch_mult", c.ch_mult, AUDIO_VAE_MAX_LEVELS);
     read_down_layers(&c, &r);

@@ -25,7 +25,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "audio/audio_config.h"
+#include "weights/config.h"
 #include "audio/audio_conv.h"
 
 #define MODULE_NAME_MAX 64
@@ -61,23 +61,30 @@ static void read_blocks(vocoder_config *c, const config_reader *r) {
     const char *key = "resblock_dilation_sizes";
     c->n_kernels =
         config_sizes(r, "resblock_kernel_sizes", c->kernel, VOCODER_MAX_KERNELS);
-    const json_t *lists = json_object_get(r->object, key);
+    const json_t *lists = config_get(r, key);
     config_require(r, key, json_array_size(lists) == (size_t)c->n_kernels);
     for (int j = 0; j < c->n_kernels; j++) {
         config_require(r, "resblock_kernel_sizes", c->kernel[j] % 2 == 1);
-        int n = config_list(r, key, json_array_get(lists, (size_t)j), c->dilation[j],
+        int n = config_sizes_of(r, key, json_array_get(lists, (size_t)j), c->dilation[j],
                             VOCODER_LAYERS);
         config_require(r, key, n == VOCODER_LAYERS);
     }
 }
 
-static bool says(const config_reader *r, const char *key, const char *word) {
-    const char *found = json_string_value(json_object_get(r->object, key));
-    return found && strcmp(found, word) == 0;
-}
+static const char *const config_keys[] = {"num_mels",
+                                          "upsample_initial_channel",
+                                          "upsample_rates",
+                                          "upsample_kernel_sizes",
+                                          "resblock_kernel_sizes",
+                                          "resblock_dilation_sizes",
+                                          "activation",
+                                          "resblock",
+                                          "snake_logscale",
+                                          NULL};
 
 ovi_status vocoder_config_from_json(vocoder_config *cfg, const json_t *json, err *e) {
-    config_reader r = {json, "vocoder", e};
+    config_reader r = {.object = json, .model = "vocoder", .err = e};
+    config_known(&r, config_keys);
     vocoder_config c = {
         .num_mels = config_size(&r, "num_mels", CONFIG_MAX_SIZE),
         .upsample_initial_channel =
@@ -87,10 +94,9 @@ ovi_status vocoder_config_from_json(vocoder_config *cfg, const json_t *json, err
     read_blocks(&c, &r);
     config_require(&r, "upsample_initial_channel",
                    c.upsample_initial_channel % ((int64_t)1 << c.n_stages) == 0);
-    config_require(&r, "activation", says(&r, "activation", "snakebeta"));
-    config_require(&r, "resblock", says(&r, "resblock", "1"));
-    config_require(&r, "snake_logscale",
-                   json_is_true(json_object_get(json, "snake_logscale")));
+    config_word(&r, "activation", "snakebeta");
+    config_word(&r, "resblock", "1");
+    config_true(&r, "snake_logscale");
     if (!err_failed(e))
         *cfg = c;
     return e->status;

@@ -233,6 +233,9 @@ typedef struct backend {
     void (*close)(void *self);
     /* What this machine offers natively for `auto`: BF16 or F32. */
     dtype (*native_dtype)(void);
+    /* Has a row of a product the same bits whatever rows stand beside it? Then parts of a
+     * picture equal the whole; else they differ by rounding. */
+    bool (*rows_exact)(void);
 
     void *(*region_alloc)(void *self, size_t bytes); /* zeroed or not; NULL: failed */
     void (*region_free)(void *self, void *p, size_t bytes);

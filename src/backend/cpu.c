@@ -40,6 +40,12 @@ static dtype cpu_native_dtype(void) {
     return cpu_has_bf16() ? DTYPE_BF16 : DTYPE_F32;
 }
 
+/* oneDNN's batch-reduce kernels keep rows apart; what it offers below AVX-512 does not. */
+static bool cpu_rows_exact(void) {
+    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) ==
+           dnnl_cpu_isa_avx512_core;
+}
+
 static int thread_count(const device_options *o) {
     return o->n_threads > 0 ? o->n_threads : os_cpu_count();
 }
@@ -158,6 +164,7 @@ const backend backend_cpu = {.abi = BACKEND_ABI,
                              .open = cpu_open,
                              .close = cpu_close,
                              .native_dtype = cpu_native_dtype,
+                             .rows_exact = cpu_rows_exact,
                              .region_alloc = cpu_region_alloc,
                              .region_free = cpu_region_free,
                              .region_cost = cpu_region_cost,

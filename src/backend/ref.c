@@ -130,6 +130,10 @@ static void ref_close(void *self) {
     mem_free(r);
 }
 
+static bool ref_rows_exact(void) {
+    return true;
+}
+
 static dtype ref_native_dtype(void) {
     return DTYPE_F32;
 }
@@ -195,6 +199,7 @@ const backend backend_ref = {.abi = BACKEND_ABI,
                              .open = ref_open,
                              .close = ref_close,
                              .native_dtype = ref_native_dtype,
+                             .rows_exact = ref_rows_exact,
                              .region_alloc = ref_region_alloc,
                              .region_free = ref_region_free,
                              .region_cost = ref_region_cost,

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "fusion/fusion.h"
+#include "weights/config.h"
 
-#define MAX_SIZE     ((int64_t)1 << 20)
 #define CONV_WIDTH   7
 #define TEXT_DIM     4096 /* published config files leave it out */
 #define CONVMLP_STEP 256
@@ -36,109 +36,63 @@ fusion_config fusion_config_published(void) {
     return cfg;
 }
 
-/* The object that is being read. */
-typedef struct reader {
-    const json_t *object;
-    int stream;
-    err *e;
-} reader;
-
-static void bad(const reader *r, const char *key, const char *expected) {
-    err_set(r->e, OVI_ARGUMENT, "fusion model: %s.%s: expected %s",
-            fusion_stream_name(r->stream), key, expected);
-}
-
-static int64_t read_size(const reader *r, const char *key) {
-    const json_t *value = json_object_get(r->object, key);
-    const json_int_t n = json_integer_value(value);
-    if (!json_is_integer(value) || n < 1 || n > MAX_SIZE)
-        bad(r, key, "a whole number from 1 to 1048576");
-    return (int64_t)n;
-}
-
-static double read_number(const reader *r, const char *key) {
-    const json_t *value = json_object_get(r->object, key);
-    const double x = json_number_value(value);
-    if (!json_is_number(value) || !(x > 0 && x <= 1000))
-        bad(r, key, "a number above 0, at most 1000");
-    return x;
-}
-
 /* Video [1, height, width]: no patch spans frames. Audio [1]. */
-static void read_patch(const reader *r, int64_t patch[3]) {
-    const json_t *list = json_object_get(r->object, "patch_size");
-    const size_t n = r->stream == FUSION_VIDEO ? 3 : 1;
+static void read_patch(const config_reader *r, size_t n, int64_t patch[3]) {
+    const json_t *list = config_get(r, "patch_size");
     patch[0] = patch[1] = patch[2] = 1;
     for (size_t i = 0; i < n; i++)
         patch[i] = (int64_t)json_integer_value(json_array_get(list, i));
     if (json_array_size(list) != n || patch[0] != 1 || patch[1] < 1 || patch[1] > 64 ||
         patch[2] < 1 || patch[2] > 64)
-        bad(r, "patch_size", n == 3 ? "[1, height, width], 1 to 64 each" : "[1]");
+        config_refuse(r, "patch_size", "%s",
+                      n == 3 ? "[1, height, width], 1 to 64 each" : "[1]");
 }
 
-/* Keys of the official files that this code has only one value for. */
-static void check_fixed(const reader *r) {
-    const char *type = r->stream == FUSION_VIDEO ? "ti2v" : "t2a";
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)r->object, key, value) {
-        if (strcmp(key, "qk_norm") == 0 || strcmp(key, "cross_attn_norm") == 0) {
-            if (!json_is_true(value))
-                bad(r, key, "true");
-        } else if (strcmp(key, "model_type") == 0) {
-            if (!json_is_string(value) || strcmp(json_string_value(value), type) != 0)
-                bad(r, key, type);
-        } else if (strcmp(key, "window_size") == 0) {
-            if (json_array_size(value) != 2 ||
-                json_integer_value(json_array_get(value, 0)) != -1 ||
-                json_integer_value(json_array_get(value, 1)) != -1)
-                bad(r, key, "[-1, -1]");
-        }
-    }
+/* Keys of the official files, not needed, that this code has only one value for. */
+static void check_fixed(const config_reader *r, const char *model_type) {
+    if (config_has(r, "qk_norm"))
+        config_true(r, "qk_norm");
+    if (config_has(r, "cross_attn_norm"))
+        config_true(r, "cross_attn_norm");
+    if (config_has(r, "model_type"))
+        config_word(r, "model_type", model_type);
+    const json_t *window = config_get(r, "window_size");
+    if (window && (json_array_size(window) != 2 ||
+                   json_integer_value(json_array_get(window, 0)) != -1 ||
+                   json_integer_value(json_array_get(window, 1)) != -1))
+        config_refuse(r, "window_size", "[-1, -1]");
 }
 
-static void check_known(const reader *r) {
-    static const char *const known[] = {
-        "dim",        "num_heads",       "num_layers",  "ffn_dim",
-        "freq_dim",   "text_dim",        "text_len",    "in_dim",
-        "out_dim",    "patch_size",      "eps",         "qk_norm",
-        "model_type", "cross_attn_norm", "window_size", "temporal_rope_scaling_factor"};
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)r->object, key, value) {
-        bool found = false;
-        for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-            found = found || strcmp(key, known[i]) == 0;
-        if (!found)
-            bad(r, key, "no key of this name");
-    }
-}
+static const char *const config_keys[] = {
+    "dim",      "num_heads",
+    "num_layers", "ffn_dim",
+    "freq_dim", "text_dim",
+    "text_len", "in_dim",
+    "out_dim",  "patch_size",
+    "eps",      "temporal_rope_scaling_factor",
+    "qk_norm",  "cross_attn_norm",
+    "model_type", "window_size",
+    NULL};
 
-static void read_stream(const reader *r, fusion_stream_config *c) {
-    if (!json_is_object(r->object)) {
-        err_set(r->e, OVI_ARGUMENT, "fusion model: expected an object \"%s\"",
-                fusion_stream_name(r->stream));
-        return;
-    }
-    check_known(r);
-    check_fixed(r);
-    c->dim = read_size(r, "dim");
-    c->num_heads = read_size(r, "num_heads");
-    c->num_layers = read_size(r, "num_layers");
-    c->ffn_dim = read_size(r, "ffn_dim");
-    c->freq_dim = read_size(r, "freq_dim");
-    c->text_dim =
-        json_object_get(r->object, "text_dim") ? read_size(r, "text_dim") : TEXT_DIM;
-    c->text_len = read_size(r, "text_len");
-    c->in_dim = read_size(r, "in_dim");
-    c->out_dim = read_size(r, "out_dim");
-    c->eps = read_number(r, "eps");
-    read_patch(r, c->patch);
+static void read_stream(const config_reader *r, int stream, fusion_stream_config *c) {
+    const bool video = stream == FUSION_VIDEO;
+    const char *rope = "temporal_rope_scaling_factor";
+    config_known(r, config_keys);
+    check_fixed(r, video ? "ti2v" : "t2a");
+    c->dim = config_size(r, "dim", CONFIG_MAX_SIZE);
+    c->num_heads = config_size(r, "num_heads", CONFIG_MAX_SIZE);
+    c->num_layers = config_size(r, "num_layers", CONFIG_MAX_SIZE);
+    c->ffn_dim = config_size(r, "ffn_dim", CONFIG_MAX_SIZE);
+    c->freq_dim = config_size(r, "freq_dim", CONFIG_MAX_SIZE);
+    c->text_dim = config_has(r, "text_dim") ? config_size(r, "text_dim", CONFIG_MAX_SIZE)
+                                            : TEXT_DIM;
+    c->text_len = config_size(r, "text_len", CONFIG_MAX_SIZE);
+    c->in_dim = config_size(r, "in_dim", CONFIG_MAX_SIZE);
+    c->out_dim = config_size(r, "out_dim", CONFIG_MAX_SIZE);
+    c->eps = config_number(r, "eps", 1000);
+    read_patch(r, video ? 3 : 1, c->patch);
     c->temporal_rope_scaling_factor =
-        r->stream == FUSION_AUDIO ||
-                json_object_get(r->object, "temporal_rope_scaling_factor")
-            ? read_number(r, "temporal_rope_scaling_factor")
-            : 1;
+        video && !config_has(r, rope) ? 1 : config_number(r, rope, 1000);
 }
 
 /* What must hold between sizes, each of which is sound alone. */
@@ -171,10 +125,14 @@ static ovi_status check_config(const fusion_config *cfg, err *e) {
 }
 
 ovi_status fusion_config_from_json(fusion_config *cfg, const json_t *root, err *e) {
+    static const char *const part[] = {[FUSION_VIDEO] = "video.", [FUSION_AUDIO] = "audio."};
     fusion_config read = {0};
     for (int s = 0; s < FUSION_STREAMS && !err_failed(e); s++)
-        read_stream(&(reader){json_object_get(root, fusion_stream_name(s)), s, e},
-                    &read.stream[s]);
+        read_stream(&(config_reader){.object = json_object_get(root, fusion_stream_name(s)),
+                                     .model = "fusion model",
+                                     .part = part[s],
+                                     .err = e},
+                    s, &read.stream[s]);
     if (err_failed(e) || check_config(&read, e) != OVI_OK)
         return e->status;
     *cfg = read;

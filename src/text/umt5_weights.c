@@ -5,11 +5,9 @@
 #include <string.h>
 
 #include "text/umt5.h"
+#include "weights/config.h"
 
-#define MAX_SIZE ((int64_t)1 << 20)
-
-/* --------------------------------------------------------------------------- sizes
- * ---- */
+/* ----------------------------------------------------------------------- sizes ---- */
 
 umt5_config umt5_config_published(void) {
     return (umt5_config){.vocab = 256384,
@@ -47,7 +45,7 @@ static const int64_t *size_at(const umt5_config *cfg, const size_key *key) {
 static ovi_status check_sizes(const umt5_config *cfg, err *e) {
     for (size_t i = 0; i < N_SIZE_KEYS; i++) {
         int64_t value = *size_at(cfg, size_keys + i);
-        if (value < 1 || value > MAX_SIZE)
+        if (value < 1 || value > CONFIG_MAX_SIZE)
             return err_set(e, OVI_ARGUMENT,
                            "text encoder: %s: expected a whole number from 1 to 1048576, "
                            "found %lld",
@@ -67,41 +65,29 @@ static ovi_status check_sizes(const umt5_config *cfg, err *e) {
     return OVI_OK;
 }
 
-static bool is_known_key(const char *key) {
-    for (size_t i = 0; i < N_SIZE_KEYS; i++)
-        if (strcmp(key, size_keys[i].name) == 0)
-            return true;
-    return strcmp(key, "shared_pos") == 0 || strcmp(key, "text_lens") == 0;
-}
-
 ovi_status umt5_config_from_json(umt5_config *cfg, const json_t *object, err *e) {
+    static const char *const other_keys[] = {"shared_pos", "text_lens"};
+    const char *keys[N_SIZE_KEYS + 3] = {NULL};
+    for (size_t i = 0; i < N_SIZE_KEYS; i++)
+        keys[i] = size_keys[i].name;
+    keys[N_SIZE_KEYS] = other_keys[0];
+    keys[N_SIZE_KEYS + 1] = other_keys[1];
+    const config_reader r = {.object = object, .model = "text encoder", .err = e};
     umt5_config read = {0};
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)object, key, value) {
-        if (!is_known_key(key))
-            return err_set(e, OVI_ARGUMENT, "text encoder: %s: unknown key", key);
-    }
-    if (json_is_true(json_object_get(object, "shared_pos")))
-        return err_set(
-            e, OVI_UNSUPPORTED,
-            "text encoder: shared_pos: expected a position table in every layer");
-    for (size_t i = 0; i < N_SIZE_KEYS; i++) {
-        const json_t *size = json_object_get(object, size_keys[i].name);
-        if (!json_is_integer(size))
-            return err_set(e, OVI_ARGUMENT, "text encoder: %s: expected a whole number",
-                           size_keys[i].name);
+    config_known(&r, keys);
+    if (json_is_true(config_get(&r, "shared_pos")))
+        err_set(e, OVI_UNSUPPORTED,
+                "text encoder: shared_pos: expected a position table in every layer");
+    for (size_t i = 0; i < N_SIZE_KEYS; i++)
         *(int64_t *)((char *)&read + size_keys[i].offset) =
-            (int64_t)json_integer_value(size);
-    }
-    if (check_sizes(&read, e) != OVI_OK)
+            config_size(&r, size_keys[i].name, CONFIG_MAX_SIZE);
+    if (err_failed(e) || check_sizes(&read, e) != OVI_OK)
         return e->status;
     *cfg = read;
     return OVI_OK;
 }
 
-/* --------------------------------------------------------------------------- names
- * ---- */
+/* ----------------------------------------------------------------------- names ---- */
 
 /* Official names, and how the two families of repacks call them; ".weight" follows. */
 typedef struct repack_name {

@@ -11,7 +11,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#define MAX_SIZE (1 << 20)
+#include "weights/config.h"
 
 /* ------------------------------------------------------------------------ sizes ---- */
 
@@ -79,7 +79,7 @@ static bool widths_fit(const video_vae_config *cfg) {
 }
 
 static ovi_status check_config(const video_vae_config *cfg, err *e) {
-    bool widths = in_range(cfg->dim, MAX_SIZE) && in_range(cfg->dec_dim, MAX_SIZE);
+    bool widths = in_range(cfg->dim, CONFIG_MAX_SIZE) && in_range(cfg->dec_dim, CONFIG_MAX_SIZE);
     for (int i = 0; i < VIDEO_STAGES; i++)
         widths = widths && in_range(cfg->dim_mult[i], 64);
     if (!widths || !widths_fit(cfg))
@@ -102,91 +102,48 @@ static ovi_status check_config(const video_vae_config *cfg, err *e) {
 
 /* ---------------------------------------------------------------- configuration ---- */
 
-static int64_t size_from(const json_t *value, const char *key, err *e) {
-    json_int_t n = json_integer_value(value);
-    if (json_is_integer(value) && n >= 1 && n <= MAX_SIZE)
-        return n;
-    err_set(e, OVI_ARGUMENT, "video VAE: %s must be an integer from 1 to %d", key,
-            MAX_SIZE);
-    return 1;
-}
-
-/* The list under key if it has n entries; NULL (error set) otherwise. */
-static const json_t *list_from(const json_t *json, const char *key, int64_t n, err *e) {
-    const json_t *list = json_object_get(json, key);
-    if (json_is_array(list) && json_array_size(list) == (size_t)n)
-        return list;
-    err_set(e, OVI_ARGUMENT, "video VAE: %s must be a list of %d", key, (int)n);
-    return NULL;
-}
-
-static void read_stages(video_vae_config *cfg, const json_t *json, err *e) {
-    const json_t *mult = list_from(json, "dim_mult", VIDEO_STAGES, e);
-    const json_t *time = list_from(json, "temporal_downsample", VIDEO_STAGES - 1, e);
-    for (size_t i = 0; mult && i < VIDEO_STAGES; i++)
-        cfg->dim_mult[i] = size_from(json_array_get(mult, i), "dim_mult", e);
+static void read_stages(video_vae_config *cfg, const config_reader *r) {
+    const json_t *mult = config_list(r, "dim_mult", VIDEO_STAGES);
+    const json_t *time = config_list(r, "temporal_downsample", VIDEO_STAGES - 1);
+    if (mult)
+        config_sizes_of(r, "dim_mult", mult, cfg->dim_mult, VIDEO_STAGES);
     for (size_t i = 0; time && i + 1 < VIDEO_STAGES; i++) {
         const json_t *value = json_array_get(time, i);
         if (!json_is_boolean(value))
-            err_set(e, OVI_ARGUMENT, "video VAE: temporal_downsample must be booleans");
+            config_refuse(r, "temporal_downsample", "booleans");
         cfg->temporal_downsample[i] = json_is_true(value);
     }
 }
 
-static void read_statistics(float *out, const json_t *json, const char *key, int64_t n,
-                            err *e) {
-    const json_t *list = list_from(json, key, n, e);
+static void read_statistics(float *out, const config_reader *r, const char *key,
+                            int64_t n) {
+    const json_t *list = config_list(r, key, n);
     for (size_t i = 0; list && i < (size_t)n; i++) {
         const json_t *value = json_array_get(list, i);
         if (!json_is_number(value))
-            err_set(e, OVI_ARGUMENT, "video VAE: %s must be numbers", key);
+            config_refuse(r, key, "numbers");
         out[i] = (float)json_number_value(value);
     }
 }
 
-static void refuse_unknown_keys(const json_t *json, err *e) {
-    static const char *const keys[] = {"dim",
-                                       "dec_dim",
-                                       "z_dim",
-                                       "dim_mult",
-                                       "num_res_blocks",
-                                       "temporal_downsample",
-                                       "mean",
-                                       "std",
-                                       "patch_size"};
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)json, key, value) {
-        bool known = false;
-        for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-            known = known || strcmp(key, keys[i]) == 0;
-        if (!known)
-            err_set(e, OVI_ARGUMENT, "video VAE: unknown key %.64s", key);
-    }
-}
-
 ovi_status video_vae_config_from_json(video_vae_config *cfg, const json_t *json, err *e) {
-    if (!json_is_object(json))
-        return err_set(e, OVI_ARGUMENT, "video VAE: expected a JSON object of sizes");
+    static const char *const keys[] = {
+        "dim",        "dec_dim", "z_dim", "dim_mult", "num_res_blocks", "temporal_downsample",
+        "patch_size", "mean",    "std",   NULL};
+    const config_reader r = {.object = json, .model = "video VAE", .err = e};
     video_vae_config c = video_vae_config_published();
-    int64_t published_z = c.z_dim;
-    struct {
-        const char *key;
-        int64_t *value;
-    } const sizes[] = {{"dim", &c.dim},
-                       {"dec_dim", &c.dec_dim},
-                       {"z_dim", &c.z_dim},
-                       {"num_res_blocks", &c.num_res_blocks},
-                       {"patch_size", &c.patch_size}};
-    refuse_unknown_keys(json, e);
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        *sizes[i].value = size_from(json_object_get(json, sizes[i].key), sizes[i].key, e);
-    read_stages(&c, json, e);
-    bool given = json_object_get(json, "mean") || json_object_get(json, "std");
-    if (!err_failed(e) && c.z_dim <= VIDEO_MAX_LATENT &&
-        (given || c.z_dim != published_z)) {
-        read_statistics(c.mean, json, "mean", c.z_dim, e);
-        read_statistics(c.std, json, "std", c.z_dim, e);
+    const int64_t published_z = c.z_dim;
+    config_known(&r, keys);
+    c.dim = config_size(&r, "dim", CONFIG_MAX_SIZE);
+    c.dec_dim = config_size(&r, "dec_dim", CONFIG_MAX_SIZE);
+    c.z_dim = config_size(&r, "z_dim", VIDEO_MAX_LATENT);
+    c.num_res_blocks = config_size(&r, "num_res_blocks", VIDEO_MAX_RES - 1);
+    c.patch_size = config_size(&r, "patch_size", 16);
+    read_stages(&c, &r);
+    bool given = config_has(&r, "mean") || config_has(&r, "std");
+    if (!err_failed(e) && (given || c.z_dim != published_z)) {
+        read_statistics(c.mean, &r, "mean", c.z_dim);
+        read_statistics(c.std, &r, "std", c.z_dim);
     }
     if (err_failed(e) || check_config(&c, e) != OVI_OK)
         return e->status;

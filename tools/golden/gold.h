@@ -34,9 +34,9 @@ struct gold {
     bool dry;    /* first pass: no data */
     bool bf16;   /* device_compute(dev) == DTYPE_BF16 */
     const char *path, *dir, *kind;
-    weights *file;        /* the safetensors file; NULL for JSON kinds */
-    json_t *config;       /* its config (borrowed), or the whole JSON document */
-    void *frame;          /* private to golden.c */
+    weights *file;  /* the safetensors file; NULL for JSON kinds */
+    json_t *config; /* its config (borrowed), or the whole JSON document */
+    void *frame;    /* private to golden.c */
 };
 
 typedef void (*gold_handler)(gold *g);

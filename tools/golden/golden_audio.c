@@ -147,18 +147,31 @@ typedef struct models {
     store *store;
 } models;
 
+/* The file's sizes without its cases. */
+static json_t *sizes_of(const json_t *config) {
+    json_t *sizes = json_copy((json_t *)(uintptr_t)config);
+    json_object_del(sizes, "cases");
+    return sizes;
+}
+
 static bool load_vae(gold *g, models *m, const json_t *config, const weights *files) {
     audio_vae_config cfg = {0};
-    return audio_vae_config_from_json(&cfg, config, &g->host->err) == OVI_OK &&
-           audio_vae_init(&m->vae, &cfg, &g->host->err) == OVI_OK &&
-           gold_bind(g, &m->vae.weights, files);
+    json_t *sizes = sizes_of(config);
+    bool ok = audio_vae_config_from_json(&cfg, sizes, &g->host->err) == OVI_OK &&
+              audio_vae_init(&m->vae, &cfg, &g->host->err) == OVI_OK &&
+              gold_bind(g, &m->vae.weights, files);
+    json_decref(sizes);
+    return ok;
 }
 
 static bool load_vocoder(gold *g, models *m, const json_t *config, const weights *files) {
     vocoder_config cfg = {0};
-    return vocoder_config_from_json(&cfg, config, &g->host->err) == OVI_OK &&
-           vocoder_init(&m->vocoder, &cfg, &g->host->err) == OVI_OK &&
-           gold_bind(g, &m->vocoder.weights, files);
+    json_t *sizes = sizes_of(config);
+    bool ok = vocoder_config_from_json(&cfg, sizes, &g->host->err) == OVI_OK &&
+              vocoder_init(&m->vocoder, &cfg, &g->host->err) == OVI_OK &&
+              gold_bind(g, &m->vocoder.weights, files);
+    json_decref(sizes);
+    return ok;
 }
 
 /* Makes resident what was loaded. */

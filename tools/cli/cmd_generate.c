@@ -1,4 +1,4 @@
-/* generate.c: the commands that run the pipeline: generate, encode, decode. */
+/* cmd_generate.c: the commands that run the pipeline: generate, encode, decode. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>

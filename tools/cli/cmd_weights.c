@@ -1,4 +1,4 @@
-/* checkpoint.c: commands about weight files: inspect and make-checkpoint. */
+/* cmd_weights.c: commands about weight files: inspect and make-checkpoint. */
 #include <jansson.h>
 #include <stdio.h>
 #include <unistd.h>

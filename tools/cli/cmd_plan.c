@@ -1,4 +1,4 @@
-/* plan.c: what a request will need, as a table for people or JSON for programs. */
+/* cmd_plan.c: what a request will need, as a table for people or JSON for programs. */
 #include <jansson.h>
 #include <stdio.h>
 
