@@ -1,0 +1,203 @@
+/* test_peaks.c: the device memory that a stage really takes is what its plan says, byte for
+ * byte: every way of every stage that a budget can choose, for text to video, image to video
+ * and decoding alone, in f32 and bf16. `test_peaks all` does it for larger models too. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "engine.h"
+
+#define PROMPT "A red kite. <S>Up it goes.<E> <AUDCAP>Wind.<ENDAUDCAP>"
+
+static bool all; /* tiny and mid as well */
+
+static char root[] = "/tmp/ovi-peaks-XXXXXX";
+
+static int make_root(void **state) {
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    return 0;
+}
+
+static int remove_root(void **state) {
+    (void)state;
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf %s", root);
+    return system(command);
+}
+
+/* ---- one engine, and what its stages hand to each other ---- */
+
+typedef struct subject {
+    ovi_engine *engine;
+    ovi_request request;
+    ovi_text text;
+    ovi_latents first, latents;
+    const ovi_image *image; /* of the mode that is tried; NULL: text to video */
+    int tried;
+} subject;
+
+static void must(const subject *s, ovi_status status) {
+    if (status != OVI_OK)
+        fail_msg("%s: %s", ovi_status_name(status), ovi_error(s->engine));
+}
+
+static uint8_t picture[40 * 56 * 3];
+static const ovi_image image = {.width = 56, .height = 40, .rgb = picture};
+
+static void subject_open(subject *s, const char *dir, const char *type) {
+    ovi_settings settings;
+    ovi_settings_init(&settings);
+    settings.models = dir;
+    settings.dtype = type;
+    settings.threads = 2;
+    *s = (subject){0};
+    if (ovi_open(&settings, &s->engine) != OVI_OK)
+        fail_msg("%s", ovi_error(s->engine));
+    ovi_request_init(&s->request);
+    s->request.prompt = PROMPT;
+    s->request.steps = 2;
+    s->request.slg_layer = 1;
+}
+
+static void subject_take_buffers(subject *s) {
+    ovi_shape sizes;
+    must(s, ovi_resolve(s->engine, &s->request, &sizes));
+    for (int i = 0; i < 3; i++)
+        s->text.data[i] = calloc((size_t)sizes.text_rows * (size_t)sizes.text_dim, 4);
+    must(s, ovi_latents_alloc(s->engine, &s->request, &s->latents));
+    must(s, ovi_latents_alloc(s->engine, &s->request, &s->first));
+    s->first.video_shape[1] = 1;
+}
+
+static void subject_drop_buffers(subject *s) {
+    for (int i = 0; i < 3; i++)
+        free(s->text.data[i]);
+    ovi_latents_release(&s->latents);
+    ovi_latents_release(&s->first);
+}
+
+/* The call that runs just this stage, or with it the one beside. */
+static ovi_status run_stage(subject *s, const char *name) {
+    if (strcmp(name, "text_encode") == 0)
+        return ovi_encode_text(s->engine, &s->request, &s->text, NULL);
+    if (strcmp(name, "image_encode") == 0)
+        return ovi_encode_image(s->engine, &s->request, &s->first, NULL);
+    if (strcmp(name, "diffuse") == 0)
+        return ovi_diffuse(s->engine, &s->request, &s->text, s->image ? &s->first : NULL,
+                           &s->latents, NULL);
+    ovi_latents part = s->latents;
+    if (strcmp(name, "decode_audio") == 0)
+        part.video = NULL;
+    else
+        part.audio = NULL;
+    return ovi_decode_latents(s->engine, &part, &s->request, NULL);
+}
+
+/* Within just its peak a way is taken, and takes just that. */
+static void try_way(subject *s, const char *stage, size_t peak) {
+    ovi_report report;
+    s->engine->budget.device = peak;
+    must(s, run_stage(s, stage));
+    ovi_get_report(s->engine, &report);
+    assert_int_equal(report.n_stages, 1);
+    assert_string_equal(report.stage[0].name, stage);
+    assert_int_equal(report.stage[0].planned_peak_bytes, peak);
+    assert_int_equal(report.stage[0].measured_peak_bytes, peak);
+    assert_int_equal(report.stage[0].fallbacks, 0);
+    assert_int_equal(report.allocated_bytes, 0);
+    s->engine->budget.device = peak - 1; /* P4: this way no more */
+    if (run_stage(s, stage) == OVI_OK) {
+        ovi_get_report(s->engine, &report);
+        assert_true(report.stage[0].measured_peak_bytes < peak);
+    } else {
+        assert_non_null(strstr(ovi_error(s->engine), "no way of running it fits"));
+    }
+    s->engine->budget.device = 0;
+    s->tried++;
+}
+
+/* A way that is larger than one before it is never chosen. */
+static void try_stages(subject *s) {
+    ovi_plan plan;
+    s->request.image = s->image;
+    must(s, ovi_make_plan(s->engine, &s->request, &plan));
+    size_t least = 0;
+    for (int i = 0; i < plan.n_ways; i++) {
+        const ovi_way *way = &plan.way[i];
+        bool next_stage = i == 0 || way->stage != plan.way[i - 1].stage;
+        if (!next_stage && way->peak_bytes >= least)
+            continue;
+        least = way->peak_bytes;
+        try_way(s, plan.stage[way->stage].name, least);
+    }
+}
+
+static void try_modes(const char *dir, const char *type) {
+    static subject s;
+    subject_open(&s, dir, type);
+    for (int mode = 0; mode < 2; mode++) {
+        s.image = mode ? &image : NULL;
+        s.request.image = s.image; /* it decides the size */
+        subject_take_buffers(&s);
+        try_stages(&s);
+        subject_drop_buffers(&s);
+    }
+    assert_true(s.tried >= 12);
+    ovi_close(s.engine);
+}
+
+static void try_preset(const char *preset) {
+    char dir[64], command[80];
+    snprintf(dir, sizeof dir, "%s/%s", root, preset);
+    ovi_checkpoint_request request;
+    ovi_checkpoint_init(&request);
+    request.preset = preset;
+    request.dir = dir;
+    ovi_message message;
+    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
+        fail_msg("%s", message.text);
+    try_modes(dir, "f32");
+    try_modes(dir, "bf16");
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void every_way_takes_what_its_plan_says(void **state) {
+    (void)state;
+    try_preset("micro");
+    if (all) {
+        try_preset("tiny");
+        try_preset("mid");
+    }
+}
+
+/* ---- a stage that is larger than its plan ---- */
+
+static void a_stage_larger_than_its_plan_fails(void **state) {
+    (void)state;
+    host h = {0};
+    device_options options = {.compute = DTYPE_F32, .n_threads = 1};
+    device *d = device_open(&h, &backend_ref, &options);
+    device_arena_open(d, page_round(1));
+    (void)arena_keep(d, DTYPE_F32, SHAPE(PAGE_BYTES / 4));
+    assert_false(device_failed(d));
+    (void)arena_push(d, DTYPE_F32, SHAPE(1));
+    assert_int_equal(h.err.status, OVI_INTERNAL);
+    assert_non_null(strstr(h.err.text, "the plan was wrong"));
+    device_close(d);
+}
+
+int main(int argc, char **argv) {
+    all = argc > 1 && strcmp(argv[1], "all") == 0;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_way_takes_what_its_plan_says),
+        cmocka_unit_test(a_stage_larger_than_its_plan_fails),
+    };
+    return cmocka_run_group_tests(tests, make_root, remove_root);
+}
