@@ -57,14 +57,15 @@ def collect(runs):
 def cells(row):
     if row is None:
         return ["", ""]
-    return [f"{row['gflop'] / row['ours_s']:.0f}", f"{row['ratio']:.2f}"]
+    ratios = f"{row['ratio']:.2f} ({row['ratio_of_min']:.2f})"
+    return [f"{row['gflop'] / row['ours_s']:.0f}", ratios]
 
 
 def onednn_table(runs):
     columns, rows = collect(runs)
     header = ["", "type", "target"]
     for column in columns:
-        header += [f"GFLOP/s, {column}", "ratio"]
+        header += [f"GFLOP/s, {column}", "ratio (of least)"]
     body = []
     for (name, dtype), by_column in rows.items():
         line = [name, dtype, target_of(name)]
@@ -101,12 +102,12 @@ def pytorch_table(runs):
             column_of(run),
             f"{r['ours_s'] * 1e3:.0f} ms",
             f"{r['pytorch_s'] * 1e3:.0f} ms",
-            f"{r['ratio']:.2f}",
+            f"{r['ratio']:.2f} ({r['ratio_of_min']:.2f})",
         ]
         for run in runs
         for r in run["rows"]
     ]
-    return table(["", "type", "", "ours", "PyTorch", "PyTorch / ours"], body)
+    return table(["", "type", "", "ours", "PyTorch", "PyTorch / ours (of least)"], body)
 
 
 def replace(page, name, text):
