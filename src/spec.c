@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "weights/config.h"
+
 typedef struct variant_row {
     const char *name, *fusion_file;
     prompt_style format;
@@ -136,6 +138,8 @@ static ovi_status spec_official(model_spec *s, const char *dir, const char *vari
 
 /* ---- ovi.json ---- */
 
+#define MAX_SIDE (1 << 14)
+
 static const char *const spec_keys[] = {
     "format", "name",    "prompt_format", "target_area", "default_size",
     "fps",    "text",    "video",         "audio",       "video_latent_frames",
@@ -177,8 +181,8 @@ static void read_models(const config_reader *r, model_spec *s) {
     part(r, "audio");
     if (err_failed(r->err))
         return;
-    json_t *streams = json_pack("{s:O, s:O}", "video", config_get(r, "video"),
-                                "audio", config_get(r, "audio"));
+    json_t *streams = json_pack("{s:O, s:O}", "video", config_get(r, "video"), "audio",
+                                config_get(r, "audio"));
     (void)(umt5_config_from_json(&s->text, text, r->err) == OVI_OK &&
            fusion_config_from_json(&s->fusion, streams, r->err) == OVI_OK &&
            video_vae_config_from_json(&s->video_vae, pixels, r->err) == OVI_OK &&

@@ -25,8 +25,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "weights/config.h"
 #include "audio/audio_conv.h"
+#include "weights/config.h"
 
 #define MODULE_NAME_MAX 64
 
@@ -66,7 +66,7 @@ static void read_blocks(vocoder_config *c, const config_reader *r) {
     for (int j = 0; j < c->n_kernels; j++) {
         config_require(r, "resblock_kernel_sizes", c->kernel[j] % 2 == 1);
         int n = config_sizes_of(r, key, json_array_get(lists, (size_t)j), c->dilation[j],
-                            VOCODER_LAYERS);
+                                VOCODER_LAYERS);
         config_require(r, key, n == VOCODER_LAYERS);
     }
 }

@@ -64,14 +64,10 @@ static void check_fixed(const config_reader *r, const char *model_type) {
 }
 
 static const char *const config_keys[] = {
-    "dim",      "num_heads",
-    "num_layers", "ffn_dim",
-    "freq_dim", "text_dim",
-    "text_len", "in_dim",
-    "out_dim",  "patch_size",
-    "eps",      "temporal_rope_scaling_factor",
-    "qk_norm",  "cross_attn_norm",
-    "model_type", "window_size",
+    "dim",      "num_heads",       "num_layers", "ffn_dim",
+    "freq_dim", "text_dim",        "text_len",   "in_dim",
+    "out_dim",  "patch_size",      "eps",        "temporal_rope_scaling_factor",
+    "qk_norm",  "cross_attn_norm", "model_type", "window_size",
     NULL};
 
 static void read_stream(const config_reader *r, int stream, fusion_stream_config *c) {
@@ -125,14 +121,16 @@ static ovi_status check_config(const fusion_config *cfg, err *e) {
 }
 
 ovi_status fusion_config_from_json(fusion_config *cfg, const json_t *root, err *e) {
-    static const char *const part[] = {[FUSION_VIDEO] = "video.", [FUSION_AUDIO] = "audio."};
+    static const char *const part[] = {
+        [FUSION_VIDEO] = "video.", [FUSION_AUDIO] = "audio."};
     fusion_config read = {0};
     for (int s = 0; s < FUSION_STREAMS && !err_failed(e); s++)
-        read_stream(&(config_reader){.object = json_object_get(root, fusion_stream_name(s)),
-                                     .model = "fusion model",
-                                     .part = part[s],
-                                     .err = e},
-                    s, &read.stream[s]);
+        read_stream(
+            &(config_reader){.object = json_object_get(root, fusion_stream_name(s)),
+                             .model = "fusion model",
+                             .part = part[s],
+                             .err = e},
+            s, &read.stream[s]);
     if (err_failed(e) || check_config(&read, e) != OVI_OK)
         return e->status;
     *cfg = read;

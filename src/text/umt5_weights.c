@@ -66,12 +66,11 @@ static ovi_status check_sizes(const umt5_config *cfg, err *e) {
 }
 
 ovi_status umt5_config_from_json(umt5_config *cfg, const json_t *object, err *e) {
-    static const char *const other_keys[] = {"shared_pos", "text_lens"};
     const char *keys[N_SIZE_KEYS + 3] = {NULL};
     for (size_t i = 0; i < N_SIZE_KEYS; i++)
         keys[i] = size_keys[i].name;
-    keys[N_SIZE_KEYS] = other_keys[0];
-    keys[N_SIZE_KEYS + 1] = other_keys[1];
+    keys[N_SIZE_KEYS] = "shared_pos";
+    keys[N_SIZE_KEYS + 1] = "text_lens";
     const config_reader r = {.object = object, .model = "text encoder", .err = e};
     umt5_config read = {0};
     config_known(&r, keys);

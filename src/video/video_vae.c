@@ -79,7 +79,8 @@ static bool widths_fit(const video_vae_config *cfg) {
 }
 
 static ovi_status check_config(const video_vae_config *cfg, err *e) {
-    bool widths = in_range(cfg->dim, CONFIG_MAX_SIZE) && in_range(cfg->dec_dim, CONFIG_MAX_SIZE);
+    bool widths =
+        in_range(cfg->dim, CONFIG_MAX_SIZE) && in_range(cfg->dec_dim, CONFIG_MAX_SIZE);
     for (int i = 0; i < VIDEO_STAGES; i++)
         widths = widths && in_range(cfg->dim_mult[i], 64);
     if (!widths || !widths_fit(cfg))
@@ -128,8 +129,10 @@ static void read_statistics(float *out, const config_reader *r, const char *key,
 
 ovi_status video_vae_config_from_json(video_vae_config *cfg, const json_t *json, err *e) {
     static const char *const keys[] = {
-        "dim",        "dec_dim", "z_dim", "dim_mult", "num_res_blocks", "temporal_downsample",
-        "patch_size", "mean",    "std",   NULL};
+        "dim",        "dec_dim",        "z_dim",
+        "dim_mult",   "num_res_blocks", "temporal_downsample",
+        "patch_size", "mean",           "std",
+        NULL};
     const config_reader r = {.object = json, .model = "video VAE", .err = e};
     video_vae_config c = video_vae_config_published();
     const int64_t published_z = c.z_dim;
