@@ -1,0 +1,258 @@
+"""Does a clip show what its prompt says? Measured from frames and sound alone.
+
+    python3 train/evaluate.py --ovi build/ovi --models models/tiny [--prompts 100] [--json FILE]
+
+Every prompt joins a combination and a wording that training never saw. The engine makes the
+clips; background and colour are the nearest of the palette, shape is the best of four templates
+laid over the picture, motion is read from the path and size of the shape, the sound from its
+loudness and its strongest frequency in time. A thump counts as in time when its onset lies within
+one frame of a bounce that the pictures show.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import wave
+
+import numpy as np
+import torch
+
+import world
+from storage import read_y4m, write_png
+
+KEYS = ["shape", "colour", "background", "motion", "sound"]
+
+
+# ---- pictures: [T, H, W, 3] floats in 0..255 ----
+
+def nearest(colour, table):
+    return int(((np.array(table, float) - colour) ** 2).sum(1).argmin())
+
+
+def find_wall(frames):
+    """The colour that most of the wall has."""
+    wall = frames[:, :world.FLOOR - 4].reshape(-1, 3)
+    return np.median(wall, 0)
+
+
+def find_shape(frames, wall):
+    """Where pixels above the floor differ from the wall: [T, H, W] in 0..1."""
+    away = np.sqrt(((frames - wall) ** 2).sum(-1))
+    top = np.percentile(away[:, :world.FLOOR], 99.8)
+    mask = np.clip(away / max(top, 60.0), 0, 1)
+    mask[:, world.FLOOR:] = 0
+    mask[mask < 0.35] = 0
+    return mask
+
+
+def follow(mask):
+    """Centre [T, 2] and area [T] of the shape; frames without one repeat the last."""
+    solid = mask > 0.5
+    ys, xs = np.mgrid[0:world.SIZE, 0:world.SIZE] + 0.5
+    area = solid.sum((1, 2)).astype(float)
+    centre = np.zeros((len(mask), 2))
+    for t, m in enumerate(solid):
+        centre[t] = (xs[m].mean(), ys[m].mean()) if area[t] > 8 else centre[max(t - 1, 0)]
+    return centre, area
+
+
+def measure_shape(mask, centre, area):
+    """The template that overlaps best in a few frames, over small shifts and sizes."""
+    score = np.zeros(4)
+    for t in np.argsort(-area)[:24:4]:
+        m = torch.tensor(mask[t] > 0.5)
+        for shape in range(4):
+            score[shape] += best_overlap(m, shape, centre[t], area[t])
+    return int(score.argmax())
+
+
+UNIT_AREA = [np.pi, 4 * 0.88 ** 2, 3 * 3 ** 0.5 * 0.625 ** 2, 2.1]
+
+
+def best_overlap(mask, shape, centre, area):
+    size = max(2.0, (area / UNIT_AREA[shape]) ** 0.5)
+    shift = torch.tensor([[dx, dy] for dx in (-1.0, 0.0, 1.0) for dy in (-2.0, -1.0, 0.0, 1.0, 2.0)])
+    at = torch.tensor(centre, dtype=torch.float32) + shift  # [15, 2]
+    best = 0.0
+    for scale in (0.92, 1.0, 1.08):
+        cover = world.coverage(torch.full((len(at),), shape), at[:, None], torch.full((len(at), 1), size * scale))
+        made = cover[:, 0] > 0.5
+        overlap = (made & mask).sum((1, 2)) / (made | mask).sum((1, 2)).clamp(min=1)
+        best = max(best, float(overlap.max()))
+    return best
+
+
+def measure_motion(centre, area):
+    x, y = centre[:, 0], centre[:, 1]
+    size = np.median(area[-6:]) / max(np.median(area[:6]), 1.0)
+    dx, dy = x[-4:].mean() - x[:4].mean(), y[-4:].mean() - y[:4].mean()
+    wide, high = np.ptp(x), np.ptp(y)
+    if size > 2.5:
+        return world.MOTIONS.index("growing")
+    turns = turning(y)
+    if wide < 14 and high > 20 and turns >= 1:
+        return world.BOUNCE
+    if wide > 26 and high > 26:
+        return world.MOTIONS.index("circling")
+    if max(abs(dx), abs(dy)) < 10:
+        return world.MOTIONS.index("still")
+    if abs(dx) > abs(dy):
+        return world.MOTIONS.index("right" if dx > 0 else "left")
+    return world.MOTIONS.index("down" if dy > 0 else "up")
+
+
+def turning(y):
+    """How often the path turns back by more than six pixels."""
+    count, low, high, rising = 0, y[0], y[0], None
+    for v in y[1:]:
+        low, high = min(low, v), max(high, v)
+        if rising is not True and v > low + 6:
+            count += rising is False
+            rising, high = True, v
+        elif rising is not False and v < high - 6:
+            count += rising is True
+            rising, low = False, v
+    return count
+
+
+def bounces(y):
+    """Frames at which the path is lowest between two heights."""
+    lows = []
+    for t in range(2, len(y) - 2):
+        near = y[max(0, t - 3):t + 4]
+        if y[t] == near.max() and y[t] > near.min() + 3 and (not lows or t - lows[-1] > 3):
+            lows.append(t)
+    return lows
+
+
+# ---- sound: [N] floats in -1..1 ----
+
+def spectrum_in_time(sound):
+    frames = np.lib.stride_tricks.sliding_window_view(sound, 1024)[::160]
+    return np.abs(np.fft.rfft(frames * np.hanning(1024)))  # [frames, 513], bins of 15.625 Hz
+
+
+def onsets(sound):
+    """Times in seconds at which the loudness jumps."""
+    level = np.sqrt(np.convolve(sound ** 2, np.ones(64) / 64, "same"))[::16]  # every ms
+    peak = level.max()
+    found, last = [], -1000
+    for t in range(0, len(level) - 12):
+        before = level[max(0, t - 15):t].min() if t else 0.0
+        if level[t:t + 12].max() > before + 0.3 * peak and t - last > 120:
+            last = t + int(np.argmax(np.diff(level[t:t + 12]))) + 1
+            found.append(last / 1000)
+    return found
+
+
+def measure_sound(sound):
+    s = spectrum_in_time(sound)
+    loud = s.sum(1)
+    on = loud > 0.25 * loud.max()
+    power = (s[on] ** 2).mean(0) + 1e-12
+    flat = np.exp(np.log(power[8:480]).mean()) / power[8:480].mean()
+    if flat > 0.2:
+        return world.SOUNDS.index("noise")
+    pitch = s[on][:, :200].argmax(1) * 15.625
+    if on.mean() > 0.9:
+        third = len(pitch) // 4
+        slope = np.median(pitch[-third:]) / max(np.median(pitch[:third]), 1.0)
+        if slope > 1.8:
+            return world.SOUNDS.index("rising")
+        if slope < 1 / 1.8:
+            return world.SOUNDS.index("falling")
+        return int(np.abs(np.log(np.array(world.TONES) / max(np.median(pitch), 1.0))).argmin())
+    return world.SOUNDS.index("beeps") if np.median(pitch) > 400 else world.IMPACT
+
+
+def in_time(sound, y):
+    """The share of heard thumps within one frame of a seen bounce, and how many were heard.
+
+    An onset at time s belongs to frame floor(24 s); the first and last frames show no turn."""
+    seen, heard = bounces(y), [int(s * world.FPS + 0.25) for s in onsets(sound)]
+    heard = [h for h in heard if 2 <= h < len(y) - 2]
+    if not heard or not seen:
+        return 0.0, len(heard)
+    return float(np.mean([min(abs(h - b) for b in seen) <= 1 for h in heard])), len(heard)
+
+
+# ---- clips ----
+
+def measure(frames, sound):
+    wall = find_wall(frames)
+    mask = find_shape(frames, wall)
+    centre, area = follow(mask)
+    pixels = frames[mask > 0.85]
+    colour = np.median(pixels, 0) if len(pixels) else wall
+    share, heard = in_time(sound, centre[:, 1])
+    return {"shape": measure_shape(mask, centre, area), "colour": nearest(colour, list(world.COLOURS.values())),
+            "background": nearest(wall, [b[0] for b in world.BACKGROUNDS.values()]),
+            "motion": measure_motion(centre, area), "sound": measure_sound(sound),
+            "in_time": share, "peak": float(np.abs(sound).max())}
+
+
+def read_wav(path):
+    with wave.open(path) as f:
+        return np.frombuffer(f.readframes(f.getnframes()), "<i2").astype(float) / 32768
+
+
+def generate(args, prompt, seed, folder, image=None):
+    """A clip of the engine: frames [T,H,W,3] and sound."""
+    path = os.path.join(folder, "clip.y4m")
+    command = [args.ovi, "generate", "--models", args.models, prompt, "--steps", str(args.steps), "--seed", str(seed),
+               "--quiet", "-o", path]
+    if image is not None:
+        first = os.path.join(folder, "first.png")
+        write_png(first, image)
+        command += ["--image", first]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return read_y4m(path), read_wav(path[:-3] + "wav")
+
+
+def first_image(row, seed):
+    """A first frame of the world with the row's shape and colour."""
+    generator = torch.Generator().manual_seed(seed)
+    a = {k: torch.tensor([v]) for k, v in zip(KEYS, row)}
+    video = world.render_video(world.draw_scene(a, generator), 0, 1)[0, :, 0]
+    return ((video + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+
+
+def table(rows):
+    out = {k: float(np.mean([r["got"][k] == r["want"][k] for r in rows])) for k in KEYS}
+    thumps = [r["got"]["in_time"] for r in rows if r["want"]["sound"] == world.IMPACT and r["want"]["motion"] == world.BOUNCE]
+    out["in_time"] = float(np.mean(thumps)) if thumps else None
+    out["peak"] = max(r["got"]["peak"] for r in rows)
+    out["clips"] = len(rows)
+    return out
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ovi", default="build/ovi")
+    parser.add_argument("--models", default="models/tiny")
+    parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--images", type=int, default=20, help="clips from a first frame")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--json", help="write every measurement here")
+    args = parser.parse_args()
+    result = {"text": [], "image": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for i, (row, text) in enumerate(world.held_out_prompts(args.prompts)):
+            want = dict(zip(KEYS, row))
+            result["text"].append({"prompt": text, "want": want, "got": measure(*generate(args, text, 100 + i, folder))})
+            if i < args.images:
+                clip = generate(args, text, 100 + i, folder, first_image(row, i))
+                result["image"].append({"prompt": text, "want": want, "got": measure(*clip)})
+            print(i, text, result["text"][-1]["got"], file=sys.stderr, flush=True)
+    for name, rows in result.items():
+        if rows:
+            print(name, json.dumps(table(rows)))
+    if args.json:
+        with open(args.json, "w") as f:
+            json.dump(result, f, indent=1)
+
+
+if __name__ == "__main__":
+    main()

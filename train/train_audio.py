@@ -1,0 +1,139 @@
+"""Trains the audio VAE, then the vocoder: out/audio_vae.pt, out/vocoder.pt (state dicts).
+
+    python3 train/train_audio.py --out DIR
+
+The latents have no scale of their own in this model, so the VAE is held to channels of mean 0
+and deviation 1. The vocoder learns from true spectra and from those that the VAE gives back;
+tones need no adversary, so its losses are spectra alone, at four resolutions and in mel.
+"""
+import argparse
+
+import torch
+import torch.nn.functional as F
+
+import world
+from common import Clock, Record, Step, adam, arguments, set_rate
+from config import CONFIG
+from nets import vocoder as vocoder_net
+from nets.audio_vae import AudioVae
+from nets.mel import log_mel, mel_basis
+from nets.vocoder import Vocoder
+from storage import load_part, save_part
+
+BANK, BATCH, SEGMENT, VOCODER_BATCH = 4096, 64, 32, 32
+DIVERGENCE = 2e-3
+
+
+@torch.no_grad()
+def draw_bank(clips, device):
+    """Waves [clips, 32768] and their spectra [clips, 80, 128]; every sound equally often."""
+    basis, waves = mel_basis(device), []
+    for _ in range(clips // 64):
+        a = world.draw_attributes(64, None, device)
+        a["sound"] = torch.randint(8, (64,), device=device)
+        a["motion"] = torch.where(a["sound"] == world.IMPACT, world.BOUNCE, a["motion"])
+        waves.append(world.render_audio(world.draw_scene(a, None), None))
+    waves = torch.cat(waves)
+    return waves, torch.cat([log_mel(w, basis) for w in waves.split(256)])
+
+
+def train_loop(name, net, step_of, args, steps, seconds, rate):
+    """step_of() gives the losses, the first of which is trained."""
+    device = args.device
+    optimiser = adam(net.parameters(), rate, device, decay=0.0)
+
+    def step():
+        optimiser.zero_grad(set_to_none=True)
+        losses = step_of()
+        losses[0].backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        return torch.stack([l.detach() for l in losses])
+
+    set_rate(optimiser, 0)
+    run = Step(step, device)
+    clock, record, total = Clock(steps, seconds, warm=200), Record(args.out, name), 0
+    every = 250 if device == "cuda" else 5
+    while clock.progress() < 1:
+        set_rate(optimiser, rate * clock.rate())
+        total = total + run()
+        clock.step += 1
+        if clock.step % every == 0:
+            record.add(clock.step, **dict(zip(("loss", "spectrum", "other"), (total / every).tolist())))
+            total = 0
+    record.close()
+    save_part(args.out, name, net.state_dict())
+
+
+def train_vae(args, mels, seconds):
+    device = args.device
+    net = AudioVae(CONFIG["audio_vae"]).to(device)
+    net.data_mean.copy_(mels.mean((0, 2)).view(1, -1, 1))
+    net.data_std.copy_(mels.std((0, 2)).view(1, -1, 1))
+
+    def losses():
+        mel = mels[torch.randint(mels.shape[0], (BATCH,), device=device)]
+        mean, logvar = net.encode(mel)
+        z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
+        error = (net.decode(z) - mel) / net.data_std
+        spectrum = error.abs().mean() + error.pow(2).mean()
+        shape = mean.mean((0, 2)).pow(2).mean() + (mean.std((0, 2)) - 1).pow(2).mean()
+        divergence = 0.5 * (mean ** 2 + logvar.exp() - 1 - logvar).mean()
+        return spectrum + DIVERGENCE * divergence + 0.1 * shape, spectrum, divergence
+
+    train_loop("audio_vae", net, losses, args, args.steps or 12000, seconds, 5e-3)
+    return net
+
+
+def spectra(wave):
+    for n in (256, 512, 1024, 2048):
+        window = torch.hann_window(n, device=wave.device)
+        s = torch.stft(wave, n, n // 4, window=window, center=True, return_complex=True)
+        yield torch.sqrt(s.real ** 2 + s.imag ** 2 + 1e-6)
+
+
+def train_vocoder(args, vae, waves, mels, seconds):
+    device, basis = args.device, mel_basis(args.device)
+    net = Vocoder(CONFIG["vocoder"]).to(device)
+    if device == "cuda":
+        vocoder_net.Activation.run = staticmethod(torch.compile(vocoder_net.snake_between_filters, dynamic=True))
+    with torch.no_grad():  # spectra as the audio VAE gives them back, with the noise it was trained on
+        heard = torch.cat([vae.decode(m + 0.05 * torch.randn_like(m)) for m in
+                           (vae.encode(x)[0] for x in mels.split(256))])
+    reach = torch.arange(SEGMENT * 256, device=device)
+    frames = torch.arange(SEGMENT, device=device)
+
+    def losses():
+        row = torch.randint(waves.shape[0], (VOCODER_BATCH,), device=device)
+        first = torch.randint(128 - SEGMENT + 1, (VOCODER_BATCH,), device=device)
+        wave = waves[row[:, None], first[:, None] * 256 + reach]
+        at = (row[:, None], slice(None), first[:, None] + frames)
+        mel = torch.where(torch.rand(VOCODER_BATCH, 1, 1, device=device) < 0.5, mels[at], heard[at]).transpose(1, 2)
+        made = net(mel)[:, 0]
+        loss = 0.0
+        for a, b in zip(spectra(made), spectra(wave)):
+            loss = loss + (torch.log(a + 1e-2) - torch.log(b + 1e-2)).abs().mean() + (a - b).norm() / b.norm()
+        mel_loss = (log_mel(made, basis, 1e-4) - log_mel(wave, basis, 1e-4)).abs().mean()
+        return loss + 5 * mel_loss, loss, mel_loss
+
+    train_loop("vocoder", net, losses, args, args.steps or 12000, seconds, 6e-4)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--vae-share", type=float, default=0.35, help="of the seconds")
+    args = arguments(parser)
+    device = args.device
+    waves, mels = draw_bank(BANK if device == "cuda" else 64, device)
+    state = load_part(args.out, "audio_vae", device)
+    if state:
+        vae = AudioVae(CONFIG["audio_vae"]).to(device)
+        vae.load_state_dict(state)
+    else:
+        vae = train_vae(args, mels, args.seconds * args.vae_share)
+    if not load_part(args.out, "vocoder"):
+        train_vocoder(args, vae, waves, mels, args.seconds * (1 - args.vae_share))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Trains the fusion model and the text encoder together: out/fusion.pt {fusion, text}.
+
+    python3 train/train_fusion.py --out DIR
+
+Flow matching on latents: x = (1 - sigma) data + sigma noise, velocity = noise - data. The clips
+are encoded once into a bank; each has several captions. One clip in eight loses its caption to
+an empty text or to the default negative prompts, which guidance needs; in one of four the first
+latent frame is given and clean (image to video).
+"""
+import argparse
+import os
+import random
+
+import torch
+
+import world
+from common import Clock, Record, Step, arguments, muon_and_adam, set_rate
+from config import CONFIG
+from nets.audio_vae import AudioVae
+from nets.fusion import Fusion, joint
+from nets.mel import log_mel, mel_basis
+from nets.umt5 import Umt5
+from nets.video_vae import VideoVae, fast
+from storage import load_part, save_part
+
+RATE, MUON_RATE = 2e-3, 2e-3
+DROPPED, WITH_IMAGE = 0.125, 0.25
+SHIFT = 3.0
+TEXT_LEN = CONFIG["video"]["text_len"]
+TOKENIZER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "models", "tiny",
+                         CONFIG["files"]["tokenizer"])
+
+
+def encode_texts(texts):
+    """ids [n, 64] and lengths [n], as the engine has them: pieces, then the end."""
+    import sentencepiece
+    tokenizer = sentencepiece.SentencePieceProcessor(model_file=TOKENIZER)
+    ids = torch.zeros(len(texts), TEXT_LEN, dtype=torch.int16)
+    lengths = torch.zeros(len(texts), dtype=torch.int16)
+    for i, pieces in enumerate(tokenizer.encode(texts)):
+        pieces = pieces[:TEXT_LEN - 1] + [1]
+        ids[i, :len(pieces)] = torch.tensor(pieces, dtype=torch.int16)
+        lengths[i] = len(pieces)
+    return ids, lengths
+
+
+def load_vaes(out, device):
+    part = load_part(out, "video_vae", device)
+    video, audio = VideoVae(CONFIG["video_vae"]).to(device), AudioVae(CONFIG["audio_vae"]).to(device)
+    video.load_state_dict(part["state"])
+    audio.load_state_dict(load_part(out, "audio_vae", device))
+    mean, std = (part[k].to(device).view(1, -1, 1, 1, 1) for k in ("mean", "std"))
+    return video.eval(), audio.eval(), mean, std
+
+
+@torch.no_grad()
+def draw_bank(args, clips, captions):
+    """Normalised video latents, audio latents and caption ids of clips of the world."""
+    device = args.device
+    video_vae, audio_vae, mean, std = load_vaes(args.out, device)
+    basis, videos, audios, rows, chunk = mel_basis(device), [], [], [], min(64, clips)
+    fast(device)
+    for _ in range(clips // chunk):
+        a = world.draw_attributes(chunk, None, device)
+        scene = world.draw_scene(a, None)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            latent = video_vae.encode(world.render_video(scene))[0]
+        videos.append(((latent.float() - mean) / std).to(torch.bfloat16))
+        audios.append(audio_vae.encode(log_mel(world.render_audio(scene, None), basis))[0].transpose(1, 2))
+        rows.append(torch.stack([a[k] for k in ("shape", "colour", "background", "motion", "sound")], 1))
+    rng = random.Random(3)
+    texts = [world.caption(row, rng) for row in torch.cat(rows).tolist() for _ in range(captions)]
+    ids, lengths = encode_texts(texts)
+    return (torch.cat(videos), torch.cat(audios), ids.view(-1, captions, TEXT_LEN).to(device),
+            lengths.view(-1, captions).to(device))
+
+
+def make_models(device):
+    torch.manual_seed(2)
+    return (Fusion(CONFIG["video"], CONFIG["audio"]).to(device), Umt5(CONFIG["text"]).to(device))
+
+
+def make_losses(fusion, text, bank, batch, device):
+    videos, audios, ids, lengths = bank
+    fixed_ids, fixed_lengths = (x.to(device) for x in encode_texts(["", world.NEGATIVE_VIDEO, world.NEGATIVE_AUDIO]))
+    strata = torch.arange(batch, device=device)
+    encode = torch.compile(text) if device == "cuda" else text
+    pair = torch.compile(joint) if device == "cuda" else joint
+
+    def losses():
+        row = torch.randint(videos.shape[0], (batch,), device=device)
+        wording = torch.randint(ids.shape[1], (batch,), device=device)
+        video, audio = videos[row].float(), audios[row]
+        features = encode(torch.cat([ids[row, wording], fixed_ids]).long(),
+                          torch.cat([lengths[row, wording], fixed_lengths]).long())
+        caption, empty, not_video, not_audio = features[:-3], features[-3:-2], features[-2:-1], features[-1:]
+        fate = torch.rand(batch, 1, 1, device=device)
+        for_video = torch.where(fate < DROPPED / 3, empty, torch.where(fate < DROPPED, not_video, caption))
+        for_audio = torch.where(fate < DROPPED / 3, empty, torch.where(fate < DROPPED, not_audio, caption))
+        u = (strata + torch.rand(batch, device=device)) / batch
+        sigma = SHIFT * u / (1 + (SHIFT - 1) * u)
+        clean = torch.rand(batch, device=device) < WITH_IMAGE
+        noise_v, noise_a = torch.randn_like(video), torch.randn_like(audio)
+        sv, sa = sigma.view(-1, 1, 1, 1, 1), sigma.view(-1, 1, 1)
+        noisy = (1 - sv) * video + sv * noise_v
+        first = (torch.arange(video.shape[2], device=device) == 0).view(1, 1, -1, 1, 1)
+        held = clean.view(-1, 1, 1, 1, 1) & first
+        noisy = torch.where(held, video, noisy)
+        v, a = fusion(noisy, (1 - sa) * audio + sa * noise_a, 1000 * sigma, for_video, for_audio, clean, pair=pair)
+        error = (v.float() - (noise_v - video)).pow(2) * ~held
+        loss_v, loss_a = error.mean(), (a.float() - (noise_a - audio)).pow(2).mean()
+        return loss_v + loss_a, loss_v, loss_a
+
+    return losses
+
+
+def is_hidden(name, p):
+    return p.dim() == 2 and "blocks." in name and "pos_embedding" not in name
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clips", type=int, default=65536)
+    parser.add_argument("--captions", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=256)
+    args = arguments(parser)
+    if load_part(args.out, "fusion"):
+        return print("fusion: already there")
+    device = args.device
+    clock = Clock(args.steps or 30000, args.seconds, warm=500)
+    fusion, text = make_models(device)
+    bank = draw_bank(args, args.clips, args.captions)
+    print(f"fusion: bank {clock.progress():.2f} of the time", "audio deviation", float(bank[1].std()), flush=True)
+    losses = make_losses(fusion, text, bank, args.batch, device)
+    named = list(fusion.named_parameters()) + list(text.named_parameters())
+    optimisers = muon_and_adam(named, is_hidden, (MUON_RATE, RATE), device)
+    params = [p for _, p in named]
+
+    def step():
+        for o, _ in optimisers:
+            o.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
+            three = losses()
+        three[0].backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        for o, _ in optimisers:
+            o.step()
+        return torch.stack([l.detach() for l in three])
+
+    for o, _ in optimisers:
+        set_rate(o, 0)
+    run = Step(step, device)
+    record, total, every = Record(args.out, "fusion"), 0, 500 if device == "cuda" else 2
+    while clock.progress() < 1:
+        for o, rate in optimisers:
+            set_rate(o, rate * clock.rate())
+        total = total + run()
+        clock.step += 1
+        if clock.step % every == 0:
+            _, video, audio = (total / every).tolist()
+            record.add(clock.step, video=video, audio=audio)
+            total = 0
+    record.close()
+    save_part(args.out, "fusion", {"fusion": fusion.state_dict(), "text": text.state_dict()})
+
+
+if __name__ == "__main__":
+    main()

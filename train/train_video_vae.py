@@ -1,0 +1,121 @@
+"""Trains the video VAE: out/video_vae.pt {state, mean, std}.
+
+    python3 train/train_video_vae.py --out DIR
+
+First short pieces of clips, then whole ones; a third of them in colours of no palette, so that
+the latents cover more than the world. Loss: distance to the picture, four times as heavy on the
+shape, and a little divergence from the normal distribution that keeps the latents smooth.
+"""
+import argparse
+
+import torch
+
+import world
+from common import Clock, Record, Step, arguments, muon_and_adam, set_rate
+from config import CONFIG
+from nets.video_vae import VideoVae, fast
+from storage import load_part, save_part
+
+PHASES = [(17, 8, 0.7), (49, 4, 1.0)]  # frames, clips, until which progress
+DIVERGENCE = 1e-4
+MUON_RATE, RATE = 2e-3, 1e-3
+
+
+def wide_colours(scene):
+    """The palette's colours in most clips, any colours in the others."""
+    fore, walls, floors = world.palette(scene["shape"].device)
+    n, device = scene["shape"].numel(), scene["shape"].device
+    any_of = 2 * torch.rand(3, n, 3, device=device) - 1
+    wild = torch.rand(n, 1, device=device) < 0.3
+    own = [(fore[scene["colour"]] + scene["hue"]).clamp(-1, 1), walls[scene["background"]], floors[scene["background"]]]
+    return tuple(torch.where(wild, a, b) for a, b in zip(any_of, own))
+
+
+def draw_clips(n, length, device):
+    """Pictures [n,3,length,H,W] and how much of the shape is in each pixel."""
+    scene = world.draw_scene(world.draw_attributes(n, None, device), None)
+    start = int(torch.randint(world.FRAMES - length + 1, (1,)))
+    video = world.render_video(scene, start, length, wide_colours(scene))
+    span = slice(start, start + length)
+    return video, world.coverage(scene["shape"], scene["centre"][:, span], scene["size"][:, span])[:, None]
+
+
+def loss_of(net, video, alpha):
+    mean, logvar = net.encode(video)
+    mean, logvar = mean.float(), logvar.float()
+    z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
+    error = net.decode(z).float() - video
+    near = 1 + 4 * torch.nn.functional.max_pool2d(alpha.flatten(0, 2)[:, None], 5, 1, 2).view_as(alpha)
+    picture = (near * (error.abs() + 2 * error ** 2)).mean()
+    divergence = 0.5 * (mean ** 2 + logvar.exp() - 1 - logvar).mean()
+    return picture + DIVERGENCE * divergence, picture, divergence
+
+
+def is_hidden(name, p):
+    """Convolutions between hidden layers."""
+    return p.dim() > 3 and p.shape[1] > 1 and "head" not in name and "coder.conv1" not in name
+
+
+@torch.no_grad()
+def statistics(net, device, clips=256):
+    """Mean and deviation of each latent channel over whole clips of the world."""
+    latents = []
+    for _ in range(clips // 8):
+        scene = world.draw_scene(world.draw_attributes(8, None, device), None)
+        latents.append(net.encode(world.render_video(scene))[0].float())
+    z = torch.cat(latents).transpose(0, 1).flatten(1)
+    return z.mean(1).cpu(), z.std(1).clamp(min=0.1).cpu()
+
+
+def train_phase(net, optimisers, phase, clock, record, device):
+    length, clips, until = phase
+    video, alpha = draw_clips(clips, length, device)
+
+    def step():
+        for o, _ in optimisers:
+            o.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
+            losses = loss_of(net, video, alpha)
+        losses[0].backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for o, _ in optimisers:
+            o.step()
+        return torch.stack([l.detach() for l in losses])
+
+    for o, _ in optimisers:
+        set_rate(o, 0)
+    run, total = Step(step, device), torch.zeros(3, device=device)
+    while clock.progress() < until:
+        for into, new in zip((video, alpha), draw_clips(clips, length, device)):
+            into.copy_(new)
+        for o, rate in optimisers:
+            set_rate(o, rate * clock.rate())
+        total += run()
+        clock.step += 1
+        if clock.step % 100 == 0:
+            _, picture, divergence = (total / 100).tolist()
+            record.add(clock.step, picture=picture, divergence=divergence)
+            total.zero_()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    args = arguments(parser)
+    if load_part(args.out, "video_vae"):
+        return print("video_vae: already there")
+    device = args.device
+    fast(device)
+    net = VideoVae(CONFIG["video_vae"]).to(device)
+    optimisers = muon_and_adam(list(net.named_parameters()), is_hidden, (MUON_RATE, RATE), device)
+    clock, record = Clock(args.steps or 6000, args.seconds, warm=200), Record(args.out, "video_vae")
+    for length, clips, until in PHASES:
+        train_phase(net, optimisers, (length, clips, until), clock, record, device)
+    record.close()
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        mean, std = statistics(net, device)
+    save_part(args.out, "video_vae", {"state": net.state_dict(), "mean": mean, "std": std})
+    print("video_vae: std of the latents", [round(v, 2) for v in std.tolist()])
+
+
+if __name__ == "__main__":
+    main()
