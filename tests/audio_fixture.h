@@ -14,13 +14,8 @@
 
 #include <cmocka.h>
 
+#include "model_fixture.h"
 #include "residency/store.h"
-#include "weights/safetensors_write.h"
-
-static inline float uniform(uint64_t *state) { /* in [-1, 1) */
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (float)((double)(*state >> 40) / (1 << 23) - 1);
-}
 
 /* What a test changes in a checkpoint: the name under which a part is stored (false:
  * leave it out), and its value i (x: a uniform number in [-1, 1)). */
@@ -43,7 +38,7 @@ static inline void put_part(safetensors_writer *w, const checkpoint_rule *rule,
     int64_t n = shape_count(&part->dims);
     float *x = test_malloc((size_t)n * sizeof *x);
     for (int64_t i = 0; i < n; i++) {
-        x[i] = uniform(&state);
+        x[i] = next_random(&state);
         if (rule->value)
             x[i] = rule->value(part->name, i, x[i]);
     }

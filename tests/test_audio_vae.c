@@ -80,7 +80,7 @@ static ovi_status encode_small(fixture *f, const float *mel, int64_t m, float *m
 static void random_values(float *x, int64_t n) {
     uint64_t state = 3;
     for (int64_t i = 0; i < n; i++)
-        x[i] = 2 * uniform(&state);
+        x[i] = 2 * next_random(&state);
 }
 
 /* ---- tests ---- */
@@ -346,15 +346,7 @@ static const char good[] = "{'data_dim': 80, 'embed_dim': 20, 'hidden_dim': 24,"
 
 /* Parses `good` with the first `from` replaced by `to`. */
 static ovi_status parse(audio_vae_config *cfg, const char *from, const char *to, err *e) {
-    char text[1024];
-    const char *at = strstr(good, from);
-    assert_non_null(at);
-    snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good), good, to,
-             at + strlen(from));
-    for (char *c = text; *c; c++)
-        *c = *c == '\'' ? '"' : *c;
-    json_t *json = json_loads(text, 0, NULL);
-    assert_non_null(json);
+    json_t *json = json_with(good, from, to);
     ovi_status status = audio_vae_config_from_json(cfg, json, e);
     json_decref(json);
     return status;

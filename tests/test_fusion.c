@@ -14,7 +14,7 @@
 #include <math.h>
 
 #include "fusion/fusion.h"
-#include "weights/safetensors_write.h"
+#include "model_fixture.h"
 
 #define WEIGHTS_FILE OVI_BINARY_DIR "/test_fusion.safetensors"
 #define ARENA_BYTES  ((size_t)1 << 28) /* more than any run here takes */
@@ -46,50 +46,24 @@ static fusion_config small_config(void) {
     return cfg;
 }
 
-/* -1..1 */
-static float next_random(uint64_t *state) {
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (float)((double)(*state >> 40) / (double)(1 << 23) - 1.0);
-}
-
-static void fill_random(float *x, int64_t n, uint64_t seed) {
-    for (int64_t i = 0; i < n; i++)
-        x[i] = next_random(&seed);
-}
-
 /* Gains about 1, the rest about 0, products of about unit size. */
-static void put_row(safetensors_writer *w, const weight *row, uint64_t *state) {
+static row_values values_of(const weight *row) {
     const weight_part *part = &row->spec.part[0];
-    const int64_t n = shape_count(&part->dims);
     const bool gain = strstr(part->name, "norm") && strstr(part->name, ".weight");
-    const int64_t fan_in = row->spec.use == WEIGHT_VECTOR ? 9 : n / part->dims.dim[0];
-    const float scale = 1.5f / sqrtf((float)fan_in);
-    for (int64_t i = 0; i < n; i++) {
-        const uint16_t v = f32_to_bf16((gain ? 1.0f : 0.0f) + scale * next_random(state));
-        safetensors_writer_put(w, &v, sizeof v);
-    }
+    const int64_t fan_in =
+        row->spec.use == WEIGHT_VECTOR ? 9 : shape_count(&part->dims) / part->dims.dim[0];
+    return (row_values){gain ? 1.0f : 0.0f, 1.5f / sqrtf((float)fan_in)};
 }
 
 static int write_weights(void **state) {
     (void)state;
     err e = {0};
     fusion m;
-    safetensors_writer w;
-    uint64_t seed = 7;
     const fusion_config cfg = small_config();
     assert_int_equal(fusion_init(&m, &cfg, &e), OVI_OK);
-    assert_int_equal(safetensors_writer_open(&w, WEIGHTS_FILE, &e), OVI_OK);
-    for (int i = 0; i < m.weights.n; i++) {
-        const weight_part *part = &m.weights.row[i].spec.part[0];
-        safetensors_writer_declare(&w, part->name, DTYPE_BF16, part->dims.rank,
-                                   part->dims.dim);
-    }
-    safetensors_writer_begin(&w);
-    for (int i = 0; i < m.weights.n; i++)
-        put_row(&w, &m.weights.row[i], &seed);
-    const ovi_status status = safetensors_writer_commit(&w);
+    write_rows(&m.weights, WEIGHTS_FILE, DTYPE_BF16, values_of, 7);
     fusion_release(&m);
-    return status == OVI_OK ? 0 : 1;
+    return 0;
 }
 
 static int remove_weights(void **state) {

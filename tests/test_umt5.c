@@ -14,8 +14,8 @@
 
 #include <math.h>
 
+#include "model_fixture.h"
 #include "text/umt5.h"
-#include "weights/safetensors_write.h"
 
 #define WEIGHTS_FILE OVI_BINARY_DIR "/test_umt5.safetensors"
 #define ARENA_BYTES  ((size_t)1 << 26) /* more than any run here takes */
@@ -34,21 +34,11 @@ static umt5_config small_config(void) {
                          .max_dist = 128};
 }
 
-/* -1..1 */
-static float next_random(uint64_t *state) {
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (float)((double)(*state >> 40) / (double)(1 << 23) - 1.0);
-}
-
-static void put_row(safetensors_writer *w, const weight *row, uint64_t *state) {
-    const weight_part *part = &row->spec.part[0];
-    int64_t n = shape_count(&part->dims);
-    bool gain = row->spec.use == WEIGHT_VECTOR;
-    float scale = gain ? 0.3f : 1.5f / sqrtf((float)part->dims.dim[part->dims.rank - 1]);
-    for (int64_t i = 0; i < n; i++) {
-        uint16_t v = f32_to_bf16((gain ? 1.0f : 0.0f) + scale * next_random(state));
-        safetensors_writer_put(w, &v, sizeof v);
-    }
+static row_values values_of(const weight *row) {
+    const shape *dims = &row->spec.part[0].dims;
+    const bool gain = row->spec.use == WEIGHT_VECTOR;
+    return (row_values){gain ? 1.0f : 0.0f,
+                        gain ? 0.3f : 1.5f / sqrtf((float)dims->dim[dims->rank - 1])};
 }
 
 /* names: -1 official, else the alternative of that number. extra: a tensor nobody asked
@@ -74,7 +64,7 @@ static void write_weights(int names, const char *extra) {
         safetensors_writer_declare(&w, extra, DTYPE_BF16, 1, (const int64_t[]){1});
     safetensors_writer_begin(&w);
     for (int i = 0; i < m.weights.n; i++)
-        put_row(&w, &m.weights.row[i], &seed);
+        put_row(&w, &m.weights.row[i], DTYPE_BF16, values_of(&m.weights.row[i]), &seed);
     if (extra)
         safetensors_writer_put(&w, "\0", 2);
     assert_int_equal(safetensors_writer_commit(&w), OVI_OK);

@@ -14,9 +14,9 @@
 
 #include <math.h>
 
+#include "model_fixture.h"
 #include "residency/store.h"
 #include "video/video_vae.h"
-#include "weights/safetensors_write.h"
 
 #define WEIGHTS_FILE OVI_BINARY_DIR "/test_video_vae.safetensors"
 
@@ -43,50 +43,25 @@ static video_vae_config small_config(void) {
     return cfg;
 }
 
-/* -1..1 */
-static float next_random(uint64_t *state) {
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (float)((double)(*state >> 40) / (double)(1 << 23) - 1.0);
-}
-
-static void fill_random(float *x, int64_t n, uint64_t seed) {
-    for (int64_t i = 0; i < n; i++)
-        x[i] = next_random(&seed);
-}
-
 /* Gains about 1, the rest about 0, convolutions of about unit size. */
-static void put_row(safetensors_writer *w, const weight *row, uint64_t *state) {
+static row_values values_of(const weight *row) {
     const weight_part *part = &row->spec.part[0];
-    int64_t n = shape_count(&part->dims);
-    float centre = strstr(part->name, "gamma") ? 1.0f : 0.0f;
-    int64_t fan_in = row->spec.use == WEIGHT_VECTOR ? 36 : n / part->dims.dim[0];
-    float scale = 1.5f / sqrtf((float)fan_in);
-    for (int64_t i = 0; i < n; i++) {
-        float v = centre + scale * next_random(state);
-        safetensors_writer_put(w, &v, sizeof v);
-    }
+    const bool gain = strstr(part->name, "gamma");
+    const int64_t fan_in = row->spec.use == WEIGHT_VECTOR
+                               ? 36
+                               : shape_count(&part->dims) / part->dims.dim[0];
+    return (row_values){gain ? 1.0f : 0.0f, 1.5f / sqrtf((float)fan_in)};
 }
 
 static int write_weights(void **state) {
     (void)state;
     err e = {0};
     video_vae v;
-    safetensors_writer w;
-    uint64_t seed = 11;
-    video_vae_config cfg = small_config();
+    const video_vae_config cfg = small_config();
     assert_int_equal(video_vae_init(&v, &cfg, &e), OVI_OK);
-    assert_int_equal(safetensors_writer_open(&w, WEIGHTS_FILE, &e), OVI_OK);
-    for (int i = 0; i < v.weights.n; i++) {
-        const weight_part *part = &v.weights.row[i].spec.part[0];
-        safetensors_writer_declare(&w, part->name, DTYPE_F32, part->dims.rank,
-                                   part->dims.dim);
-    }
-    safetensors_writer_begin(&w);
-    for (int i = 0; i < v.weights.n; i++)
-        put_row(&w, &v.weights.row[i], &seed);
-    ovi_status status = safetensors_writer_commit(&w);
+    write_rows(&v.weights, WEIGHTS_FILE, DTYPE_F32, values_of, 11);
     video_vae_release(&v);
-    return status == OVI_OK ? 0 : 1;
+    return 0;
 }
 
 static int remove_weights(void **state) {

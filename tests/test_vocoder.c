@@ -70,7 +70,7 @@ static ovi_status run_small(fixture *f, const float *mel, int64_t frames, float 
 static void random_mel(float *mel, int64_t n) {
     uint64_t state = 7;
     for (int64_t i = 0; i < n; i++)
-        mel[i] = 3 * uniform(&state);
+        mel[i] = 3 * next_random(&state);
 }
 
 /* ---- tests ---- */
@@ -297,15 +297,7 @@ static const char good[] =
 
 /* Parses `good` with the first `from` replaced by `to`. */
 static ovi_status parse(vocoder_config *cfg, const char *from, const char *to, err *e) {
-    char text[1024];
-    const char *at = strstr(good, from);
-    assert_non_null(at);
-    snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good), good, to,
-             at + strlen(from));
-    for (char *c = text; *c; c++)
-        *c = *c == '\'' ? '"' : *c;
-    json_t *json = json_loads(text, 0, NULL);
-    assert_non_null(json);
+    json_t *json = json_with(good, from, to);
     ovi_status status = vocoder_config_from_json(cfg, json, e);
     json_decref(json);
     return status;
