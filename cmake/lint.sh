@@ -1,6 +1,6 @@
 #!/bin/sh
 # lint.sh: what the compiler does not check: format, the include law, headers that compile
-# alone, and file names that are unique in the tree.
+# alone, file names that are unique in the tree, length, and clang-tidy.
 set -eu
 cd "$(dirname "$0")/.."
 status=0
@@ -67,6 +67,31 @@ printf '#include "ovi.h"\n' | c++ -Wall -Wextra -Werror -fsyntax-only -Iinclude 
 # Unique names.
 repeated=$(for file in $sources; do basename "$file"; done | sort | uniq -d)
 [ -z "$repeated" ] || fail "file names used twice: $repeated"
+
+# Length: a function of 80 lines, a file of 900.
+for file in $sources; do
+    case $file in
+        *_table.h) continue ;;
+        src/* | tools/*) ;;
+        *) continue ;;
+    esac
+    long=$(awk '/^[a-z].*[(,]/ && !/;$/ { start = NR }
+        /^}/ { if (start && NR - start > 80) print FILENAME ":" start ": " NR - start " lines"
+               start = 0 }
+        END { if (NR > 900) print FILENAME ": " NR " lines" }' "$file")
+    [ -z "$long" ] || fail "too long: $long"
+done
+
+# What clang-tidy finds (.clang-tidy), where a build has said how files are compiled.
+if [ -f build/compile_commands.json ] && command -v clang-tidy >/dev/null; then
+    compiled=$(for file in $sources; do
+        case $file in
+            src/*.c | tools/*.c) ! grep -q "/$file\"" build/compile_commands.json || echo "$file" ;;
+        esac
+    done)
+    echo "$compiled" | xargs -P2 -n8 clang-tidy -p build --quiet 2>/dev/null ||
+        fail "clang-tidy has findings"
+fi
 
 [ $status -eq 0 ] && echo "lint: clean"
 exit $status

@@ -266,7 +266,7 @@ ovi_status media_image_save_png(const media_image *m, const char *path, err *e) 
         ffmpeg_fail(e, path, "cannot encode a PNG image", code);
     else if (os_writer_open(&file, path, e) == OVI_OK) {
         os_writer_put(&file, packet->data, (size_t)packet->size);
-        code = os_writer_commit(&file) == OVI_OK ? 0 : AVERROR(EIO);
+        (void)(os_writer_commit(&file) == OVI_OK);
     }
     av_packet_free(&packet);
     return e->status;
