@@ -2,17 +2,23 @@
 """Budgets from the smallest possible to unlimited: the same latents, and the time they take.
 
     bench/memory_sweep.py OVI MODELS [--budgets 24] [--steps 1]
-                          [--svg docs/memory-sweep.svg]
+                          [--svg docs/memory-sweep.svg] [--cost N]
 
 Asserts for each budget that the latents are those of the unbounded run, byte for byte (f32),
-and that every measured peak equals its plan and is within the budget. The clip is its sound: decoding the picture takes longer than a step and
-less memory. Prints a table in
-Markdown and draws budget against time. Standard library only.
+and that every measured peak equals its plan and is within the budget. The clip is its sound:
+decoding the picture takes longer than a step and less memory. Prints a table in
+Markdown and draws budget against time: of denoising by the clock, and of all processors for
+the whole run, which does not depend on who else uses the machine.
+
+With --cost N instead: denoising with all blocks streamed against all resident, both with the
+branches batched, in N alternating runs each; medians. Standard library only.
 """
 import argparse
 import json
 import math
 import os
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +34,7 @@ def arguments():
     p.add_argument("--budgets", type=int, default=24)
     p.add_argument("--steps", type=int, default=1)
     p.add_argument("--svg", default="docs/memory-sweep.svg")
+    p.add_argument("--cost", type=int, default=0)
     return p.parse_args()
 
 
@@ -62,15 +69,17 @@ def budgets(ways, n):
 
 
 def run(a, folder, budget):
-    """Bytes of the latents, largest peak, and seconds of denoising and of all stages."""
+    """Bytes of the latents, largest peak, seconds of denoising, and of processors in all."""
     latents = os.path.join(folder, "latents.safetensors")
     command = [a.ovi, "generate", TEXT, *common(a), "--json", "--quiet",
                "--negative-video", TEXT, "--negative-audio", TEXT,
                "--save-latents", latents, "--output", os.path.join(folder, "clip.wav")]
     if budget:
         command += ["--vram", str(budget)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     stages = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE,
                                        stderr=subprocess.DEVNULL).stdout)["stages"]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     for s in stages:
         assert s["measured_peak_bytes"] == s["planned_peak_bytes"], s
         assert not budget or s["measured_peak_bytes"] <= budget, (budget, s)
@@ -78,7 +87,7 @@ def run(a, folder, budget):
         data = f.read()
     diffuse = next(s["seconds"] for s in stages if s["name"] == "diffuse")
     return (data, max(s["measured_peak_bytes"] for s in stages), diffuse,
-            sum(s["seconds"] for s in stages))
+            after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def tensors(data):
@@ -87,11 +96,11 @@ def tensors(data):
 
 
 def draw(rows, path):
-    """Budget (log) on x, seconds on y: all stages, and denoising alone."""
+    """Budget (log) on x, seconds on y: of all processors, and of denoising by the clock."""
     width, height, left, bottom, top = 720, 380, 60, 330, 30
     finite = [r for r in rows if r["budget"]]
     low, high = (math.log(f(r["budget"] for r in finite)) for f in (min, max))
-    most = max(r["all"] for r in rows) * 1.1
+    most = max(max(r["diffuse"], r["processors"]) for r in rows) * 1.1
 
     def x(budget):
         return left + 20 + (width - left - 60) * (math.log(budget) - low) / (high - low)
@@ -112,7 +121,7 @@ def draw(rows, path):
     out.append(f'<text x="{width / 2}" y="{height - 12}" text-anchor="middle">'
                'budget, MB of device memory (logarithmic)</text>')
     out.append(f'<text x="{left}" y="18">seconds</text>')
-    for key, colour, name, line in (("all", "#4575b4", "all stages", 0),
+    for key, colour, name, line in (("processors", "#4575b4", "processors", 0),
                                     ("diffuse", "#d73027", "denoising", 1)):
         points = " ".join(f'{x(r["budget"]):.1f},{y(r[key]):.1f}' for r in finite)
         out.append(f'<polyline points="{points}" fill="none" stroke="{colour}"/>')
@@ -124,20 +133,42 @@ def draw(rows, path):
         f.write("\n".join(out) + "\n</svg>\n")
 
 
+def spread(seconds):
+    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+
+
+def cost(a, ways):
+    """What streaming costs while the file is in the page cache."""
+    streamed = next(peak for peak, what in ways["diffuse"] if what.startswith("streamed"))
+    seconds = {0: [], streamed: []}
+    with tempfile.TemporaryDirectory() as folder:
+        run(a, folder, streamed)  # the file is in the cache from here on
+        for _ in range(a.cost):
+            for budget, times in seconds.items():
+                times.append(run(a, folder, budget)[2:])
+    for i, clock in enumerate(("denoising", "processors, whole run")):
+        resident, flowing = ([t[i] for t in times] for times in seconds.values())
+        print(f"{clock}: resident {spread(resident)}, streamed {spread(flowing)}: "
+              f"{100 * (statistics.median(flowing) / statistics.median(resident) - 1):+.1f} %")
+
+
 def main():
     a = arguments()
     ways = plan(a)
+    if a.cost:
+        cost(a, ways)
+        return
     rows, expected = [], None
-    print("| budget MB | peak MB | denoising s | all s | denoising, as planned |")
+    print("| budget MB | peak MB | denoising s | processor s | denoising, as planned |")
     print("|---:|---:|---:|---:|---|")
     with tempfile.TemporaryDirectory() as folder:
         for budget in budgets(ways, a.budgets):
-            data, peak, diffuse, every = run(a, folder, budget)
+            data, peak, diffuse, processors = run(a, folder, budget)
             expected = expected or tensors(data)
             assert tensors(data) == expected, f"other latents within {budget} bytes"
-            rows.append({"budget": budget, "diffuse": diffuse, "all": every})
+            rows.append({"budget": budget, "diffuse": diffuse, "processors": processors})
             words = f"{budget / 1e6:.1f}" if budget else "unlimited"
-            print(f"| {words} | {peak / 1e6:.1f} | {diffuse:.2f} | {every:.2f} | "
+            print(f"| {words} | {peak / 1e6:.1f} | {diffuse:.2f} | {processors:.2f} | "
                   f"{taken(ways, budget)} |", flush=True)
     draw(rows, a.svg)
     print(f"\n{len(rows)} budgets, one set of latents ({len(expected)} bytes)")
