@@ -199,8 +199,9 @@ ovi_status ovi_resume(ovi_engine *engine, const char *path, const ovi_request *r
     if (call_reset(engine) == OVI_OK && call_require(engine, needed) == OVI_OK &&
         resume_open(&r, engine, path, request) == OVI_OK &&
         job_init(&j, engine, &r.request, sinks) == OVI_OK &&
-        resume_take(&r, &j) == OVI_OK)
-        (void)(pipeline_run(&j) == OVI_OK);
+        resume_take(&r, &j) == OVI_OK && pipeline_run(&j) == OVI_OK &&
+        r.request.memory_report)
+        (void)(memory_log_write(engine, r.request.memory_report) == OVI_OK);
     resume_close(&r);
     return call_end(&j, engine);
 }
