@@ -2,20 +2,23 @@
 # The long ones: `make torture` fails every call once, `make endurance` makes 200 clips.
 BUILD ?= build
 
-.PHONY: all deps demo check torture endurance bench lint clean
+.PHONY: all configure deps demo check torture endurance bench lint clean
 
-all: deps
-	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
+all: configure
 	@cmake --build $(BUILD)
+
+configure: deps
+	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
 
 deps:
 	@cmake/deps.sh
 
-demo: all
+demo: configure
+	@cmake --build $(BUILD) --target ovi-cli
 	@cmake/demo.sh $(BUILD)
 
 check: all
-	@ctest --test-dir $(BUILD) --output-on-failure
+	@ctest --test-dir $(BUILD) --output-on-failure -j2
 
 torture: deps
 	@cmake -S . -B $(BUILD)-faults -G Ninja -DOVI_FAULTS=ON -DOVI_SANITIZE=ON >/dev/null

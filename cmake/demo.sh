@@ -1,12 +1,11 @@
 #!/bin/sh
-# demo.sh BUILD: makes a small random checkpoint and a clip with it; prints the clip's path.
+# demo.sh BUILD: makes a clip with the small model that ships in models/tiny, and a strip of its
+# frames; prints the paths of both.
 set -eu
-ovi="$1/ovi"
 out="$1/demo"
 mkdir -p "$out"
-if [ ! -f "$out/tiny/ovi.json" ]; then
-    rm -rf "$out/tiny"
-    "$ovi" make-checkpoint --preset tiny "$out/tiny" >/dev/null
-fi
-"$ovi" generate --models "$out/tiny" --steps 20 -o "$out/demo.mp4" \
-    "A lighthouse keeper greets the morning. <S>Good morning, sea.<E> <AUDCAP>Waves, gulls, a warm voice.<ENDAUDCAP>"
+"$1/ovi" generate --models models/tiny --steps 20 -o "$out/demo.mp4" \
+    "a green star bouncing on a dark floor. <AUDCAP>A thump at every bounce.<ENDAUDCAP>"
+ffmpeg -y -loglevel error -i "$out/demo.mp4" \
+    -vf "select='not(mod(n,6))',tile=9x1" -frames:v 1 "$out/demo.png"
+echo "$out/demo.png"
