@@ -37,26 +37,3 @@ uint32_t crc32_update(uint32_t crc, const void *bytes, size_t n) {
         crc = (crc >> 8) ^ table[0][(crc ^ *p) & 255];
     return ~crc;
 }
-
-/* a(x) b(x) mod the polynomial; bit 31 is x^0. */
-static uint32_t multiply(uint32_t a, uint32_t b) {
-    uint32_t product = 0;
-    for (uint32_t bit = 1u << 31; bit; bit >>= 1) {
-        if (a & bit)
-            product ^= b;
-        b = b & 1 ? POLYNOMIAL ^ (b >> 1) : b >> 1;
-    }
-    return product;
-}
-
-uint32_t crc32_join(uint32_t a, uint32_t b, uint64_t b_bytes) {
-    uint32_t power = 1u << 30, shift = 1u << 31; /* x^1 and x^0 */
-    for (int k = 0; k < 3; k++)
-        power = multiply(power, power); /* x^8: one byte */
-    for (; b_bytes; b_bytes >>= 1) {
-        if (b_bytes & 1)
-            shift = multiply(shift, power);
-        power = multiply(power, power);
-    }
-    return multiply(a, shift) ^ b;
-}

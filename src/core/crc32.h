@@ -7,7 +7,4 @@
 
 /* The checksum of bytes that follow those of `crc`; start with 0. */
 uint32_t crc32_update(uint32_t crc, const void *bytes, size_t n);
-/* The checksum of A followed by B from crc(A), crc(B) and the length of B: pieces can be
- * summed by several threads. */
-uint32_t crc32_join(uint32_t a, uint32_t b, uint64_t b_bytes);
 #endif

@@ -12,10 +12,6 @@ static const device_speed speeds[] = {
 
 #define N_SPEEDS ((int)(sizeof speeds / sizeof speeds[0]))
 
-const device_speed *speed_at(int i) {
-    return i >= 0 && i < N_SPEEDS ? &speeds[i] : NULL;
-}
-
 const device_speed *speed_find(const char *name) {
     for (int i = 0; i < N_SPEEDS; i++)
         if (strcmp(speeds[i].name, name) == 0)

@@ -32,9 +32,8 @@ typedef struct device_speed {
     double stream_bytes; /* weights on their way to the device a second */
 } device_speed;
 
-/* Built-in speeds by name; NULL: none of that name. speed_at: rows, NULL past the end. */
+/* Built-in speeds by name; NULL: none of that name. */
 const device_speed *speed_find(const char *name);
-const device_speed *speed_at(int i);
 
 /* What may be used. 0: no bound. With `unified`, device and host share one memory, and the
  * RAM bound holds for both together. */
