@@ -199,6 +199,16 @@ static void assert_same_floats(const float *a, const float *b, size_t n) {
     assert_memory_equal(a, b, n * sizeof *a);
 }
 
+/* The same bits where the backend keeps rows of products apart, else the same but for
+ * rounding: for values that were computed beside more or fewer others. */
+static void assert_same_values(const setup *s, const float *a, const float *b, size_t n) {
+    float limit = s->compute == DTYPE_BF16 ? 0.05f : 1e-5f;
+    if (s->backend->rows_exact())
+        assert_same_floats(a, b, n);
+    for (size_t i = 0; i < n; i++)
+        assert_true(fabsf(a[i] - b[i]) <= limit * fmaxf(1, fabsf(b[i])));
+}
+
 static float largest(const float *x, size_t n) {
     float m = 0;
     for (size_t i = 0; i < n; i++)
@@ -215,7 +225,7 @@ static void check_prefix(const setup *s) {
     assert_true(largest(whole, CLIP_COUNT) > 0.1f && largest(whole, CLIP_COUNT) <= 1.0f);
     for (int64_t n = 1; n < FRAMES; n++) {
         decode_alone(*s, latents, n, part);
-        assert_same_floats(part, whole, (size_t)((1 + 4 * (n - 1)) * FRAME_COUNT));
+        assert_same_values(s, part, whole, (size_t)((1 + 4 * (n - 1)) * FRAME_COUNT));
     }
 }
 
@@ -276,7 +286,7 @@ static void check_image(const setup *s) {
     encode_alone(*s, image, 1, of_image);
     assert_true(largest(of_image, LATENT_COUNT / FRAMES) > 0.01f);
     for (int64_t z = 0; z < Z; z++)
-        assert_same_floats(of_image + z * HEIGHT * WIDTH,
+        assert_same_values(s, of_image + z * HEIGHT * WIDTH,
                            of_video + z * FRAMES * HEIGHT * WIDTH, HEIGHT * WIDTH);
 }
 
