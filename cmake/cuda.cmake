@@ -1,0 +1,37 @@
+# cuda.cmake: libovi_cuda.so, the cuda backend, opened at run time (src/backend/cuda_loader.c).
+# Built where nvcc is; cuBLASLt is linked, cuDNN and the driver are not.
+option(OVI_CUDA "cuda backend, where nvcc is found" ON)
+option(OVI_CUDA_RELEASE "machine code for every GPU that is supported, not only a few" OFF)
+
+if(NOT OVI_CUDA OR OVI_SANITIZE)
+  return()
+endif()
+find_program(OVI_NVCC nvcc HINTS /usr/local/cuda/bin $ENV{CUDA_HOME}/bin)
+if(NOT OVI_NVCC)
+  message(STATUS "nvcc is not here: building without the cuda backend")
+  return()
+endif()
+set(CMAKE_CUDA_COMPILER ${OVI_NVCC})
+set(CMAKE_CUDA_ARCHITECTURES OFF) # named below
+enable_language(CUDA)
+find_package(CUDAToolkit 13 REQUIRED)
+
+set(targets 90a)
+if(OVI_CUDA_RELEASE)
+  set(targets 80 86 89 90a 100 120)
+endif()
+set(cuda_code -gencode=arch=compute_80,code=compute_80)
+foreach(target ${targets})
+  list(APPEND cuda_code -gencode=arch=compute_${target},code=sm_${target})
+endforeach()
+
+file(GLOB cuda_sources CONFIGURE_DEPENDS src/backend/cuda/*.c src/backend/cuda/*.cu)
+add_library(ovi_cuda MODULE ${cuda_sources} src/backend/cuda_sizes.c src/backend/tensor.c)
+set_target_properties(ovi_cuda PROPERTIES CUDA_STANDARD 17 CUDA_RUNTIME_LIBRARY Static)
+target_include_directories(ovi_cuda PRIVATE include src)
+target_include_directories(ovi_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+target_link_libraries(ovi_cuda PRIVATE ovi_core CUDA::cudart_static CUDA::cublasLt)
+# A stack frame or a spill takes memory on the device that no plan knows: neither may be.
+target_compile_options(ovi_cuda PRIVATE
+  $<$<COMPILE_LANGUAGE:CUDA>:${cuda_code} -lineinfo -Werror=all-warnings
+    -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra>)

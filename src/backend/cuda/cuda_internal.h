@@ -1,0 +1,50 @@
+/* cuda_internal.h: what the C files of the cuda backend share.
+ *
+ *   cuda.c            device, memory, movement, the table
+ *   cuda_linear.c     products: cuBLASLt
+ *   cuda_attention.c  attention: cuDNN where it offers the case, else cuda_attention.cu
+ *   cuda_conv.c       convolutions: cuDNN where it offers the case, else cuda_conv.cu
+ *   cuda_dnn.c        cuDNN, opened at run time
+ *   kernels.h         all other operations: kernels behind C functions
+ *
+ * All work of operations goes to one stream, in order; nothing waits but read and sync.
+ * Nothing here allocates device memory but region_alloc: libraries get workspace from the
+ * arena, of the sizes in cuda_sizes.h. */
+#ifndef OVI_BACKEND_CUDA_INTERNAL_H
+#define OVI_BACKEND_CUDA_INTERNAL_H
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include "backend/backend.h"
+#include "backend/cuda_sizes.h"
+
+typedef struct cuda_dnn cuda_dnn;
+typedef struct cuda_linear_cache cuda_linear_cache;
+
+typedef struct cuda {
+    backend_services services;
+    int index, sm;       /* of the device: number, and 90 for compute capability 9.0 */
+    int n_processors;    /* multiprocessors */
+    cudaStream_t stream; /* operations */
+    cudaStream_t copies; /* weights on their way */
+    cublasLtHandle_t lt;
+    cuda_linear_cache *products; /* owned: algorithms chosen so far */
+    cuda_dnn *dnn;               /* owned; NULL: cuDNN is not here, or switched off */
+} cuda;
+
+/* Latches a failure of the running call. */
+void cuda_fail(cuda *self, ovi_status status, const char *fmt, ...) OVI_PRINTF(3, 4);
+/* True if e is success; else fails with "what: the CUDA error's words". */
+bool cuda_ok(cuda *self, cudaError_t e, const char *what);
+
+/* Operations; workspace as cuda_sizes() says. */
+#define CUDA_OP(tag, name) void cuda_##name(void *self, const name##_desc *d, work w);
+OP_LIST(CUDA_OP)
+#undef CUDA_OP
+void cuda_conv_pack(void *self, const conv_geometry *g, dtype type, const float *src,
+                    void *dst);
+
+/* cuda_linear.c */
+void cuda_linear_clear(cuda *self);
+#endif

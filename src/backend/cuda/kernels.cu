@@ -1,0 +1,2 @@
+/* kernels.cu */
+#include "backend/cuda/kernels.h"

@@ -1,0 +1,39 @@
+/* cuda_sizes.h: what operations of the cuda backend need and offer, as pure functions of
+ * their descriptors. They stand in libovi, so that a plan for a GPU is made on machines
+ * without one, and the backend itself keeps to them. */
+#ifndef OVI_BACKEND_CUDA_SIZES_H
+#define OVI_BACKEND_CUDA_SIZES_H
+
+#include "backend/backend.h"
+
+/* cudaMalloc gives memory in such pieces: regions are whole ones. */
+#define CUDA_REGION_GRAIN ((size_t)2 << 20)
+
+/* Most workspace of a product (cuBLASLt), of a convolution and of an attention (cuDNN). */
+#define CUDA_LINEAR_CAP    ((size_t)32 << 20)
+#define CUDA_CONV_CAP      ((size_t)32 << 20)
+#define CUDA_ATTENTION_CAP ((size_t)1 << 20)
+
+static inline size_t cuda_round256(size_t bytes) {
+    return (bytes + 255) & ~(size_t)255;
+}
+
+/* The workspace of one operation, cut into pieces in this order; a piece that is not needed
+ * has size 0. All sizes are multiples of 256. */
+typedef struct cuda_linear_work {
+    size_t cap;    /* cuBLASLt's own */
+    size_t weight; /* w in the type of the product, where the stored one is not taken */
+    size_t bias;   /* bias in the type of out */
+    size_t sum;    /* act(x w^T + bias) before gate and residual */
+} cuda_linear_work;
+cuda_linear_work cuda_linear_pieces(const linear_desc *d);
+
+size_t cuda_sizes(const device_options *o, op_kind op, const void *desc);
+const char *cuda_supports(const device_options *o, op_kind op, const void *desc);
+size_t cuda_conv_packed_bytes(const device_options *o, const conv_geometry *g,
+                              dtype type);
+
+/* Workspace of a convolution and of an attention. */
+size_t cuda_conv_bytes(const conv_desc *d);
+size_t cuda_attention_bytes(const attention_desc *d);
+#endif
