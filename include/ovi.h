@@ -96,11 +96,13 @@ typedef struct ovi_settings {
     const char *variant; /* 720x720_5s, 960x960_5s, 960x960_10s; NULL: found, see docs */
     /* Single files that replace those of the directory; NULL: from the directory. */
     const char *fusion, *text_encoder, *tokenizer, *video_vae, *audio_vae, *vocoder;
-    const char *device;  /* auto, cpu, ref */
-    const char *dtype;   /* auto, f32, bf16 */
-    int threads;         /* 0: all processors */
-    const char *vram;    /* most device memory: "6G", "512MiB", "auto" */
-    const char *ram;     /* most memory of our own on the host, likewise */
+    const char *device; /* auto (the best here), cuda, cuda:N, cpu, ref */
+    const char
+        *libraries;    /* "a:b": folders where a GPU's libraries are; NULL: usual ones */
+    const char *dtype; /* auto, f32, bf16 */
+    int threads;       /* 0: all processors */
+    const char *vram;  /* most device memory: "6G", "512MiB", "auto" */
+    const char *ram;   /* most memory of our own on the host, likewise */
     const char *unified; /* do device and host share one memory? auto, yes, no */
     const char *speed;   /* the device that time estimates are for: cpu, h100, ... */
     ovi_log_level log_level;

@@ -19,20 +19,43 @@ const char *ovi_version(void) {
 
 /* ---- opening ---- */
 
-static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s) {
+/* "cuda:1": backend and number; false: no such word. */
+static bool parse_device(const char *word, const backend **b, int *index) {
+    char name[16];
+    const size_t n = strcspn(word, ":");
+    if (n >= sizeof name)
+        return false;
+    memcpy(name, word, n);
+    name[n] = '\0';
+    *b = backend_find(name);
+    *index = 0;
+    if (!word[n])
+        return *b != NULL;
+    char *end = NULL;
+    const long number = strtol(word + n + 1, &end, 10);
+    *index = (int)number;
+    return *b && !(*b)->host_memory && end != word + n + 1 && !*end && number >= 0 &&
+           number < 1024;
+}
+
+/* Plans need no hardware: where it is missing the dry run stands for it. */
+static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s, bool files) {
     host *h = &engine->host;
-    const char *name = s->device && strcmp(s->device, "auto") != 0 ? s->device : NULL;
-    const backend *b = backend_find(name);
-    if (!b)
-        return err_set(&h->err, OVI_UNSUPPORTED, "device: this build has no \"%s\"",
-                       name ? name : "cpu");
-    dtype compute = b->native_dtype();
+    device_options options = {.n_threads = s->threads, .folders = s->libraries};
+    const backend *b = NULL;
+    if (!s->device || strcmp(s->device, "auto") == 0)
+        b = backend_best(&options);
+    else if (!parse_device(s->device, &b, &options.index))
+        return err_set(&h->err, OVI_UNSUPPORTED,
+                       "device: expected auto, cuda, cuda:N%s or ref, found \"%s\"",
+                       backend_find("cpu") ? ", cpu" : "", s->device);
+    options.compute = b->native_dtype();
     if (s->dtype && strcmp(s->dtype, "f32") == 0)
-        compute = DTYPE_F32;
+        options.compute = DTYPE_F32;
     else if (s->dtype && strcmp(s->dtype, "bf16") == 0)
-        compute = DTYPE_BF16;
-    device_options options = {.compute = compute, .n_threads = s->threads};
-    engine->dev = device_open(h, b, &options);
+        options.compute = DTYPE_BF16;
+    const bool absent = !files && b->missing && b->missing(&options);
+    engine->dev = absent ? device_open_null(h, b, &options) : device_open(h, b, &options);
     engine->dry = engine->dev ? device_open_null(h, b, &options) : NULL;
     return h->err.status;
 }
@@ -97,7 +120,7 @@ static ovi_status open_engine(const ovi_settings *settings, ovi_engine **out,
     h->log = settings->log;
     h->log_user = settings->log_user;
     h->level = settings->log_level;
-    if (choose_device(engine, settings) == OVI_OK &&
+    if (choose_device(engine, settings, files) == OVI_OK &&
         choose_budget(engine, settings) == OVI_OK &&
         choose_models(engine, settings, files) == OVI_OK)
         (void)(make_stores(engine) == OVI_OK);

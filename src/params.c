@@ -55,8 +55,12 @@ static const row rows[] = {
             "MMAudio VAE, instead of the directory's"),
     SETTING("vocoder", STRING, vocoder, 0, 0, NULL, NULL, "FILE",
             "BigVGAN vocoder, instead of the directory's"),
-    SETTING("device", CHOICE, device, 0, 0, "auto", "auto|cpu|ref", "NAME",
-            "what computes; ref is the slow plain reference"),
+    SETTING(
+        "device", STRING, device, 0, 0, "auto", NULL, "NAME",
+        "what computes: auto (a GPU if one can be used), cuda, cuda:N, cpu, or ref, the "
+        "slow plain reference"),
+    SETTING("libraries", STRING, libraries, 0, 0, NULL, NULL, "DIR:DIR",
+            "folders with NVIDIA's libraries, if they are not in the usual ones"),
     SETTING("dtype", CHOICE, dtype, 0, 0, "auto", "auto|f32|bf16", "TYPE",
             "arithmetic of the big models; auto: bf16 where the processor has it"),
     SETTING("threads", INT, threads, 0, 1024, "0", NULL, "N",

@@ -56,7 +56,7 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
         .name = st->name,
         .weights = memory.peak,
         .in_place = placed.in_place,
-        .arena = page_round(memory.arena_peak),
+        .arena = device_round(c.dev, memory.arena_peak),
         .keep = memory.arena_keep_peak,
         .workspace = n->workspace_peak,
         .host = job_host_bytes(j, id) + placed.staging + stage_extra_host_bytes(&c),
@@ -74,7 +74,10 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
 memory_budget engine_budget_now(const ovi_engine *engine) {
     memory_budget b = engine->budget;
     size_t free_now = device_free_memory(engine->dev);
-    size_t usable = free_now - free_now / 16; /* others live here too */
+    size_t usable = free_now - free_now / 16;             /* others live here too */
+    const size_t overhead = device_overhead(engine->dev); /* the budget is for all */
+    if (b.device)
+        b.device = b.device > overhead ? b.device - overhead : 1;
     if (!b.device || usable < b.device)
         b.device = usable;
     return b;
@@ -141,7 +144,7 @@ static void report_stage(const stage_context *c, const stage *st,
     ovi_engine *engine = c->job->engine;
     ovi_report *r = &engine->report;
     device_memory m = device_get_memory(engine->dev);
-    size_t arena = page_round(m.arena_peak);
+    size_t arena = device_round(engine->dev, m.arena_peak);
     if (arena != planned->arena && !device_failed(engine->dev)) /* P3 */
         device_fail(engine->dev, OVI_INTERNAL,
                     "%s: planned %zu bytes of activations, measured %zu", planned->name,

@@ -109,17 +109,30 @@ static void run_op(device *d, op_kind op, const void *desc) {
 OP_LIST(OP_FRONT_DOOR_BODY)
 #undef OP_FRONT_DOOR_BODY
 
-/* Best first. */
+/* Best first; what needs more than this build stands in front. */
 static const backend *const registry[] = {
+    &backend_cuda,
 #ifdef OVI_WITH_CPU
     &backend_cpu,
 #endif
     &backend_ref,
 };
+#define N_BACKENDS ((int)(sizeof registry / sizeof registry[0]))
+
+const backend *backend_at(int i) {
+    return i >= 0 && i < N_BACKENDS ? registry[i] : NULL;
+}
 
 const backend *backend_find(const char *name) {
-    for (size_t i = 0; i < sizeof registry / sizeof registry[0]; i++)
-        if (!name || strcmp(registry[i]->name, name) == 0)
+    for (int i = 0; i < N_BACKENDS; i++)
+        if (name ? strcmp(registry[i]->name, name) == 0 : registry[i]->host_memory)
             return registry[i];
     return NULL;
+}
+
+const backend *backend_best(const device_options *o) {
+    int i = 0;
+    while (registry[i]->missing && registry[i]->missing(o))
+        i++;
+    return registry[i];
 }

@@ -24,7 +24,7 @@
 #include "backend/ops.h"
 #include "core/host.h"
 
-#define BACKEND_ABI 1
+#define BACKEND_ABI 2
 
 /* ----------------------------------------------------------- the backend's table ---- */
 
@@ -33,7 +33,15 @@ typedef struct device_options {
     dtype compute; /* DTYPE_F32 or DTYPE_BF16: type of activations of the big models */
     int n_threads; /* 0: all processors */
     int index;     /* which of several devices */
+    const char
+        *folders; /* "a:b": where libraries of a device are looked for first; NULL */
 } device_options;
+
+/* One device of a backend, as a list of devices shows it. */
+typedef struct device_info {
+    char name[128];
+    size_t memory_total, memory_free;
+} device_info;
 
 typedef struct work { /* borrowed scratch for one call */
     void *data;
@@ -55,7 +63,14 @@ typedef struct backend {
     const char *name;
     const char *memory_name; /* "CPU" or "GPU": the word in memory lines */
     bool host_memory;        /* device addresses can be read by the host */
+    bool f8_weights;         /* products take weights of F8_E4M3 as stored */
+    size_t region_grain;     /* regions are made of pieces of this size */
 
+    /* NULL if such a device can be opened here, else what is missing, in words that stay
+     * valid. Slow the first time: may open libraries. */
+    const char *(*missing)(const device_options *);
+    /* The index-th device; false: there is none. */
+    bool (*describe)(const device_options *, int index, device_info *);
     void *(*open)(const backend_services *, const device_options *); /* NULL: failed */
     void (*close)(void *self);
     /* What this machine offers natively for `auto`: BF16 or F32. */
@@ -69,9 +84,23 @@ typedef struct backend {
     size_t (*region_cost)(void *self, const void *p, size_t bytes); /* to the system */
     size_t (*free_memory)(void *self);
     size_t (*others_memory)(void *self); /* what other programs hold */
+    size_t (*overhead)(void *self);      /* what an open device holds beside regions */
     void (*write)(void *self, void *dst, const void *src, size_t bytes);
     void (*read)(void *self, void *dst, const void *src, size_t bytes); /* waits */
     void (*sync)(void *self);                                           /* waits */
+
+    /* Weights on their way to a device that is not in host memory; NULL on others. Called
+     * from one thread, which may be another than that of operations. upload() may return
+     * before src was read: src must stay until upload_wait(), which gives NULL or what
+     * failed, in words. fence(slot) follows the operations called so far, from their thread;
+     * uploads after upload_begin(slot) wait for them (slot < 0: for nothing). Pinned memory
+     * is read by the device itself, at the link's full rate; pinning may be refused. */
+    void (*upload_begin)(void *self, int slot);
+    void (*upload)(void *self, void *dst, const void *src, size_t bytes);
+    const char *(*upload_wait)(void *self);
+    void (*fence)(void *self, int slot);
+    bool (*pin_host)(void *self, const void *p, size_t bytes);
+    void (*unpin_host)(void *self, const void *p);
 
     /* Pure functions of descriptor and options (no device, no data: plans call them where
      * the backend's hardware is absent). Workspace bytes of one operation; NULL if it is
@@ -100,8 +129,15 @@ extern const backend backend_ref; /* plain C: the specification of every op */
 #ifdef OVI_WITH_CPU
 extern const backend backend_cpu; /* oneDNN + OpenMP */
 #endif
-/* By name ("cpu", "ref"); NULL if this build has none. NULL name: the best one here. */
+extern backend backend_cuda; /* NVIDIA GPUs: opened at run time; plans need none */
+#define BACKEND_MAX_SLOTS 64
+/* By name ("cuda", "cpu", "ref"); NULL if this build has none. NULL name: the best one that
+ * needs nothing beside this build. */
 const backend *backend_find(const char *name);
+/* All of this build, best first; NULL past the end. */
+const backend *backend_at(int i);
+/* What is best here: the first whose missing() has no objection. */
+const backend *backend_best(const device_options *o);
 
 /* ----------------------------------------------------------------------- devices ---- */
 
@@ -147,6 +183,7 @@ void device_set_profiling(device *d, bool on); /* waits after each op to time it
 device_memory device_get_memory(const device *d);
 size_t device_free_memory(device *d);
 size_t device_others_memory(device *d);
+size_t device_overhead(device *d); /* of the open device itself, beside regions */
 /* What the system says the live regions cost, and weights in place as they are counted. */
 size_t device_reserved_memory(device *d);
 
@@ -188,6 +225,16 @@ void device_put_f32(device *d, const tensor *t, const float *src);
 ovi_status device_read(device *d, void *dst, const tensor *t) OVI_MUST_CHECK;
 ovi_status device_get_f32(device *d, float *dst, const tensor *t) OVI_MUST_CHECK;
 ovi_status device_sync(device *d) OVI_MUST_CHECK;
+
+/* Weights on their way: see the table. Only on devices that are not in host memory. */
+void device_upload_begin(device *d, int slot);
+void device_upload(device *d, void *dst, const void *src, size_t bytes);
+const char *device_upload_wait(device *d) OVI_MUST_CHECK;
+void device_fence(device *d, int slot);
+bool device_pin_host(device *d, const void *p, size_t bytes);
+void device_unpin_host(device *d, const void *p);
+/* Bytes of a region, in whole pieces. */
+size_t device_round(const device *d, size_t bytes);
 
 size_t device_conv_packed_bytes(const device *d, const conv_geometry *g, dtype type);
 void device_pack_conv(device *d, const conv_geometry *g, dtype type, const float *src,

@@ -191,6 +191,14 @@ size_t device_others_memory(device *d) {
     return d->table->others_memory(d->self);
 }
 
+size_t device_overhead(device *d) {
+    return d->table->overhead ? d->table->overhead(d->self) : 0;
+}
+
+size_t device_round(const device *d, size_t bytes) {
+    return round_up(bytes, d->backend->region_grain);
+}
+
 size_t device_reserved_memory(device *d) {
     size_t sum = d->memory.in_place;
     for (size_t i = 0; i < d->memory.regions; i++)
@@ -206,6 +214,32 @@ void device_pack_conv(device *d, const conv_geometry *g, dtype type, const float
                       void *dst) {
     if (device_ready(d))
         d->table->conv_pack(d->self, g, type, src, dst);
+}
+
+/* ------------------------------------------------------------- weights on their way ---- */
+
+void device_upload_begin(device *d, int slot) {
+    d->table->upload_begin(d->self, slot);
+}
+
+void device_upload(device *d, void *dst, const void *src, size_t bytes) {
+    d->table->upload(d->self, dst, src, bytes);
+}
+
+const char *device_upload_wait(device *d) {
+    return d->table->upload_wait(d->self);
+}
+
+void device_fence(device *d, int slot) {
+    d->table->fence(d->self, slot);
+}
+
+bool device_pin_host(device *d, const void *p, size_t bytes) {
+    return d->table->pin_host(d->self, p, bytes);
+}
+
+void device_unpin_host(device *d, const void *p) {
+    d->table->unpin_host(d->self, p);
 }
 
 /* --------------------------------------------------------------- host and device ---- */

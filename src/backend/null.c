@@ -68,6 +68,11 @@ static void null_sync(void *self) {
     (void)self;
 }
 
+static void null_fence(void *self, int slot) {
+    (void)self;
+    (void)slot;
+}
+
 static void null_conv_pack(void *self, const conv_geometry *g, dtype type,
                            const float *src, void *dst) {
     (void)self;
@@ -101,6 +106,7 @@ const backend backend_null = {.abi = BACKEND_ABI,
                               .write = null_write,
                               .read = null_read,
                               .sync = null_sync,
+                              .fence = null_fence,
                               .conv_pack = null_conv_pack,
 #define NULL_MEMBER(tag, name) .name = null_##name,
                               OP_LIST(NULL_MEMBER)

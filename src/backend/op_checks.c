@@ -202,7 +202,9 @@ static bool is_modulation_if_any(checker c, operand a, operand x, int64_t width,
 /* ---------------------------------------------------------------- the operations ---- */
 
 static bool check_linear_types(checker c, const linear_desc *x) {
-    if (x->w.type == x->x.type || (x->x.type == DTYPE_F32 && x->w.type == DTYPE_BF16))
+    if (x->w.type == x->x.type || (x->x.type == DTYPE_F32 && x->w.type == DTYPE_BF16) ||
+        (x->x.type == DTYPE_BF16 && x->w.type == DTYPE_F8_E4M3 &&
+         device_backend(c.d)->f8_weights))
         return true;
     device_fail(c.d, OVI_INTERNAL, "linear: expected w of %s%s with x of %s, found %s",
                 x->x.type == DTYPE_F32 ? "F32 or " : "", "BF16", dtype_name(x->x.type),
@@ -227,7 +229,7 @@ static bool check_linear_shapes(checker c, const linear_desc *x) {
 
 bool check_linear(device *d, const linear_desc *x) {
     checker c = {d, "linear"};
-    if (!is_activation(c, OPERAND(x), 2, 3) || !is_activation(c, OPERAND(w), 2, 2) ||
+    if (!is_activation(c, OPERAND(x), 2, 3) || !has_rank(c, OPERAND(w), 2, 2) ||
         !is_filled(c, OPERAND(w)) || !check_linear_types(c, x) ||
         !is_activation(c, OPERAND(out), x->x.rank, x->x.rank) ||
         !check_linear_shapes(c, x) || !is_writable(c, OPERAND(out)))

@@ -25,7 +25,8 @@ typedef enum act_kind {
 
 /* out = residual + gate * act(x w^T + bias)
  * x [B, M, K] or [M, K], out and residual [B, M, N] or [M, N] (rows may be strided), w
- * [N, K] dense. Types: x BF16 with w BF16; x F32 with w F32 or BF16. out F32 or BF16.
+ * [N, K] dense. Types: x BF16 with w BF16, or F8_E4M3 where the backend says f8_weights; x
+ * F32 with w F32 or BF16. out F32 or BF16.
  * bias [N]; gate [R, N] or [B, R, N]; residual has out's type and may be the very view of
  * out. All optional.
  * The tile grid of rows starts anew in every branch b. */

@@ -289,6 +289,17 @@ double os_now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+bool os_program_folder(char *folder, size_t size) {
+    ssize_t n = readlink("/proc/self/exe", folder, size);
+    if (n <= 0 || (size_t)n >= size)
+        return false;
+    folder[n] = '\0';
+    char *slash = strrchr(folder, '/');
+    if (slash)
+        *slash = '\0';
+    return slash != NULL;
+}
+
 int os_cpu_count(void) {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0)

@@ -65,6 +65,8 @@ bool os_is_dir(const char *path);
 /* dir + "/" + name in owned memory, NULL (error set) on no memory. */
 char *os_join(const char *dir, const char *name, err *e) OVI_MUST_CHECK;
 double os_now(void);            /* monotonic seconds */
+/* The folder of the running program's file; false if it cannot be told. */
+bool os_program_folder(char *folder, size_t size);
 int os_cpu_count(void);         /* processors this process may use */
 size_t os_resident_bytes(void); /* resident set of this process, 0 if unknown */
 size_t os_resident_peak(void);  /* largest resident set so far */

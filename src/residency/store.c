@@ -19,10 +19,12 @@
 
 #include "residency/load.h"
 #include "residency/prefetch.h"
+#include "residency/upload.h"
 
-#define SLAB_ALIGN 64
-#define MIN_SLOTS  2
-#define NO_PART    64 /* more than every part */
+#define SLAB_ALIGN  64
+#define MIN_SLOTS   2
+#define NO_PART     64 /* more than every part */
+#define FEW_WINDOWS 4  /* pinned at a time where the page cache is to be left alone */
 
 /* What a stage asks of one model. */
 typedef struct demand {
@@ -36,11 +38,15 @@ typedef struct model_state {
     demand now;          /* what is carried out; zero: nothing is resident */
     void *slab;          /* owned device region; NULL when empty */
     size_t slab_bytes, in_place;
-    prefetch *flow;  /* owned; NULL: nothing is streamed */
-    void *staging;   /* owned; of the thread while parts flow */
-    uint64_t flows;  /* streamed parts that have rows */
-    uint64_t in_use; /* of these, pinned now */
-    int last_pinned; /* of these, or NO_PART */
+    const char *slots; /* within the slab */
+    size_t slot_bytes;
+    prefetch *flow;   /* owned; NULL: nothing is streamed */
+    uploader way;     /* to a device that the host cannot write; else not used */
+    uint8_t slot[64]; /* of each part that is pinned */
+    void *staging;    /* owned; of the thread while parts flow */
+    uint64_t flows;   /* streamed parts that have rows */
+    uint64_t in_use;  /* of these, pinned now */
+    int last_pinned;  /* of these, or NO_PART */
     bool evict;
     int pins; /* parts that model code is reading now */
 } model_state;
@@ -108,12 +114,13 @@ static bool needed(const weight *row, uint64_t parts) {
 
 /* Type of a product weight on the device: bf16 products take BF16 only; f32 products take
  * bf16 weights as they are, which loses nothing and halves the bytes. */
-static dtype linear_type(const weight *row, dtype compute) {
+static dtype linear_type(const store *s, const weight *row, dtype compute) {
+    dtype file = weight_file_type(row);
     if (row->spec.exact)
         return DTYPE_F32;
     if (compute == DTYPE_BF16)
-        return DTYPE_BF16;
-    dtype file = weight_file_type(row);
+        return file == DTYPE_F8_E4M3 && device_backend(s->dev)->f8_weights ? file
+                                                                           : DTYPE_BF16;
     bool small = file == DTYPE_BF16 || file == DTYPE_F8_E4M3 || file == DTYPE_F8_E5M2;
     return small ? DTYPE_BF16 : DTYPE_F32;
 }
@@ -157,7 +164,7 @@ static placement place(const model_state *m, uint64_t streamed, const weight *ro
         break;
     }
     case WEIGHT_LINEAR:
-        p.type = linear_type(row, compute);
+        p.type = linear_type(s, row, compute);
         p.in_place = !has_part(streamed, row->spec.part_of) &&
                      usable_in_place(s, m->table, row, p.type);
         p.bytes = count * dtype_size(p.type);
@@ -178,20 +185,16 @@ static bool written_by_host(const store *s, const weight *row) {
     return row->spec.use != WEIGHT_CONV && device_backend(s->dev)->host_memory;
 }
 
-/* Elements of a row that go through the device at a time. */
-static int64_t piece_of(const weight *row) {
-    int64_t count = shape_count(&row->spec.placed);
-    bool whole = row->spec.use == WEIGHT_CONV || row->spec.fold || count < LOAD_CHUNK;
-    return whole ? count : LOAD_CHUNK;
-}
-
-/* Host bytes that bringing in this row takes for a moment. */
+/* Host bytes that bringing in this row takes for a moment: a convolution passes as f32. */
 static size_t staging_of(const store *s, const weight *row, const placement *p) {
     if (p->in_place)
         return 0;
     if (written_by_host(s, row))
         return load_staging_bytes(row, p->type);
-    return load_staging_bytes(row, DTYPE_F32) + (size_t)piece_of(row) * sizeof(float);
+    if (row->spec.use == WEIGHT_CONV)
+        return load_staging_bytes(row, DTYPE_F32) +
+               (size_t)shape_count(&row->spec.placed) * sizeof(float);
+    return upload_staging_bytes(row, p->type);
 }
 
 static size_t largest(size_t a, size_t b) {
@@ -219,7 +222,7 @@ static store_bytes model_bytes(const model_state *m, demand want) {
     }
     sum.slots_bytes = slot * (size_t)want.slots;
     sum.rows_bytes = sum.slab;
-    sum.slab = page_round(sum.slab + sum.slots_bytes);
+    sum.slab = device_round(m->owner->dev, sum.slab + sum.slots_bytes);
     return sum;
 }
 
@@ -248,32 +251,37 @@ store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
 
 /* ---- bringing in ---- */
 
-/* Through f32 on the host: packed, or written piece by piece. */
-static void fill_by_device(store *s, const weight *row, const placement *p,
-                           const loader *l) {
+/* Through f32 on the host, packed by the device. */
+static void fill_packed(store *s, const weight *row, const placement *p,
+                        const loader *l) {
     float *values = (float *)((char *)l->staging + load_staging_bytes(row, DTYPE_F32));
-    int64_t count = shape_count(&row->spec.placed), n = piece_of(row);
-    for (int64_t at = 0; at < count; at += n) {
-        n = count - at < n ? count - at : n;
-        if (!load_rows(l, row, (load_span){at, n, DTYPE_F32}, values))
-            return;
-        if (row->spec.use == WEIGHT_CONV) {
-            conv_geometry g = geometry_of(&row->spec.placed);
-            device_pack_conv(s->dev, &g, p->type, values, row->placed.data);
-        } else {
-            tensor flat = tensor_reshape(row->placed, SHAPE(count));
-            tensor piece = tensor_slice(flat, 0, at, n);
-            device_put_f32(s->dev, &piece, values);
-        }
-    }
+    const load_span whole = {0, shape_count(&row->spec.placed), DTYPE_F32};
+    const conv_geometry g = geometry_of(&row->spec.placed);
+    if (load_rows(l, row, whole, values))
+        device_pack_conv(s->dev, &g, p->type, values, row->placed.data);
 }
 
-static void fill_row(store *s, const weight *row, const placement *p, const loader *l) {
-    load_span whole = {0, shape_count(&row->spec.placed), p->type};
-    if (!written_by_host(s, row))
-        fill_by_device(s, row, p, l);
+/* To data, which is a row's place in the slab or in a slot: from the thread that brings in. */
+static bool bring_row(model_state *m, const weight *row, dtype type, void *data,
+                      const loader *l) {
+    const load_span whole = {0, shape_count(&row->spec.placed), type};
+    if (device_backend(m->owner->dev)->host_memory)
+        return load_rows(l, row, whole, data);
+    return upload_row(&m->way, l, row, type, data);
+}
+
+static void fill_row(model_state *m, const weight *row, const placement *p,
+                     const loader *l) {
+    if (row->spec.use == WEIGHT_CONV)
+        fill_packed(m->owner, row, p, l);
     else
-        (void)load_rows(l, row, whole, row->placed.data); /* latched, or cancelled */
+        (void)bring_row(m, row, p->type, row->placed.data, l); /* latched, or cancelled */
+}
+
+/* Rows that are on their way have arrived; false: failed. */
+static bool rows_arrived(model_state *m, err *e) {
+    return device_backend(m->owner->dev)->host_memory ||
+           upload_finish(&m->way, m->table->model, e);
 }
 
 /* The view of a placed row at data. */
@@ -290,6 +298,10 @@ static void *address_in_place(const weight_table *t, const weight *row) {
     return (void *)(uintptr_t)weights_data(t->files, row->entry[0]);
 }
 
+static int slot_number(const model_state *m, const char *slot) {
+    return (int)((size_t)(slot - m->slots) / m->slot_bytes);
+}
+
 /* Reads the rows of one part into a slot; on the thread of the prefetcher. */
 static bool read_part(void *user, int part, char *slot, const atomic_bool *stop, err *e) {
     model_state *m = user;
@@ -299,16 +311,19 @@ static bool read_part(void *user, int part, char *slot, const atomic_bool *stop,
                 .n_read = &m->owner->n_read,
                 .evict = m->evict,
                 .err = e};
+    if (!device_backend(m->owner->dev)->host_memory)
+        device_upload_begin(m->owner->dev, slot_number(m, slot));
     for (int i = 0; i < m->table->n; i++) {
         const weight *row = &m->table->row[i];
         if (!needed(row, (uint64_t)1 << part))
             continue;
         placement p = place(m, m->flows, row);
-        load_span whole = {0, shape_count(&row->spec.placed), p.type};
-        if (!load_rows(&l, row, whole, slot))
+        if (!bring_row(m, row, p.type, slot, &l))
             return false;
         slot += p.bytes;
     }
+    if (!rows_arrived(m, e))
+        return false;
     atomic_fetch_add_explicit(&m->owner->n_loads, 1, memory_order_relaxed);
     return true;
 }
@@ -324,9 +339,6 @@ static bool check_stream(model_state *m, demand want) {
     else if (want.slots < MIN_SLOTS || want.slots > STORE_MAX_SLOTS)
         device_fail(d, OVI_INTERNAL, "%s: expected %d to %d slots, found %d", t->model,
                     MIN_SLOTS, STORE_MAX_SLOTS, want.slots);
-    else if (!device_backend(d)->host_memory)
-        device_fail(d, OVI_UNSUPPORTED, "%s: streaming needs a device in host memory",
-                    t->model);
     for (int i = 0; i < t->n && !device_failed(d); i++) {
         const weight *row = &t->row[i];
         if (!needed(row, want.streamed))
@@ -351,9 +363,11 @@ static void start_flow(model_state *m, const store_bytes *bytes) {
         row->placed = view_at(row, &p, NULL);
     }
     m->last_pinned = NO_PART;
+    m->slots = (char *)m->slab + bytes->rows_bytes;
+    m->slot_bytes = bytes->slots_bytes / (size_t)m->now.slots;
     prefetch_desc desc = {.parts = m->flows,
                           .slots = (char *)m->slab + bytes->rows_bytes,
-                          .slot_bytes = bytes->slots_bytes / (size_t)m->now.slots,
+                          .slot_bytes = m->slot_bytes,
                           .n_slots = m->now.slots,
                           .read = device_is_null(d) ? NULL : read_part,
                           .user = m,
@@ -380,12 +394,14 @@ static void fill_resident(model_state *m, const store_bytes *bytes) {
         row->placed =
             view_at(row, &p, p.in_place ? address_in_place(m->table, row) : next);
         if (!p.in_place && !device_is_null(s->dev))
-            fill_row(s, row, &p, &l);
+            fill_row(m, row, &p, &l);
         if (!p.in_place)
             next += p.bytes;
         if (host_cancelled(h))
             device_fail(s->dev, OVI_CANCELLED, "cancelled");
     }
+    if (!device_is_null(s->dev) && !device_failed(s->dev))
+        (void)rows_arrived(m, &h->err);
     assert(device_failed(s->dev) ||
            (size_t)(next - (char *)m->slab) == bytes->rows_bytes); /* S2 */
     (void)bytes;
@@ -405,6 +421,7 @@ static void bring_in(model_state *m, demand want) {
     m->slab_bytes = bytes.slab;
     m->now = want;
     m->evict = m->owner->evict;
+    upload_init(&m->way, d, m->evict ? FEW_WINDOWS : 0);
     if (!dry && bytes.staging && !device_failed(d))
         m->staging = mem_alloc(&device_host(d)->err, bytes.staging, 1);
     if (device_failed(d))
@@ -439,6 +456,7 @@ static void release(model_state *m) {
     assert(m->pins == 0);
     device *d = m->owner->dev;
     prefetch_stop(m->flow);
+    upload_release(&m->way);
     mem_free(m->staging);
     for (int i = 0; i < m->table->n; i++) {
         weight *row = &m->table->row[i];
@@ -522,6 +540,7 @@ static void pin_streamed(model_state *m, int part) {
         s->n_passes++;
     m->last_pinned = part;
     m->in_use |= (uint64_t)1 << part;
+    m->slot[part] = (uint8_t)slot_number(m, slot);
     point_rows(m, part, slot);
 }
 
@@ -544,6 +563,8 @@ void store_unpin(store *s, int model, int part) {
     m->pins--;
     if (!has_part(m->in_use, part)) /* resident, or its pin has failed */
         return;
+    if (!device_backend(s->dev)->host_memory) /* the device may be behind the host */
+        device_fence(s->dev, m->slot[part]);
     if (prefetch_unpin(m->flow, part)) {
         m->in_use &= ~((uint64_t)1 << part);
         point_rows(m, part, NULL);

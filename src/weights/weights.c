@@ -260,6 +260,12 @@ bool weights_entry_dense(const weights_entry *x) {
     return true;
 }
 
+size_t weights_mapping(const weights *w, const weights_entry *x, const void **base) {
+    const os_map *map = &w->file[x->file].map;
+    *base = map->data;
+    return map->size;
+}
+
 const void *weights_data(const weights *w, const weights_entry *x) {
     return w->file[x->file].map.data + x->offset;
 }

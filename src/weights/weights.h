@@ -50,6 +50,8 @@ int64_t weights_entry_count(const weights_entry *x); /* elements */
 bool weights_entry_dense(const weights_entry *x);    /* row-major, no gaps */
 /* Address of element 0 in the mapping. */
 const void *weights_data(const weights *w, const weights_entry *x);
+/* The whole mapping of its file: base and size. */
+size_t weights_mapping(const weights *w, const weights_entry *x, const void **base);
 /* Gathers the whole tensor, or n elements in row-major order from `first`, as f32. */
 void weights_to_f32(const weights *w, const weights_entry *x, float *dst);
 void weights_rows_to_f32(const weights *w, const weights_entry *x, int64_t first,

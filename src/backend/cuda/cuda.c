@@ -1,4 +1,5 @@
 /* cuda.c: the cuda backend: device, memory, movement between host and device, its table. */
+#include <dlfcn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,6 +29,9 @@ bool cuda_ok(cuda *self, cudaError_t e, const char *what) {
 static void cuda_close(void *self) {
     cuda *c = self;
     cuda_linear_clear(c);
+    for (int i = 0; i < BACKEND_MAX_SLOTS; i++)
+        if (c->fence[i])
+            cudaEventDestroy(c->fence[i]);
     if (c->lt)
         cublasLtDestroy(c->lt);
     if (c->copies)
@@ -63,23 +67,95 @@ static bool take_device(cuda *c) {
     return false;
 }
 
+/* Bytes of the whole card that are taken, by the driver's management library, which needs no
+ * context; 0: it cannot be told. */
+static size_t card_used(int index) {
+    typedef struct nvml_memory {
+        unsigned long long total, free, used;
+    } nvml_memory;
+    nvml_memory m = {0};
+    void *handle = NULL, *nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW);
+    union {
+        void *object;
+        int (*init)(void);
+        int (*find)(unsigned, void **);
+        int (*memory)(void *, nvml_memory *);
+    } init = {NULL}, find = {NULL}, memory = {NULL};
+    if (!nvml)
+        return 0;
+    init.object = dlsym(nvml, "nvmlInit_v2");
+    find.object = dlsym(nvml, "nvmlDeviceGetHandleByIndex_v2");
+    memory.object = dlsym(nvml, "nvmlDeviceGetMemoryInfo");
+    if (!init.object || !find.object || !memory.object || init.init() != 0 ||
+        find.find((unsigned)index, &handle) != 0 || memory.memory(handle, &m) != 0)
+        return 0;
+    return (size_t)m.used; /* the library stays open: closing and opening costs */
+}
+
+static bool open_streams(cuda *c) {
+    if (!cuda_ok(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
+                 "stream") ||
+        !cuda_ok(c, cudaStreamCreateWithFlags(&c->copies, cudaStreamNonBlocking),
+                 "stream"))
+        return false;
+    if (cublasLtCreate(&c->lt) == CUBLAS_STATUS_SUCCESS)
+        return true;
+    cuda_fail(c, OVI_DEVICE, "cuBLASLt does not start on GPU %d", c->index);
+    return false;
+}
+
 static void *cuda_open(const backend_services *services, const device_options *o) {
     cuda *c = mem_alloc(&services->host->err, 1, sizeof *c);
     if (!c)
         return NULL;
     c->services = *services;
     c->index = o->index;
-    if (take_device(c) &&
-        cuda_ok(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking),
-                "stream") &&
-        cuda_ok(c, cudaStreamCreateWithFlags(&c->copies, cudaStreamNonBlocking),
-                "stream")) {
-        if (cublasLtCreate(&c->lt) == CUBLAS_STATUS_SUCCESS)
-            return c;
-        cuda_fail(c, OVI_DEVICE, "cuBLASLt does not start on GPU %d", c->index);
+    const size_t before = card_used(o->index);
+    if (!take_device(c) || !open_streams(c)) {
+        cuda_close(c);
+        return NULL;
     }
-    cuda_close(c);
-    return NULL;
+    const size_t after = card_used(o->index);
+    c->overhead = before && after > before ? after - before : 0;
+    return c;
+}
+
+/* ---- what is here ---- */
+
+static const char *cuda_missing(const device_options *o) {
+    static char why[256];
+    int n = 0;
+    const cudaError_t e = cudaGetDeviceCount(&n);
+    if (e == cudaErrorInsufficientDriver)
+        return "the NVIDIA driver is too old: CUDA 13 needs version 580 or later";
+    if (e != cudaSuccess) {
+        snprintf(why, sizeof why, "the NVIDIA driver says: %s", cudaGetErrorString(e));
+        return why;
+    }
+    if (n == 0)
+        return "there is no NVIDIA GPU here";
+    if (o->index < n)
+        return NULL;
+    snprintf(why, sizeof why, "there is no GPU %d: GPUs are numbered from 0, %d found",
+             o->index, n);
+    return why;
+}
+
+static bool cuda_describe(const device_options *o, int index, device_info *info) {
+    int n = 0;
+    struct cudaDeviceProp p;
+    size_t available = 0, all = 0;
+    (void)o;
+    if (cudaGetDeviceCount(&n) != cudaSuccess || index >= n ||
+        cudaGetDeviceProperties(&p, index) != cudaSuccess ||
+        cudaSetDevice(index) != cudaSuccess ||
+        cudaMemGetInfo(&available, &all) != cudaSuccess)
+        return false;
+    snprintf(info->name, sizeof info->name, "%.80s, compute capability %d.%d", p.name,
+             p.major, p.minor);
+    info->memory_total = all;
+    info->memory_free = available;
+    return true;
 }
 
 static dtype cuda_native_dtype(void) {
@@ -153,6 +229,82 @@ static void cuda_sync(void *self) {
     cuda_ok(c, cudaStreamSynchronize(c->stream), "the GPU");
 }
 
+static size_t cuda_overhead(void *self) {
+    return ((cuda *)self)->overhead;
+}
+
+/* ---- weights on their way ---- */
+
+static void note_upload(cuda *c, cudaError_t e) {
+    if (e == cudaSuccess)
+        return;
+    (void)cudaGetLastError();
+    if (c->upload_failed == cudaSuccess)
+        c->upload_failed = e;
+}
+
+/* Another thread than that of operations may call: each has its own current device. */
+static void cuda_upload_begin(void *self, int slot) {
+    cuda *c = self;
+    note_upload(c, cudaSetDevice(c->index));
+    if (slot >= 0 && c->fence[slot])
+        note_upload(c, cudaStreamWaitEvent(c->copies, c->fence[slot], 0));
+}
+
+static void cuda_upload(void *self, void *dst, const void *src, size_t bytes) {
+    cuda *c = self;
+    if (bytes > 0 && c->upload_failed == cudaSuccess)
+        note_upload(c,
+                    cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->copies));
+}
+
+static const char *cuda_upload_wait(void *self) {
+    cuda *c = self;
+    note_upload(c, cudaStreamSynchronize(c->copies));
+    const cudaError_t e = c->upload_failed;
+    c->upload_failed = cudaSuccess;
+    return e == cudaSuccess ? NULL : cudaGetErrorString(e);
+}
+
+static void cuda_fence(void *self, int slot) {
+    cuda *c = self;
+    if (!c->fence[slot] &&
+        !cuda_ok(c, cudaEventCreateWithFlags(&c->fence[slot], cudaEventDisableTiming),
+                 "event"))
+        return;
+    cuda_ok(c, cudaEventRecord(c->fence[slot], c->stream), "event");
+}
+
+/* Read-only registration of a shared mapping: of a private one it hangs in the kernel. */
+static bool cuda_pin_host(void *self, const void *p, size_t bytes) {
+    cuda *c = self;
+    int read_only = 0;
+    union {
+        const void *from;
+        void *to;
+    } where = {p};
+    if (cudaDeviceGetAttribute(&read_only, cudaDevAttrHostRegisterReadOnlySupported,
+                               c->index) != cudaSuccess ||
+        !read_only)
+        return false;
+    if (cudaHostRegister(where.to, bytes,
+                         cudaHostRegisterReadOnly | cudaHostRegisterPortable) ==
+        cudaSuccess)
+        return true;
+    (void)cudaGetLastError();
+    return false;
+}
+
+static void cuda_unpin_host(void *self, const void *p) {
+    union {
+        const void *from;
+        void *to;
+    } where = {p};
+    (void)self;
+    if (cudaHostUnregister(where.to) != cudaSuccess)
+        (void)cudaGetLastError();
+}
+
 /* ---- operations that are one kernel ---- */
 
 #define ONE_KERNEL(name)                                                                 \
@@ -177,6 +329,10 @@ ONE_KERNEL(fill)
 static const backend table = {.abi = BACKEND_ABI,
                               .name = "cuda",
                               .memory_name = "GPU",
+                              .f8_weights = true,
+                              .region_grain = CUDA_REGION_GRAIN,
+                              .missing = cuda_missing,
+                              .describe = cuda_describe,
                               .open = cuda_open,
                               .close = cuda_close,
                               .native_dtype = cuda_native_dtype,
@@ -186,6 +342,13 @@ static const backend table = {.abi = BACKEND_ABI,
                               .region_cost = cuda_region_cost,
                               .free_memory = cuda_free_memory,
                               .others_memory = cuda_others_memory,
+                              .overhead = cuda_overhead,
+                              .upload_begin = cuda_upload_begin,
+                              .upload = cuda_upload,
+                              .upload_wait = cuda_upload_wait,
+                              .fence = cuda_fence,
+                              .pin_host = cuda_pin_host,
+                              .unpin_host = cuda_unpin_host,
                               .write = cuda_write,
                               .read = cuda_read,
                               .sync = cuda_sync,

@@ -26,6 +26,8 @@ cudaError_t kernel_fill(const fill_desc *d, cudaStream_t stream);
  * shape of d->out (d->x and d->w are not read); bias only where with_bias. */
 cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *sum, bool with_bias,
                                  cudaStream_t stream);
+/* Dense x (F32, BF16 or F8_E4M3) to dst in another type (F32 or BF16). */
+cudaError_t kernel_convert(const tensor *x, void *dst, dtype type, cudaStream_t stream);
 /* The product itself, for shapes that cuBLASLt does not take: sums in f32, in order of k. */
 cudaError_t kernel_linear(const linear_desc *d, const tensor *sum, cudaStream_t stream);
 

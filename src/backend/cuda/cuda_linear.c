@@ -1,0 +1,356 @@
+/* cuda_linear.c: out = residual + gate * act(x w^T + bias) by cuBLASLt.
+ *
+ * Row-major x [M, K] and w [N, K] are column-major x^T [K, M] and w^T [K, N]; out^T = w x^T.
+ * Bias, tanh GELU and a plain residual are cuBLASLt's epilogue, everything else follows in
+ * one pass (linear.cu). Branches that lie behind each other are one product.
+ *
+ * One algorithm for each (N, K, types, epilogue), found once with MANY_ROWS rows and used for
+ * every number of rows, without split-K: the bits of a row depend neither on how many rows
+ * there are nor on the budget that cut them. */
+#include <string.h>
+
+#include "backend/cuda/cuda_internal.h"
+#include "backend/cuda/kernels.h"
+
+#define MANY_ROWS  8192
+#define MAX_CHOSEN 256 /* products of different kinds in one process: about 60 */
+#define MAX_ASKED  16
+
+/* What an algorithm is chosen for. All fields are compared as bytes. */
+typedef struct product_key {
+    int64_t n, k;
+    int32_t x_type, out_type, epilogue, with_residual;
+    int64_t alignment; /* in bytes, of all operands and their rows: 16 or less */
+} product_key;
+
+typedef struct chosen {
+    product_key key;
+    cublasLtMatmulAlgo_t algorithm;
+    bool found; /* else: the kernel of our own */
+} chosen;
+
+struct cuda_linear_cache {
+    int n;
+    chosen one[MAX_CHOSEN];
+};
+
+void cuda_linear_clear(cuda *self) {
+    mem_free(self->products);
+    self->products = NULL;
+}
+
+/* ---- one product, as cuBLASLt sees it ---- */
+
+typedef struct product {
+    product_key key;
+    int64_t rows, x_row, out_row, residual_row;
+    const void *x, *w, *bias, *residual;
+    void *out;
+    void *workspace;
+} product;
+
+/* cuBLASLt's descriptors of a product; NULL where not made. */
+typedef struct lt_layouts {
+    cublasLtMatmulDesc_t op;
+    cublasLtMatrixLayout_t w, x, c, out;
+} lt_layouts;
+
+static cudaDataType_t lt_type(int32_t type) {
+    return type == DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+static void layouts_release(lt_layouts *l) {
+    if (l->op)
+        cublasLtMatmulDescDestroy(l->op);
+    cublasLtMatrixLayout_t all[] = {l->w, l->x, l->c, l->out};
+    for (int i = 0; i < 4; i++)
+        if (all[i])
+            cublasLtMatrixLayoutDestroy(all[i]);
+}
+
+static bool set(cublasLtMatmulDesc_t op, cublasLtMatmulDescAttributes_t what,
+                const void *value, size_t size) {
+    return cublasLtMatmulDescSetAttribute(op, what, value, size) == CUBLAS_STATUS_SUCCESS;
+}
+
+static bool layout(cublasLtMatrixLayout_t *l, int32_t type, int64_t rows, int64_t columns,
+                   int64_t ld) {
+    return cublasLtMatrixLayoutCreate(l, lt_type(type), (uint64_t)rows, (uint64_t)columns,
+                                      ld) == CUBLAS_STATUS_SUCCESS;
+}
+
+static bool layouts_make(lt_layouts *l, const product *p, int64_t rows) {
+    const product_key *key = &p->key;
+    const cublasComputeType_t sums =
+        key->x_type == DTYPE_F32 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
+    const cublasOperation_t turned = CUBLAS_OP_T;
+    const cublasLtEpilogue_t epilogue = (cublasLtEpilogue_t)key->epilogue;
+    const cudaDataType_t bias_type = lt_type(key->out_type);
+    *l = (lt_layouts){0};
+    bool ok = cublasLtMatmulDescCreate(&l->op, sums, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS;
+    ok = ok && set(l->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned) &&
+         set(l->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (p->bias)
+        ok =
+            ok &&
+            set(l->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias) &&
+            set(l->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type, sizeof bias_type);
+    return ok && layout(&l->w, key->x_type, key->k, key->n, key->k) &&
+           layout(&l->x, key->x_type, key->k, rows, p->x_row) &&
+           layout(&l->c, key->out_type, key->n, rows,
+                  p->residual ? p->residual_row : p->out_row) &&
+           layout(&l->out, key->out_type, key->n, rows, p->out_row);
+}
+
+/* ---- choosing ---- */
+
+static int64_t alignment_of(const void *data, int64_t row, int32_t type) {
+    const uint64_t bits =
+        (uint64_t)(uintptr_t)data | (uint64_t)row * dtype_size((dtype)type) | 16;
+    return (int64_t)(bits & (~bits + 1));
+}
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static int64_t product_alignment(const product *p) {
+    const product_key *key = &p->key;
+    int64_t a = least(alignment_of(p->x, p->x_row, key->x_type),
+                      alignment_of(p->out, p->out_row, key->out_type));
+    a = least(a, alignment_of(p->w, key->k, key->x_type));
+    if (p->residual)
+        a = least(a, alignment_of(p->residual, p->residual_row, key->out_type));
+    return a;
+}
+
+/* Rows must not be summed in an order that depends on how many there are. */
+static bool in_order(const cublasLtMatmulAlgo_t *algorithm) {
+    uint32_t split = 0, reduction = 1;
+    size_t n = 0;
+    return cublasLtMatmulAlgoConfigGetAttribute(
+               algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split, sizeof split, &n) ==
+               CUBLAS_STATUS_SUCCESS &&
+           cublasLtMatmulAlgoConfigGetAttribute(
+               algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction,
+               sizeof reduction, &n) == CUBLAS_STATUS_SUCCESS &&
+           split <= 1 && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
+}
+
+static cublasLtMatmulPreference_t preference(int64_t alignment) {
+    cublasLtMatmulPreference_t p = NULL;
+    const size_t cap = CUDA_LINEAR_CAP;
+    const uint32_t bytes = (uint32_t)alignment, schemes = CUBLASLT_REDUCTION_SCHEME_NONE;
+    const cublasLtMatmulPreferenceAttributes_t operands[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    if (cublasLtMatmulPreferenceCreate(&p) != CUBLAS_STATUS_SUCCESS)
+        return NULL;
+    bool ok =
+        cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                             &cap, sizeof cap) == CUBLAS_STATUS_SUCCESS &&
+        cublasLtMatmulPreferenceSetAttribute(
+            p, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof schemes) ==
+            CUBLAS_STATUS_SUCCESS;
+    for (int i = 0; i < 4; i++)
+        ok = ok && cublasLtMatmulPreferenceSetAttribute(
+                       p, operands[i], &bytes, sizeof bytes) == CUBLAS_STATUS_SUCCESS;
+    if (ok)
+        return p;
+    cublasLtMatmulPreferenceDestroy(p);
+    return NULL;
+}
+
+/* The best that cuBLASLt knows and we allow; false: none. */
+static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
+    cublasLtMatmulHeuristicResult_t found[MAX_ASKED];
+    lt_layouts l;
+    int n = 0;
+    cublasLtMatmulPreference_t wish = preference(p->key.alignment);
+    if (layouts_make(&l, p, MANY_ROWS) && wish &&
+        cublasLtMatmulAlgoGetHeuristic(c->lt, l.op, l.w, l.x, l.c, l.out, wish, MAX_ASKED,
+                                       found, &n) != CUBLAS_STATUS_SUCCESS)
+        n = 0;
+    int i = 0;
+    while (i < n &&
+           (found[i].state != CUBLAS_STATUS_SUCCESS ||
+            found[i].workspaceSize > CUDA_LINEAR_CAP || !in_order(&found[i].algo)))
+        i++;
+    if (i < n)
+        *out = found[i].algo;
+    layouts_release(&l);
+    if (wish)
+        cublasLtMatmulPreferenceDestroy(wish);
+    return i < n;
+}
+
+/* NULL: failed. */
+static const chosen *choose(cuda *c, const product *p) {
+    if (!c->products) {
+        c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
+        if (!c->products)
+            return NULL;
+    }
+    cuda_linear_cache *cache = c->products;
+    for (int i = 0; i < cache->n; i++)
+        if (memcmp(&cache->one[i].key, &p->key, sizeof p->key) == 0)
+            return &cache->one[i];
+    chosen *next = &cache->one[cache->n < MAX_CHOSEN ? cache->n++ : MAX_CHOSEN - 1];
+    next->key = p->key;
+    next->found = find_algorithm(c, p, &next->algorithm);
+    return next;
+}
+
+/* ---- running ---- */
+
+static cublasStatus_t multiply(cuda *c, const product *p,
+                               const cublasLtMatmulAlgo_t *algorithm) {
+    const float one = 1, beta = p->residual ? 1 : 0;
+    lt_layouts l;
+    cublasStatus_t r = CUBLAS_STATUS_ALLOC_FAILED;
+    if (layouts_make(&l, p, p->rows))
+        r = cublasLtMatmul(c->lt, l.op, &one, p->w, l.w, p->x, l.x, &beta,
+                           p->residual ? p->residual : p->out, l.c, p->out, l.out,
+                           algorithm, p->workspace, p->workspace ? CUDA_LINEAR_CAP : 0,
+                           c->stream);
+    layouts_release(&l);
+    return r;
+}
+
+/* The pieces of the workspace of one call. */
+typedef struct linear_run {
+    void *cap, *weight, *bias;
+    tensor sum; /* where the product goes: out, or before gate and residual */
+    cublasLtEpilogue_t epilogue;
+    bool bias_after, act_after;
+} linear_run;
+
+static tensor dense_like(const tensor *t, void *data) {
+    tensor d = *t;
+    int64_t n = 1;
+    d.data = data;
+    for (int i = t->rank - 1; i >= 0; i--) {
+        d.stride[i] = n;
+        n *= t->dim[i];
+    }
+    return d;
+}
+
+static linear_run divide(const linear_desc *d, work w) {
+    const cuda_linear_work size = cuda_linear_pieces(d);
+    char *next = w.data;
+    linear_run r = {.sum = d->out};
+    r.cap = size.cap ? next : NULL;
+    next += size.cap;
+    r.weight = size.weight ? next : NULL;
+    next += size.weight;
+    r.bias = size.bias ? next : NULL;
+    next += size.bias;
+    if (size.sum)
+        r.sum = dense_like(&d->out, next);
+    const bool gelu = d->act == ACT_GELU_TANH, bias = d->bias.data != NULL;
+    r.act_after = d->act != ACT_NONE && !gelu;
+    r.epilogue = gelu   ? (bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU)
+                 : bias ? CUBLASLT_EPILOGUE_BIAS
+                        : CUBLASLT_EPILOGUE_DEFAULT;
+    return r;
+}
+
+/* Elements from row to row; of a single row any number that cuBLASLt takes. */
+static int64_t row_step(const tensor *t) {
+    const int rows = t->rank - 2;
+    return t->dim[rows] > 1 ? t->stride[rows] : t->dim[rows + 1];
+}
+
+/* Branch b of a rank-3 view, or all of them as one matrix where they lie so. */
+static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
+                          bool whole) {
+    const tensor *x = &d->x, *out = &r->sum, *add = &d->residual;
+    const int last = x->rank - 2; /* the axis of rows */
+    const bool add_here = add->data && out->data == d->out.data && !r->act_after;
+    product p = {.rows = x->dim[last] * (whole && x->rank == 3 ? x->dim[0] : 1),
+                 .x_row = row_step(x),
+                 .out_row = row_step(out),
+                 .residual_row = add->data ? row_step(add) : 0,
+                 .w = r->weight ? r->weight : d->w.data,
+                 .bias = r->bias ? r->bias : d->bias.data,
+                 .workspace = r->cap};
+    const int64_t branch = x->rank == 3 ? b : 0;
+    p.x = (const char *)x->data + branch * x->stride[0] * (int64_t)dtype_size(x->type);
+    p.out = (char *)out->data + branch * out->stride[0] * (int64_t)dtype_size(out->type);
+    if (add_here)
+        p.residual =
+            (char *)add->data + branch * add->stride[0] * (int64_t)dtype_size(add->type);
+    p.key = (product_key){.n = d->w.dim[0],
+                          .k = d->w.dim[1],
+                          .x_type = x->type,
+                          .out_type = out->type,
+                          .epilogue = (int32_t)r->epilogue,
+                          .with_residual = p.residual != NULL};
+    p.key.alignment = product_alignment(&p);
+    return p;
+}
+
+static bool behind_each_other(const tensor *t) {
+    return !t->data || t->rank == 2 || t->dim[0] == 1 ||
+           t->stride[0] == t->dim[1] * row_step(t);
+}
+
+/* The product by our own kernel, then all the rest. */
+static void multiply_plainly(cuda *c, const linear_desc *d, const linear_run *r) {
+    if (cuda_ok(c, kernel_linear(d, &r->sum, c->stream), "linear"))
+        cuda_ok(c, kernel_finish_linear(d, &r->sum, true, c->stream), "linear");
+}
+
+/* What the epilogue has left to do. */
+static void finish(cuda *c, const linear_desc *d, const linear_run *r) {
+    const bool moved = r->sum.data != d->out.data;
+    if (!moved && !r->act_after)
+        return;
+    linear_desc rest = *d;
+    if (!r->act_after)
+        rest.act = ACT_NONE;
+    if (!moved)
+        rest.residual = (tensor){0};
+    cuda_ok(c, kernel_finish_linear(&rest, &r->sum, false, c->stream), "linear");
+}
+
+static bool prepare(cuda *c, const linear_desc *d, const linear_run *r) {
+    return (!r->weight ||
+            cuda_ok(c, kernel_convert(&d->w, r->weight, d->x.type, c->stream),
+                    "linear")) &&
+           (!r->bias ||
+            cuda_ok(c, kernel_convert(&d->bias, r->bias, DTYPE_BF16, c->stream),
+                    "linear"));
+}
+
+void cuda_linear(void *self, const linear_desc *d, work w) {
+    cuda *c = self;
+    const linear_run r = divide(d, w);
+    const bool whole = behind_each_other(&d->x) && behind_each_other(&r.sum) &&
+                       behind_each_other(&d->residual);
+    const int64_t n = whole || d->x.rank == 2 ? 1 : d->x.dim[0];
+    if (!prepare(c, d, &r))
+        return;
+    for (int64_t b = 0; b < n; b++) {
+        const product p = product_of(d, &r, b, whole);
+        const chosen *how = choose(c, &p);
+        if (!how)
+            return;
+        if (!how->found) {
+            multiply_plainly(c, d, &r);
+            return;
+        }
+        const cublasStatus_t status = multiply(c, &p, &how->algorithm);
+        if (status != CUBLAS_STATUS_SUCCESS) {
+            cuda_fail(c, OVI_DEVICE,
+                      "linear: cuBLASLt failed with status %d for %lld x %lld x %lld",
+                      (int)status, (long long)p.rows, (long long)p.key.n,
+                      (long long)p.key.k);
+            return;
+        }
+    }
+    finish(c, d, &r);
+}

@@ -1,2 +1,0 @@
-/* kernels.cu */
-#include "backend/cuda/kernels.h"

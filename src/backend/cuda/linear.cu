@@ -1,0 +1,179 @@
+/* linear.cu: what surrounds a product: the types that cuBLASLt wants, gate and residual after
+ * it, and a product of our own for the shapes that it does not take. */
+#include "backend/cuda/kernel_tools.cuh"
+
+/* ---- before: weights and vectors in another type ---- */
+
+__device__ inline float f8_e4m3_value(uint8_t v) {
+    const unsigned sign = (unsigned)(v & 0x80u) << 24, mantissa = v & 7u;
+    const int exponent = (v >> 3) & 15;
+    if ((v & 0x7f) == 0x7f)
+        return __uint_as_float(0x7fc00000u);
+    if (exponent == 0) /* mantissa * 2^-9 */
+        return __uint_as_float(__float_as_uint((float)mantissa * 0.001953125f) | sign);
+    return __uint_as_float(sign | (unsigned)(exponent + 120) << 23 | mantissa << 20);
+}
+
+__device__ inline float weight_value(const void *p, dtype type, int64_t i) {
+    if (type == DTYPE_F8_E4M3)
+        return f8_e4m3_value(((const uint8_t *)p)[i]);
+    return load_one(p, type == DTYPE_BF16, i);
+}
+
+/* A thread takes a run of eight. */
+__global__ void convert_runs(const void *src, dtype from, void *dst, bool to_bf16,
+                             int64_t count) {
+    const int64_t first = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * RUN;
+    if (first + RUN <= count) {
+        float v[RUN];
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] = weight_value(src, from, first + k);
+        store_run_any(dst, to_bf16, first, v);
+    } else {
+        for (int64_t i = first; i < count; i++)
+            store_one(dst, to_bf16, i, weight_value(src, from, i));
+    }
+}
+
+extern "C" cudaError_t kernel_convert(const tensor *x, void *dst, dtype type,
+                                      cudaStream_t stream) {
+    int64_t count = 1;
+    for (int i = 0; i < x->rank; i++)
+        count *= x->dim[i];
+    convert_runs<<<(unsigned)div_up(count, 256 * RUN), 256, 0, stream>>>(
+        x->data, x->type, dst, type == DTYPE_BF16, count);
+    return cudaGetLastError();
+}
+
+/* ---- after: out = residual + gate * act(sum + bias) ---- */
+
+typedef struct finish_args {
+    const void *sum, *residual;
+    void *out;
+    bool sum_bf16, out_bf16;
+    int64_t tokens, rows, width;
+    int64_t sum_branch, sum_row, out_branch, out_row, residual_branch, residual_row;
+    const float *bias;
+    modulation gate;
+    act_kind act;
+} finish_args;
+
+__device__ inline float finish_value(const finish_args &a, float v, int64_t c,
+                                     const float *gate) {
+    if (a.bias)
+        v += a.bias[c];
+    v = activate(a.act, v);
+    return gate ? v * gate[c] : v;
+}
+
+/* blockIdx.x: row; threads walk along it in runs, or one by one. */
+template <bool RUNS> __global__ void finish_rows(finish_args a) {
+    const int64_t row = blockIdx.x, b = row / a.tokens, token = row % a.tokens;
+    const int64_t from = b * a.sum_branch + token * a.sum_row;
+    const int64_t to = b * a.out_branch + token * a.out_row;
+    const int64_t add = b * a.residual_branch + token * a.residual_row;
+    const float *gate = a.gate.data ? modulation_row(a.gate, b, token) : nullptr;
+    const int step = RUNS ? RUN : 1;
+    for (int64_t c = step * threadIdx.x; c < a.width; c += step * blockDim.x) {
+        float v[RUN], r[RUN];
+        if (RUNS) {
+            load_run_any(v, a.sum, a.sum_bf16, from + c);
+            if (a.residual)
+                load_run_any(r, a.residual, a.out_bf16, add + c);
+        } else {
+            v[0] = load_one(a.sum, a.sum_bf16, from + c);
+            r[0] = a.residual ? load_one(a.residual, a.out_bf16, add + c) : 0.0f;
+        }
+#pragma unroll
+        for (int k = 0; k < step; k++) {
+            v[k] = finish_value(a, v[k], c + k, gate);
+            if (a.residual)
+                v[k] += r[k];
+        }
+        if (RUNS)
+            store_run_any(a.out, a.out_bf16, to + c, v);
+        else
+            store_one(a.out, a.out_bf16, to + c, v[0]);
+    }
+}
+
+extern "C" cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *sum,
+                                            bool with_bias, cudaStream_t stream) {
+    const tensor s = batched(*sum), out = batched(d->out), add = batched(d->residual);
+    finish_args a = {};
+    a.sum = s.data, a.residual = add.data, a.out = out.data;
+    a.sum_bf16 = is_bf16(&s), a.out_bf16 = is_bf16(&out);
+    a.tokens = out.dim[1], a.rows = out.dim[0] * out.dim[1], a.width = out.dim[2];
+    a.sum_branch = s.stride[0], a.sum_row = s.stride[1];
+    a.out_branch = out.stride[0], a.out_row = out.stride[1];
+    a.residual_branch = add.stride[0], a.residual_row = add.stride[1];
+    a.bias = with_bias ? (const float *)d->bias.data : nullptr;
+    a.gate = modulation_of(&d->gate, d->split);
+    a.act = d->act;
+    if (a.rows == 0)
+        return cudaSuccess;
+    const int threads = a.width >= 1024 ? 128 : 64;
+    if (runs_fit(&s) && runs_fit(&out) && runs_fit(&add))
+        finish_rows<true><<<(unsigned)a.rows, threads, 0, stream>>>(a);
+    else
+        finish_rows<false><<<(unsigned)a.rows, threads, 0, stream>>>(a);
+    return cudaGetLastError();
+}
+
+/* ---- the product itself, for odd shapes ---- */
+
+#define TILE 32
+
+typedef struct product_args {
+    const void *x, *w;
+    void *out;
+    bool x_bf16, w_bf16, out_bf16;
+    int64_t m, n, k, x_branch, x_row, out_branch, out_row;
+} product_args;
+
+/* A block makes TILE x TILE of one branch, a thread four of a column; k in order. */
+__global__ void product_tile(product_args a) {
+    __shared__ float xs[TILE][TILE + 1], ws[TILE][TILE + 1];
+    const int64_t m0 = (int64_t)blockIdx.x * TILE, n0 = (int64_t)blockIdx.y * TILE;
+    const int64_t x_at = blockIdx.z * a.x_branch, out_at = blockIdx.z * a.out_branch;
+    const int column = threadIdx.x, row = threadIdx.y; /* 32 x 8 */
+    float sum[4] = {0, 0, 0, 0};
+    for (int64_t k0 = 0; k0 < a.k; k0 += TILE) {
+#pragma unroll
+        for (int i = 0; i < TILE; i += 8) {
+            const int64_t k = k0 + column, m = m0 + row + i, n = n0 + row + i;
+            xs[row + i][column] =
+                m < a.m && k < a.k ? load_one(a.x, a.x_bf16, x_at + m * a.x_row + k) : 0;
+            ws[row + i][column] =
+                n < a.n && k < a.k ? load_one(a.w, a.w_bf16, n * a.k + k) : 0;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < TILE; k++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                sum[i] = fmaf(xs[row + 8 * i][k], ws[column][k], sum[i]);
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int64_t m = m0 + row + 8 * i, n = n0 + column;
+        if (m < a.m && n < a.n)
+            store_one(a.out, a.out_bf16, out_at + m * a.out_row + n, sum[i]);
+    }
+}
+
+extern "C" cudaError_t kernel_linear(const linear_desc *d, const tensor *sum,
+                                     cudaStream_t stream) {
+    const tensor x = batched(d->x), out = batched(*sum);
+    const product_args a = {x.data,         d->w.data,     out.data,    is_bf16(&x),
+                            is_bf16(&d->w), is_bf16(&out), x.dim[1],    d->w.dim[0],
+                            d->w.dim[1],    x.stride[0],   x.stride[1], out.stride[0],
+                            out.stride[1]};
+    const dim3 grid((unsigned)div_up(a.m, TILE), (unsigned)div_up(a.n, TILE),
+                    (unsigned)x.dim[0]);
+    if (a.m > 0 && x.dim[0] > 0)
+        product_tile<<<grid, dim3(TILE, 8), 0, stream>>>(a);
+    return cudaGetLastError();
+}

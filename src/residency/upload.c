@@ -1,0 +1,109 @@
+/* upload.c: two ways to a device: pinned windows of the mapping, or staging. */
+#include "residency/upload.h"
+
+void upload_init(uploader *u, device *d, int limit) {
+    *u = (uploader){.dev = d, .limit = limit};
+    if (limit <= 0 || limit > UPLOAD_MAX_WINDOWS)
+        u->limit = UPLOAD_MAX_WINDOWS;
+}
+
+static void unpin_all(uploader *u) {
+    for (int i = 0; i < u->n; i++)
+        device_unpin_host(u->dev, u->window[i]);
+    u->n = 0;
+}
+
+void upload_release(uploader *u) {
+    if (u->n == 0)
+        return;
+    (void)!device_upload_wait(u->dev); /* whoever needed the rows has waited already */
+    unpin_all(u);
+}
+
+/* Pins the window [from, from + n) unless it is pinned; false: it cannot be. */
+static bool pin(uploader *u, const char *from, size_t n) {
+    for (int i = 0; i < u->n; i++)
+        if (u->window[i] == from)
+            return true;
+    if (u->refused)
+        return false;
+    if (u->n == u->limit) {
+        if (device_upload_wait(u->dev))
+            return false; /* said by the next wait, or by the copy that follows */
+        unpin_all(u);
+    }
+    u->refused = !device_pin_host(u->dev, from, n);
+    if (!u->refused)
+        u->window[u->n++] = from;
+    return !u->refused;
+}
+
+/* The whole row out of the mapping, window by window; false: it cannot be pinned. */
+static bool from_mapping(uploader *u, const loader *l, const weight *row, char *dst) {
+    const weights_entry *x = row->entry[0];
+    const char *src = weights_data(l->files, x), *base = NULL;
+    size_t size = weights_mapping(l->files, x, (const void **)&base);
+    size_t left = (size_t)load_file_bytes(row), at = (size_t)(src - base);
+    while (left > 0) {
+        const size_t first = at / UPLOAD_WINDOW * UPLOAD_WINDOW;
+        const size_t end = first + UPLOAD_WINDOW < size ? first + UPLOAD_WINDOW : size;
+        const size_t n = end - at < left ? end - at : left;
+        if (!pin(u, base + first, end - first))
+            return false;
+        device_upload(u->dev, dst, base + at, n);
+        atomic_fetch_add_explicit(l->n_read, n, memory_order_relaxed);
+        dst += n;
+        at += n;
+        left -= n;
+    }
+    return true;
+}
+
+static int64_t piece_elements(const weight *row, dtype type) {
+    const int64_t count = shape_count(&row->spec.placed);
+    const int64_t piece = (int64_t)(UPLOAD_PIECE / dtype_size(type));
+    return row->spec.fold || count < piece ? count : piece;
+}
+
+size_t upload_staging_bytes(const weight *row, dtype type) {
+    return load_staging_bytes(row, type) +
+           (size_t)piece_elements(row, type) * dtype_size(type);
+}
+
+/* Staging holds what load_rows needs, then a piece. */
+static bool through_staging(uploader *u, const loader *l, const weight *row, dtype type,
+                            char *dst) {
+    char *piece = (char *)l->staging + load_staging_bytes(row, type);
+    const int64_t count = shape_count(&row->spec.placed);
+    int64_t n = piece_elements(row, type);
+    for (int64_t at = 0; at < count; at += n) {
+        n = count - at < n ? count - at : n;
+        if (!load_rows(l, row, (load_span){at, n, type}, piece))
+            return false;
+        const size_t bytes = (size_t)n * dtype_size(type);
+        device_upload(u->dev, dst, piece, bytes); /* pageable: copied before it returns */
+        dst += bytes;
+    }
+    return true;
+}
+
+bool upload_row(uploader *u, const loader *l, const weight *row, dtype type, void *dst) {
+    if (atomic_load_explicit(l->stop, memory_order_relaxed))
+        return false;
+    if (load_is_copy(row, type) && !u->refused) {
+        if (weights_check(l->files, row->entry[0], l->err) != OVI_OK)
+            return false;
+        if (from_mapping(u, l, row, dst))
+            return true;
+    }
+    return through_staging(u, l, row, type, dst);
+}
+
+bool upload_finish(uploader *u, const char *model, err *e) {
+    const char *failed = device_upload_wait(u->dev);
+    if (failed)
+        err_set(e, OVI_DEVICE, "%s: weights did not reach the device: %s", model, failed);
+    if (u->limit < UPLOAD_MAX_WINDOWS)
+        unpin_all(u);
+    return !failed;
+}
