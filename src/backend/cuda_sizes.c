@@ -57,9 +57,58 @@ size_t cuda_conv_packed_bytes(const device_options *o, const conv_geometry *g,
                          dtype_size(type));
 }
 
+/* Frames one behind the other, without gaps. */
+static bool frames_dense(const tensor *t) {
+    return !t->data || t->dim[0] == 1 ||
+           t->stride[0] == t->dim[1] * t->dim[2] * t->dim[3];
+}
+
+static bool dense_bf16(const conv_desc *d) {
+    return d->x.type == DTYPE_BF16 && d->geometry.in_channels % 8 == 0 &&
+           d->geometry.out_channels % 8 == 0 && frames_dense(&d->x);
+}
+
+bool cuda_conv_is_folded(const conv_desc *d) {
+    bool folded = d->upsample && d->geometry.kernel[0] == 1 && d->stride[0] <= 1 &&
+                  d->pad_lo[0] == 0 && d->pad_hi[0] == 0 && dense_bf16(d);
+    for (int i = 1; i < 3; i++)
+        folded = folded && d->geometry.kernel[i] == 3 && d->stride[i] <= 1 &&
+                 d->dilation[i] <= 1 && d->pad_lo[i] == 1 && d->pad_hi[i] == 1;
+    return folded;
+}
+
+bool cuda_conv_in_library(const conv_desc *d) {
+    return !d->upsample && d->act == ACT_NONE && dense_bf16(d) && frames_dense(&d->out) &&
+           frames_dense(&d->residual);
+}
+
+/* Frames of planes at a time: as many as make the four products large, no more. */
+static int64_t frames_at_a_time(int64_t frames, size_t frame_bytes) {
+    const size_t enough = (size_t)32 << 20;
+    const int64_t n = (int64_t)(enough / frame_bytes);
+    return n < 1 ? 1 : n < frames ? n : frames;
+}
+
+cuda_conv_work cuda_conv_pieces(const conv_desc *d) {
+    const size_t out = (size_t)d->geometry.out_channels, type = dtype_size(d->x.type);
+    cuda_conv_work p = {0};
+    if (cuda_conv_is_folded(d)) {
+        const size_t frame = (size_t)(d->x.dim[1] * d->x.dim[2]) * out * type;
+        p.cap = CUDA_CONV_CAP;
+        p.weights = cuda_round256(16 * out * (size_t)d->geometry.in_channels * type);
+        p.frames = frames_at_a_time(d->x.dim[0], frame);
+        p.planes = cuda_round256((size_t)p.frames * frame);
+    } else if (cuda_conv_in_library(d)) {
+        p.cap = CUDA_CONV_CAP;
+        if (d->bias.data)
+            p.bias = cuda_round256(out * type);
+    }
+    return p;
+}
+
 size_t cuda_conv_bytes(const conv_desc *d) {
-    (void)d;
-    return CUDA_CONV_CAP;
+    const cuda_conv_work p = cuda_conv_pieces(d);
+    return p.cap + p.bias + p.weights + p.planes;
 }
 
 /* ---- attention ---- */

@@ -11,7 +11,7 @@
 
 /* Most workspace of a product (cuBLASLt), of a convolution and of an attention (cuDNN). */
 #define CUDA_LINEAR_CAP    ((size_t)32 << 20)
-#define CUDA_CONV_CAP      ((size_t)32 << 20)
+#define CUDA_CONV_CAP      ((size_t)4 << 20)
 #define CUDA_ATTENTION_CAP ((size_t)1 << 20)
 
 static inline size_t cuda_round256(size_t bytes) {
@@ -27,6 +27,21 @@ typedef struct cuda_linear_work {
     size_t sum;    /* act(x w^T + bias) before gate and residual */
 } cuda_linear_work;
 cuda_linear_work cuda_linear_pieces(const linear_desc *d);
+
+typedef struct cuda_conv_work {
+    size_t cap;     /* cuDNN's own */
+    size_t bias;    /* bias in the type of out */
+    size_t weights; /* of the four convolutions that stand for one behind a doubling */
+    size_t planes;  /* what one of the four gives, `frames` frames at a time */
+    int64_t frames;
+} cuda_conv_work;
+cuda_conv_work cuda_conv_pieces(const conv_desc *d);
+/* Is this a convolution for cuDNN, as far as shapes tell? Then it has workspace; the others
+ * need none. */
+bool cuda_conv_in_library(const conv_desc *d);
+/* One that cuDNN computes as four of 2x2, one for each parity of row and column: a doubling
+ * and 3x3 taps around each pixel. */
+bool cuda_conv_is_folded(const conv_desc *d);
 
 size_t cuda_sizes(const device_options *o, op_kind op, const void *desc);
 const char *cuda_supports(const device_options *o, op_kind op, const void *desc);

@@ -1,18 +1,108 @@
-/* cuda_conv.c: convolutions on the device. */
+/* cuda_conv.c: convolutions on the device.
+ *
+ *   bf16, channels in eights   cuDNN, bias and residual within it
+ *   bf16 behind a doubling     cuDNN, four convolutions of 2x2 taps for one of 3x3: two of
+ *                              three rows fall on one pixel, so 4/9 of the products remain
+ *   all others                 cuda_conv.cu, and these where cuDNN is not here
+ */
+#include <string.h>
+
+#include "backend/cuda/cuda_dnn.h"
 #include "backend/cuda/cuda_internal.h"
 #include "backend/cuda/kernels.h"
 
-void cuda_conv(void *self, const conv_desc *d, work w) {
-    cuda *c = self;
-    cuda_ok(c, kernel_conv(d, w.data, c->stream), "convolution");
-}
+/* ---- weights ---- */
 
-/* The kernel axis of channels goes last, as activations have it. */
+#define PACKING_BYTES ((size_t)4 << 20)
+
+/* Through pinned memory, which a kernel reads as it is and writes in order. */
 void cuda_conv_pack(void *self, const conv_geometry *g, dtype type, const float *src,
                     void *dst) {
-    (void)g;
-    (void)type;
-    (void)src;
-    (void)dst;
-    cuda_fail(self, OVI_UNSUPPORTED, "convolution: weights are not packed yet");
+    cuda *c = self;
+    const int64_t taps = g->kernel[0] * g->kernel[1] * g->kernel[2];
+    const int64_t pairs = g->out_channels * g->in_channels;
+    const int64_t most = (int64_t)(PACKING_BYTES / sizeof *src) / taps;
+    if (!c->packing && !cuda_ok(c, cudaMallocHost(&c->packing, PACKING_BYTES), "packing"))
+        return;
+    for (int64_t at = 0; at < pairs; at += most) {
+        const int64_t n = pairs - at < most ? pairs - at : most;
+        memcpy(c->packing, src + at * taps, (size_t)(n * taps) * sizeof *src);
+        if (!cuda_ok(c, kernel_conv_pack(g, type, c->packing, at, n, dst, c->stream),
+                     "packing") ||
+            !cuda_ok(c, cudaStreamSynchronize(c->stream), "packing"))
+            return;
+    }
+}
+
+void cuda_conv_clear(cuda *self) {
+    if (self->packing)
+        cudaFreeHost(self->packing);
+    self->packing = NULL;
+}
+
+/* ---- cuDNN ---- */
+
+static bool conv_in_library(cuda *c, const conv_desc *d, work w) {
+    const cuda_conv_work p = cuda_conv_pieces(d);
+    void *bias = (char *)w.data + p.cap;
+    if (d->bias.data && !cuda_ok(c, kernel_conv_bias(&d->bias, bias, c->stream), "bias"))
+        return true;
+    return cuda_dnn_conv(c, d, bias, (work){w.data, p.cap});
+}
+
+/* The convolution of one parity, of frames [first, first + n). Row 2i reads rows i - 1 and i
+ * of x, row 2i + 1 rows i and i + 1. */
+static conv_desc parity_conv(const conv_desc *d, int parity, int64_t first, int64_t n,
+                             char *weights, char *plane) {
+    const conv_geometry *g = &d->geometry;
+    const int64_t piece = 4 * g->out_channels * g->in_channels;
+    conv_desc one = {.geometry = {g->out_channels, g->in_channels, {1, 2, 2}},
+                     .x = tensor_slice(d->x, 0, first, n)};
+    one.w = tensor_make(weights + parity * piece * 2, DTYPE_U8, SHAPE(piece * 2));
+    one.out = tensor_make(plane, DTYPE_BF16,
+                          SHAPE(n, d->x.dim[1], d->x.dim[2], g->out_channels));
+    const int odd[2] = {parity / 2, parity % 2};
+    for (int i = 0; i < 2; i++) {
+        one.pad_lo[i + 1] = !odd[i];
+        one.pad_hi[i + 1] = odd[i];
+    }
+    return one;
+}
+
+/* Runs all four parities of every few frames, or only asks whether all are offered. */
+static bool run_parities(cuda *c, const conv_desc *d, work w, bool ask) {
+    const cuda_conv_work p = cuda_conv_pieces(d);
+    char *weights = (char *)w.data + p.cap, *plane = weights + p.weights;
+    for (int64_t at = 0; at < d->x.dim[0]; at += p.frames) {
+        const int64_t left = d->x.dim[0] - at, n = left < p.frames ? left : p.frames;
+        for (int parity = 0; parity < 4; parity++) {
+            const conv_desc one = parity_conv(d, parity, at, n, weights, plane);
+            if (ask ? !cuda_dnn_offers_conv(c, &one)
+                    : !cuda_dnn_conv(c, &one, NULL, (work){w.data, p.cap}))
+                return false;
+            if (!ask)
+                cuda_ok(c, kernel_conv_unfold(d, plane, at, n, parity, c->stream),
+                        "convolution");
+        }
+    }
+    return true;
+}
+
+/* All four or none: what is written may be the residual. */
+static bool conv_folded(cuda *c, const conv_desc *d, work w) {
+    void *weights = (char *)w.data + cuda_conv_pieces(d).cap;
+    if (!run_parities(c, d, w, true))
+        return false;
+    cuda_ok(c, kernel_conv_fold(&d->geometry, d->w.data, weights, c->stream),
+            "convolution");
+    return run_parities(c, d, w, false);
+}
+
+void cuda_conv(void *self, const conv_desc *d, work w) {
+    cuda *c = self;
+    if (c->dnn && cuda_conv_is_folded(d) && conv_folded(c, d, w))
+        return;
+    if (c->dnn && cuda_conv_in_library(d) && conv_in_library(c, d, w))
+        return;
+    cuda_ok(c, kernel_conv(d, c->stream), "convolution");
 }

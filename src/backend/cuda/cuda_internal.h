@@ -34,6 +34,7 @@ typedef struct cuda {
     cublasLtHandle_t lt;
     cuda_linear_cache *products; /* owned: algorithms chosen so far */
     cuda_dnn *dnn;               /* owned; NULL: cuDNN is not here, or switched off */
+    void *packing;               /* owned: pinned host memory, weights on their way */
 } cuda;
 
 /* Latches a failure of the running call. */
@@ -47,6 +48,8 @@ OP_LIST(CUDA_OP)
 #undef CUDA_OP
 void cuda_conv_pack(void *self, const conv_geometry *g, dtype type, const float *src,
                     void *dst);
+
+void cuda_conv_clear(cuda *self);
 
 /* cuda_linear.c */
 void cuda_linear_clear(cuda *self);

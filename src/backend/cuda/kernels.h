@@ -34,7 +34,23 @@ cudaError_t kernel_linear(const linear_desc *d, const tensor *sum, cudaStream_t 
 /* In the range of cuDNN's gaps, and without it: any shape of the contract. work: as
  * cuda_sizes() says. */
 cudaError_t kernel_attention(const attention_desc *d, void *work, cudaStream_t stream);
-cudaError_t kernel_conv(const conv_desc *d, void *work, cudaStream_t stream);
+cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream);
+
+/* Weights of n pairs (o, i) from pair `first` on, source [n, taps] f32 (readable by the
+ * device), into packed [O, taps, I]. */
+cudaError_t kernel_conv_pack(const conv_geometry *g, dtype type, const float *source,
+                             int64_t first, int64_t n, void *packed,
+                             cudaStream_t stream);
+/* out [n] bf16 = x [n] f32 */
+cudaError_t kernel_conv_bias(const tensor *x, void *out, cudaStream_t stream);
+/* packed [O, 3, 3, I] bf16 -> [2, 2][O, 2, 2, I]: behind a doubling, the weights of rows and
+ * columns that fall on the same pixel are one, of output parity (y, x). */
+cudaError_t kernel_conv_fold(const conv_geometry *g, const void *packed, void *folded,
+                             cudaStream_t stream);
+/* Frames [first, first + n) of d->out, rows and columns of that parity: act(plane + bias) +
+ * residual, plane [n, H, W, O]. */
+cudaError_t kernel_conv_unfold(const conv_desc *d, const void *plane, int64_t first,
+                               int64_t n, int parity, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,428 @@
+/* cuda_dnn.c: cuDNN, opened at run time: the library, the choice of a plan, plans kept.
+ *
+ * Choice. cuDNN names engines with settings for a problem, the likely fastest first. The
+ * first is taken that keeps to the workspace and gives the same bits every time; the very
+ * first may want half a gigabyte (RTX 3060, last decoder stage). For convolutions it must
+ * be compiled already: no second is spent per shape, and no compiler needed. Attention is
+ * always compiled on the spot; its engine is chosen for a problem of fixed lengths, so
+ * that a query's bits do not depend on how many others stand beside it.
+ *
+ * What is not offered is remembered too. */
+#include "backend/cuda/cuda_dnn.h"
+
+#include <dlfcn.h>
+#include <glob.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cuda/cuda_dnn_graph.h"
+#include "backend/cuda_sizes.h"
+
+#define MIN_VERSION 91400
+#define MAX_PLANS   256
+
+struct dnn_plan {
+    dnn_problem problem;
+    dnn_bag bag; /* what the plan is made of */
+    cudnnBackendDescriptor_t plan;
+    size_t bytes;   /* of workspace */
+    uint64_t used;  /* when, by the handle's clock */
+    bool known;     /* this slot holds a problem */
+    char words[64]; /* which engine, with which settings */
+};
+
+struct cuda_dnn {
+    dnn_library lib;
+    void *file; /* dlopen's */
+    cudnnHandle_t handle;
+    dnn_bag device_bag;
+    cudnnBackendDescriptor_t device; /* the device that is not here */
+    char path[PATH_MAX], version[32], failure[512];
+    uint64_t clock;
+    dnn_plan plans[MAX_PLANS];
+};
+
+/* ---- the library ---- */
+
+typedef struct search { /* for the file */
+    void *file;
+    char *path; /* [PATH_MAX] */
+} search;
+
+static void try_file(search *s, const char *path) {
+    if (!s->file)
+        s->file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
+/* The compiler that cuDNN looks for by name lies elsewhere in a Python installation: once
+ * it is open, it is found. */
+static void open_compiler(const char *folder) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/libnvrtc.so.13", folder);
+    (void)dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+}
+
+static void try_folder(search *s, const char *folder) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/libcudnn.so.9", folder);
+    open_compiler(folder);
+    try_file(s, path);
+}
+
+static void try_folders(search *s, const char *list) {
+    while (list && *list) {
+        size_t n = strcspn(list, ":");
+        char folder[PATH_MAX];
+        if (n > 0 && n < sizeof folder) {
+            memcpy(folder, list, n);
+            folder[n] = 0;
+            try_folder(s, folder);
+        }
+        list += n + (list[n] == ':');
+    }
+}
+
+static void try_python(search *s) {
+    static const char *const roots[] = {"/usr/local/lib/python3*", "/usr/lib/python3*",
+                                        "/opt/*/lib/python3*"};
+    for (size_t i = 0; i < sizeof roots / sizeof *roots && !s->file; i++)
+        for (int k = 0; k < 2 && !s->file; k++) {
+            char pattern[PATH_MAX];
+            glob_t found = {0};
+            snprintf(pattern, sizeof pattern, "%s/%s-packages/nvidia/*/lib", roots[i],
+                     k ? "dist" : "site");
+            if (glob(pattern, 0, NULL, &found) == 0)
+                for (size_t j = 0; j < found.gl_pathc; j++)
+                    try_folder(s, found.gl_pathv[j]);
+            globfree(&found);
+        }
+}
+
+static bool find_symbols(cuda_dnn *d) {
+    const struct {
+        const char *name;
+        void **to;
+    } wanted[] = {
+        {"cudnnGetVersion", (void **)&d->lib.version},
+        {"cudnnCreate", (void **)&d->lib.create},
+        {"cudnnDestroy", (void **)&d->lib.destroy},
+        {"cudnnSetStream", (void **)&d->lib.set_stream},
+        {"cudnnGetErrorString", (void **)&d->lib.error_string},
+        {"cudnnGetLastErrorString", (void **)&d->lib.last_error},
+        {"cudnnBackendCreateDescriptor", (void **)&d->lib.make},
+        {"cudnnBackendDestroyDescriptor", (void **)&d->lib.drop},
+        {"cudnnBackendSetAttribute", (void **)&d->lib.set},
+        {"cudnnBackendGetAttribute", (void **)&d->lib.get},
+        {"cudnnBackendFinalize", (void **)&d->lib.finalize},
+        {"cudnnBackendExecute", (void **)&d->lib.execute},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        if (!(*wanted[i].to = dlsym(d->file, wanted[i].name)))
+            return false;
+    return true;
+}
+
+static bool open_library(cuda_dnn *d, const char *folders, char *why, size_t why_size) {
+    search s = {0};
+    try_folders(&s, folders);
+    try_file(&s, "libcudnn.so.9");
+    try_python(&s);
+    d->file = s.file;
+    if (!d->file) {
+        snprintf(why, why_size, "libcudnn.so.9 is not found");
+        return false;
+    }
+    if (!find_symbols(d)) {
+        snprintf(why, why_size, "libcudnn.so.9 lacks functions of cuDNN 9");
+        return false;
+    }
+    Dl_info info;
+    if (dladdr((void *)(uintptr_t)d->lib.version, &info) && info.dli_fname)
+        snprintf(d->path, sizeof d->path, "%s", info.dli_fname);
+    const size_t v = d->lib.version();
+    snprintf(d->version, sizeof d->version, "%zu.%zu.%zu", v / 10000, v / 100 % 100,
+             v % 100);
+    if (v >= MIN_VERSION)
+        return true;
+    snprintf(why, why_size, "%s is cuDNN %s: expected 9.14 or later", d->path,
+             d->version);
+    return false;
+}
+
+/* The device of the current context, or one that is described. */
+static bool take_device(cuda_dnn *d, const cuda_dnn_options *o, char *why,
+                        size_t why_size) {
+    cudnnStatus_t status;
+    if (o->device) {
+        dnn_maker m = {.lib = &d->lib, .bag = &d->device_bag};
+        d->device = dnn_device(&m, o->device);
+        status = m.status;
+    } else {
+        status = d->lib.create(&d->handle);
+        if (status == CUDNN_STATUS_SUCCESS)
+            status = d->lib.set_stream(d->handle, o->stream);
+    }
+    if (status == CUDNN_STATUS_SUCCESS)
+        return true;
+    snprintf(why, why_size, "cuDNN %s does not start: %s", d->version,
+             d->lib.error_string(status));
+    return false;
+}
+
+cuda_dnn *cuda_dnn_open(const cuda_dnn_options *o, char *why, size_t why_size) {
+    cuda_dnn *d = calloc(1, sizeof *d);
+    if (!d) {
+        snprintf(why, why_size, "out of memory");
+        return NULL;
+    }
+    if (open_library(d, o->folders, why, why_size) && take_device(d, o, why, why_size))
+        return d;
+    cuda_dnn_close(d);
+    return NULL;
+}
+
+static void forget(cuda_dnn *d, dnn_plan *p) {
+    dnn_bag_cut(&d->lib, &p->bag, 0);
+    memset(p, 0, sizeof *p);
+}
+
+/* The file stays open: cuDNN has destructors of its own that run at exit. */
+void cuda_dnn_close(cuda_dnn *d) {
+    if (!d)
+        return;
+    for (int i = 0; i < MAX_PLANS; i++)
+        forget(d, &d->plans[i]);
+    dnn_bag_cut(&d->lib, &d->device_bag, 0);
+    if (d->handle)
+        d->lib.destroy(d->handle);
+    free(d);
+}
+
+const char *cuda_dnn_version(const cuda_dnn *d) {
+    return d->version;
+}
+
+const char *cuda_dnn_path(const cuda_dnn *d) {
+    return d->path;
+}
+
+/* ---- choice ---- */
+
+static dnn_target target_of(const cuda_dnn *d) {
+    return (dnn_target){d->handle, d->device};
+}
+
+/* With this engine, if it serves. */
+static bool plan_with(cuda_dnn *d, dnn_plan *p, cudnnBackendDescriptor_t graph,
+                      const dnn_engine *engine) {
+    const int mark = p->bag.n;
+    const dnn_target target = target_of(d);
+    dnn_maker m = {.lib = &d->lib, .bag = &p->bag};
+    cudnnBackendDescriptor_t config = dnn_config(&m, target, graph, engine);
+    p->plan = dnn_finish_plan(&m, target, config, p->problem.workspace, &p->bytes);
+    if (!p->plan)
+        dnn_bag_cut(&d->lib, &p->bag, mark);
+    dnn_engine_words(engine, p->words, sizeof p->words);
+    return p->plan != NULL;
+}
+
+/* With the first engine that is named and serves. */
+static bool choose(cuda_dnn *d, dnn_plan *p, cudnnBackendDescriptor_t graph,
+                   cudnnBackendHeurMode_t mode) {
+    dnn_bag bag = {0};
+    dnn_maker m = {.lib = &d->lib, .bag = &bag};
+    cudnnBackendDescriptor_t named[DNN_MAX_NAMED];
+    const int n = dnn_name_engines(&m, target_of(d), graph, mode, named);
+    bool found = false;
+    for (int k = 0; k < n && !found; k++) {
+        dnn_engine engine;
+        found = dnn_look_at(&d->lib, named[k], &engine) && engine.repeats &&
+                !engine.compiles && plan_with(d, p, graph, &engine);
+    }
+    dnn_bag_cut(&d->lib, &bag, 0);
+    return found;
+}
+
+/* The engine of an attention of this kind over 1,024 queries and keys. */
+static bool canonical_engine(cuda_dnn *d, const dnn_attention *a, dnn_engine *engine) {
+    const int64_t n = 1024, row = a->heads * a->head_size;
+    dnn_attention b = {1, a->heads, n, n, a->head_size, {0}, {0}, {0}, {0}};
+    int64_t *strides[] = {b.q, b.k, b.v, b.out};
+    for (int i = 0; i < 4; i++) {
+        strides[i][0] = n * row;
+        strides[i][1] = row;
+        strides[i][2] = a->head_size;
+    }
+    dnn_bag bag = {0};
+    dnn_maker m = {.lib = &d->lib, .bag = &bag};
+    const dnn_target target = target_of(d);
+    cudnnBackendDescriptor_t graph = dnn_attention_graph(&m, target, &b);
+    cudnnBackendDescriptor_t named[DNN_MAX_NAMED];
+    const int count = dnn_name_engines(&m, target, graph, CUDNN_HEUR_MODE_A, named);
+    bool found = false;
+    for (int k = 0; k < count && !found; k++)
+        found = dnn_look_at(&d->lib, named[k], engine) && engine->repeats;
+    dnn_bag_cut(&d->lib, &bag, 0);
+    return found;
+}
+
+static void plan_attention(cuda_dnn *d, dnn_plan *p) {
+    dnn_engine engine;
+    if (!canonical_engine(d, &p->problem.attention, &engine))
+        return;
+    dnn_maker m = {.lib = &d->lib, .bag = &p->bag};
+    cudnnBackendDescriptor_t graph =
+        dnn_attention_graph(&m, target_of(d), &p->problem.attention);
+    if (m.status == CUDNN_STATUS_SUCCESS)
+        plan_with(d, p, graph, &engine);
+}
+
+static void plan_conv(cuda_dnn *d, dnn_plan *p) {
+    dnn_maker m = {.lib = &d->lib, .bag = &p->bag};
+    cudnnBackendDescriptor_t graph = dnn_conv_graph(&m, target_of(d), &p->problem.conv);
+    if (m.status == CUDNN_STATUS_SUCCESS)
+        (void)(choose(d, p, graph, CUDNN_HEUR_MODE_A) ||
+               choose(d, p, graph, CUDNN_HEUR_MODE_FALLBACK));
+}
+
+/* ---- plans that are kept ---- */
+
+/* The slot of the problem, or the one that has not been used for longest. */
+static dnn_plan *slot_of(cuda_dnn *d, const dnn_problem *problem) {
+    dnn_plan *oldest = d->plans;
+    for (int i = 0; i < MAX_PLANS; i++) {
+        dnn_plan *p = &d->plans[i];
+        if (p->known && memcmp(&p->problem, problem, sizeof *problem) == 0)
+            return p;
+        if (p->used < oldest->used)
+            oldest = p;
+    }
+    forget(d, oldest);
+    return oldest;
+}
+
+const dnn_plan *cuda_dnn_plan(cuda_dnn *d, const dnn_problem *problem) {
+    dnn_plan *p = slot_of(d, problem);
+    p->used = ++d->clock;
+    if (!p->known) {
+        p->known = true;
+        p->problem = *problem;
+        if (problem->conv.in > 0)
+            plan_conv(d, p);
+        else
+            plan_attention(d, p);
+        if (!p->plan)
+            dnn_bag_cut(&d->lib, &p->bag, 0);
+    }
+    return p->plan ? p : NULL;
+}
+
+size_t cuda_dnn_plan_bytes(const dnn_plan *plan) {
+    return plan->bytes;
+}
+
+const char *cuda_dnn_plan_words(const dnn_plan *plan) {
+    return plan->words;
+}
+
+/* ---- running ---- */
+
+/* Unique ids are those that the graph's tensors got. */
+static int fill_pointers(const dnn_problem *p, const dnn_pointers *at, void **pointer,
+                         int64_t *id) {
+    const struct {
+        int64_t id;
+        const void *data;
+        bool used;
+    } all[] = {{DNN_X, at->x, true},
+               {DNN_W, at->w, true},
+               {DNN_OUT, at->out, true},
+               {DNN_BIAS, at->bias, p->conv.with_bias != 0},
+               {DNN_RESIDUAL, at->residual, p->conv.with_residual != 0}},
+      attention[] = {{DNN_Q, at->q, true},
+                     {DNN_K, at->k, true},
+                     {DNN_V, at->v, true},
+                     {DNN_OUT, at->out, true},
+                     {DNN_SCALE, &at->scale, true}};
+    int n = 0;
+    for (int i = 0; i < 5; i++) {
+        const bool conv = p->conv.in > 0;
+        if (!(conv ? all[i].used : attention[i].used))
+            continue;
+        id[n] = conv ? all[i].id : attention[i].id;
+        pointer[n++] = (void *)(uintptr_t)(conv ? all[i].data : attention[i].data);
+    }
+    return n;
+}
+
+const char *cuda_dnn_run(cuda_dnn *d, const dnn_plan *plan, const dnn_pointers *at) {
+    void *pointer[5], *workspace = at->workspace;
+    int64_t id[5];
+    const int n = fill_pointers(&plan->problem, at, pointer, id);
+    dnn_bag bag = {0};
+    dnn_maker m = {.lib = &d->lib, .bag = &bag};
+    cudnnBackendDescriptor_t pack = dnn_make(&m, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+    dnn_set(&m, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n,
+            pointer);
+    dnn_set(&m, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, id);
+    dnn_set(&m, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1,
+            &workspace);
+    dnn_finalize(&m, pack);
+    if (m.status == CUDNN_STATUS_SUCCESS)
+        m.status = d->lib.execute(d->handle, plan->plan, pack);
+    if (m.status != CUDNN_STATUS_SUCCESS) {
+        char more[384] = "";
+        d->lib.last_error(more, sizeof more);
+        snprintf(d->failure, sizeof d->failure, "%s (%s) %s",
+                 d->lib.error_string(m.status), plan->words, more);
+    }
+    dnn_bag_cut(&d->lib, &bag, 0);
+    return m.status == CUDNN_STATUS_SUCCESS ? NULL : d->failure;
+}
+
+/* ---- problems ---- */
+
+static bool take_strides(const tensor *t, int64_t stride[3]) {
+    for (int i = 0; i < 3; i++) {
+        stride[i] = t->stride[i];
+        if (stride[i] % 8 != 0)
+            return false;
+    }
+    return t->stride[3] == 1;
+}
+
+bool dnn_problem_of_attention(const attention_desc *d, dnn_problem *p) {
+    const int64_t *q = d->q.dim;
+    *p = (dnn_problem){.workspace = (int64_t)CUDA_ATTENTION_CAP};
+    p->attention.batch = q[0];
+    p->attention.queries = q[1];
+    p->attention.heads = q[2];
+    p->attention.head_size = q[3];
+    p->attention.keys = d->k.dim[1];
+    return d->q.type == DTYPE_BF16 && !d->key_bias.data && !d->rel_bias.data &&
+           !d->accumulate && q[3] % 8 == 0 && q[3] <= 128 &&
+           take_strides(&d->q, p->attention.q) && take_strides(&d->k, p->attention.k) &&
+           take_strides(&d->v, p->attention.v) && take_strides(&d->out, p->attention.out);
+}
+
+bool dnn_problem_of_conv(const conv_desc *d, dnn_problem *p) {
+    *p = (dnn_problem){.workspace = (int64_t)CUDA_CONV_CAP};
+    dnn_conv *c = &p->conv;
+    c->in = d->geometry.in_channels;
+    c->out = d->geometry.out_channels;
+    for (int i = 0; i < 3; i++) {
+        c->size[i] = d->x.dim[i];
+        c->out_size[i] = d->out.dim[i];
+        c->kernel[i] = d->geometry.kernel[i];
+        c->stride[i] = d->stride[i] ? d->stride[i] : 1;
+        c->dilation[i] = d->dilation[i] ? d->dilation[i] : 1;
+        c->pad_lo[i] = d->pad_lo[i];
+        c->pad_hi[i] = d->pad_hi[i];
+    }
+    c->with_bias = d->bias.data != NULL;
+    c->with_residual = d->residual.data != NULL;
+    return cuda_conv_in_library(d);
+}

@@ -1,0 +1,82 @@
+/* cuda_dnn.h: cuDNN, opened at run time: convolutions and attention in bf16.
+ *
+ *   problem  what is to be computed, as numbers alone
+ *   plan     cuDNN's way to compute it: engine, its settings, workspace; made when a problem
+ *            is first met, kept in the handle
+ *
+ * Plans can be made for a device that is not here (tests/test_cudnn_plans.c), by the same
+ * choice as for one that is. */
+#ifndef OVI_BACKEND_CUDA_DNN_H
+#define OVI_BACKEND_CUDA_DNN_H
+
+#include <cuda_runtime_api.h>
+
+#include "backend/backend.h"
+
+typedef struct cuda_dnn cuda_dnn;
+
+typedef struct cuda_dnn_options {
+    const char *folders; /* where to look first, parted by ':'; NULL: nowhere */
+    const char *device;  /* JSON of a device that is not here; NULL: the current one */
+    cudaStream_t stream;
+} cuda_dnn_options;
+
+/* NULL with the reason in why (one clause, no newline) if there is no cuDNN that serves. */
+cuda_dnn *cuda_dnn_open(const cuda_dnn_options *o, char *why, size_t why_size);
+void cuda_dnn_close(cuda_dnn *d); /* takes NULL */
+/* For the log: "9.19.0", and the file. */
+const char *cuda_dnn_version(const cuda_dnn *d);
+const char *cuda_dnn_path(const cuda_dnn *d);
+
+/* A convolution of dense bf16 tensors [t, h, w, channels], weights [out, t, h, w, in]:
+ * out = x * w (+ residual) (+ bias [out] bf16). All numbers are int64_t: problems are
+ * compared byte by byte. */
+typedef struct dnn_conv {
+    int64_t size[3], in;
+    int64_t out_size[3], out;
+    int64_t kernel[3], stride[3], dilation[3], pad_lo[3], pad_hi[3];
+    int64_t with_bias, with_residual;
+} dnn_conv;
+
+/* Attention in bf16 without biases; strides of [batch, tokens, heads]. */
+typedef struct dnn_attention {
+    int64_t batch, heads, queries, keys, head_size;
+    int64_t q[3], k[3], v[3], out[3];
+} dnn_attention;
+
+typedef struct dnn_problem {
+    int64_t workspace; /* the most that its plan may take */
+    dnn_conv conv;     /* in == 0: attention */
+    dnn_attention attention;
+} dnn_problem;
+
+typedef struct dnn_plan dnn_plan; /* borrowed from the handle until the next call */
+
+/* NULL: cuDNN does not offer it within the workspace. */
+const dnn_plan *cuda_dnn_plan(cuda_dnn *d, const dnn_problem *p);
+size_t cuda_dnn_plan_bytes(const dnn_plan *plan); /* of workspace */
+const char *cuda_dnn_plan_words(const dnn_plan *plan);
+
+typedef struct dnn_pointers {
+    const void *x, *w, *bias, *residual; /* convolution */
+    const void *q, *k, *v;               /* attention */
+    float scale;
+    void *out, *workspace;
+} dnn_pointers;
+
+/* NULL, or cuDNN's words of what failed. */
+const char *cuda_dnn_run(cuda_dnn *d, const dnn_plan *plan, const dnn_pointers *at);
+
+/* The problem of an attention and of a convolution that is not upsampled; false if cuDNN
+ * does not come into question. Data addresses are not looked at. */
+bool dnn_problem_of_attention(const attention_desc *d, dnn_problem *p);
+bool dnn_problem_of_conv(const conv_desc *d, dnn_problem *p);
+
+/* The operations; false if cuDNN is not here or does not offer the case (nothing is done
+ * then). A failure latches, and counts as done. */
+struct cuda;
+bool cuda_dnn_attention(struct cuda *c, const attention_desc *d, work w);
+/* bias: in bf16, instead of d's. No activation. */
+bool cuda_dnn_offers_conv(struct cuda *c, const conv_desc *d);
+bool cuda_dnn_conv(struct cuda *c, const conv_desc *d, const void *bias, work w);
+#endif

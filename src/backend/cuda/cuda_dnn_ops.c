@@ -1,0 +1,60 @@
+/* cuda_dnn_ops.c: operations of the backend as problems of cuDNN. */
+#include "backend/cuda/cuda_dnn.h"
+#include "backend/cuda/cuda_internal.h"
+
+/* Loads of cuDNN are 16 bytes wide. */
+static bool wide(const void *p) {
+    return (uintptr_t)p % 16 == 0;
+}
+
+static bool run(cuda *c, const char *what, const dnn_problem *p, const dnn_pointers *at) {
+    const dnn_plan *plan = cuda_dnn_plan(c->dnn, p);
+    if (!plan)
+        return false;
+    const char *failed = cuda_dnn_run(c->dnn, plan, at);
+    if (failed)
+        cuda_fail(c, OVI_DEVICE, "%s: cuDNN %s: %s", what, cuda_dnn_version(c->dnn),
+                  failed);
+    return true;
+}
+
+/* ---- attention ---- */
+
+bool cuda_dnn_attention(cuda *c, const attention_desc *d, work w) {
+    dnn_problem p;
+    if (!c->dnn || w.size < CUDA_ATTENTION_CAP || !dnn_problem_of_attention(d, &p) ||
+        !wide(d->q.data) || !wide(d->k.data) || !wide(d->v.data) || !wide(d->out.data))
+        return false;
+    return run(c, "attention", &p,
+               &(dnn_pointers){.q = d->q.data,
+                               .k = d->k.data,
+                               .v = d->v.data,
+                               .scale = d->scale,
+                               .out = d->out.data,
+                               .workspace = w.data});
+}
+
+/* ---- convolution ---- */
+
+/* The problem, if all but a plan is there. */
+static bool conv_fits(const cuda *c, const conv_desc *d, dnn_problem *p) {
+    return c->dnn && dnn_problem_of_conv(d, p) && wide(d->x.data) && wide(d->out.data) &&
+           wide(d->residual.data);
+}
+
+bool cuda_dnn_offers_conv(cuda *c, const conv_desc *d) {
+    dnn_problem p;
+    return conv_fits(c, d, &p) && cuda_dnn_plan(c->dnn, &p);
+}
+
+bool cuda_dnn_conv(cuda *c, const conv_desc *d, const void *bias, work w) {
+    dnn_problem p;
+    return w.size >= CUDA_CONV_CAP && conv_fits(c, d, &p) &&
+           run(c, "convolution", &p,
+               &(dnn_pointers){.x = d->x.data,
+                               .w = d->w.data,
+                               .bias = bias,
+                               .residual = d->residual.data,
+                               .out = d->out.data,
+                               .workspace = w.data});
+}
