@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/cuda/cuda_dnn.h"
 #include "backend/cuda/cuda_internal.h"
 #include "backend/cuda/kernels.h"
 
@@ -29,6 +30,8 @@ bool cuda_ok(cuda *self, cudaError_t e, const char *what) {
 static void cuda_close(void *self) {
     cuda *c = self;
     cuda_linear_clear(c);
+    cuda_conv_clear(c);
+    cuda_dnn_close(c->dnn);
     for (int i = 0; i < BACKEND_MAX_SLOTS; i++)
         if (c->fence[i])
             cudaEventDestroy(c->fence[i]);
@@ -104,6 +107,19 @@ static bool open_streams(cuda *c) {
     return false;
 }
 
+/* cuDNN is wanted, not needed: kernels of our own stand behind it. */
+static void open_dnn(cuda *c, const char *folders) {
+    char why[512] = "";
+    c->dnn = cuda_dnn_open(&(cuda_dnn_options){.folders = folders, .stream = c->stream},
+                           why, sizeof why);
+    if (c->dnn)
+        host_log(c->services.host, OVI_LOG_DEBUG, "cuDNN %s from %s",
+                 cuda_dnn_version(c->dnn), cuda_dnn_path(c->dnn));
+    else
+        host_log(c->services.host, OVI_LOG_WARN, "without cuDNN, which is slower: %s",
+                 why);
+}
+
 static void *cuda_open(const backend_services *services, const device_options *o) {
     cuda *c = mem_alloc(&services->host->err, 1, sizeof *c);
     if (!c)
@@ -115,6 +131,7 @@ static void *cuda_open(const backend_services *services, const device_options *o
         cuda_close(c);
         return NULL;
     }
+    open_dnn(c, o->folders);
     const size_t after = card_used(o->index);
     c->overhead = before && after > before ? after - before : 0;
     return c;
