@@ -35,3 +35,13 @@ target_link_libraries(ovi_cuda PRIVATE ovi_core CUDA::cudart_static CUDA::cublas
 target_compile_options(ovi_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:${cuda_code} -lineinfo -Werror=all-warnings
     -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra>)
+
+# Runs on a machine with a GPU: cmake --build build --target attention-check
+file(GLOB attention_sources CONFIGURE_DEPENDS src/backend/cuda/*attention*.cu)
+add_executable(attention-check EXCLUDE_FROM_ALL tests/gpu/attention_check.c
+                               ${attention_sources})
+set_target_properties(attention-check PROPERTIES CUDA_STANDARD 17)
+target_include_directories(attention-check PRIVATE include src)
+target_include_directories(attention-check SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+target_link_libraries(attention-check PRIVATE CUDA::cudart_static m)
+target_compile_options(attention-check PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${cuda_code}>)

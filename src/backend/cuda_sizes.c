@@ -41,9 +41,12 @@ size_t cuda_sizes(const device_options *o, op_kind op, const void *desc) {
 
 const char *cuda_supports(const device_options *o, op_kind op, const void *desc) {
     (void)o;
-    (void)op;
-    (void)desc;
-    return NULL;
+    switch (op) {
+    case OP_ATTENTION:
+        return cuda_attention_gap(desc);
+    default:
+        return NULL;
+    }
 }
 
 /* ---- convolution ---- */
@@ -116,4 +119,8 @@ size_t cuda_conv_bytes(const conv_desc *d) {
 size_t cuda_attention_bytes(const attention_desc *d) {
     (void)d;
     return CUDA_ATTENTION_CAP;
+}
+
+const char *cuda_attention_gap(const attention_desc *d) {
+    return d->q.dim[3] > CUDA_ATTENTION_HEAD ? "head sizes above 1,024" : NULL;
 }

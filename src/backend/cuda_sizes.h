@@ -14,6 +14,8 @@
 #define CUDA_CONV_CAP      ((size_t)4 << 20)
 #define CUDA_ATTENTION_CAP ((size_t)1 << 20)
 
+#define CUDA_ATTENTION_HEAD 1024 /* largest head size of the attention kernels */
+
 static inline size_t cuda_round256(size_t bytes) {
     return (bytes + 255) & ~(size_t)255;
 }
@@ -51,4 +53,6 @@ size_t cuda_conv_packed_bytes(const device_options *o, const conv_geometry *g,
 /* Workspace of a convolution and of an attention. */
 size_t cuda_conv_bytes(const conv_desc *d);
 size_t cuda_attention_bytes(const attention_desc *d);
+/* What of an attention is not offered, in words; NULL: all is. */
+const char *cuda_attention_gap(const attention_desc *d);
 #endif

@@ -31,9 +31,15 @@ cudaError_t kernel_convert(const tensor *x, void *dst, dtype type, cudaStream_t 
 /* The product itself, for shapes that cuBLASLt does not take: sums in f32, in order of k. */
 cudaError_t kernel_linear(const linear_desc *d, const tensor *sum, cudaStream_t stream);
 
-/* In the range of cuDNN's gaps, and without it: any shape of the contract. work: as
- * cuda_sizes() says. */
-cudaError_t kernel_attention(const attention_desc *d, void *work, cudaStream_t stream);
+/* In the range of cuDNN's gaps, and without it: any shape of the contract. */
+typedef struct attention_device {
+    int processors;
+    size_t shared;  /* bytes of shared memory that a block can have */
+    double seconds; /* that a launch may take; 0: any time */
+} attention_device;
+/* Head sizes up to 1,024. No workspace. */
+cudaError_t kernel_attention(const attention_desc *d, const attention_device *device,
+                             cudaStream_t stream);
 cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream);
 
 /* Weights of n pairs (o, i) from pair `first` on, source [n, taps] f32 (readable by the

@@ -1,0 +1,218 @@
+// attention_device.cuh: what the attention kernels share: arguments, places in the grid, and
+// the instructions of tensor cores and asynchronous copies.
+//
+// All kernels walk over the keys in tiles of a fixed size, from key 0 on, with the softmax
+// of Milakov and Gimelshein (2018): running maximum, running sum, output rescaled when the
+// maximum grows. A query row is computed alone: its bits depend on nothing but its own
+// values, the keys, the values and the head size. Scores are kept in units of log2, so that
+// exp is one instruction.
+#ifndef OVI_BACKEND_CUDA_ATTENTION_DEVICE_CUH
+#define OVI_BACKEND_CUDA_ATTENTION_DEVICE_CUH
+
+#include <cuda_bf16.h>
+
+#include "backend/cuda/kernels.h"
+
+#define LOG2_E 1.4426950408889634f
+
+// One of q, k, v, out: strides in elements.
+struct attention_side {
+    void *data;
+    int64_t b, s, h;
+};
+
+struct attention_args {
+    attention_side q, k, v, out;
+    const float *key_bias; // or NULL
+    const float *rel_bias; // at query 0, key 0 of head 0; or NULL
+    int64_t rel_stride;    // between heads
+    int64_t first;         // block of the whole grid that this launch starts at
+    int sq, sk, heads, d, tiles;
+    float scale; // times log2 e
+    bool accumulate;
+};
+
+// Which queries of which head a block has. Tiles of one head are neighbours, so that they
+// find its keys and values in L2.
+struct attention_place {
+    int tile, head;
+    int64_t batch;
+};
+
+__device__ inline attention_place attention_where(const attention_args &a) {
+    const int64_t block = a.first + blockIdx.x, row = block / a.tiles;
+    return {(int)(block % a.tiles), (int)(row % a.heads), row / a.heads};
+}
+
+template <typename T>
+__device__ inline T *attention_head(const attention_side &x, const attention_place &p) {
+    return (T *)x.data + p.batch * x.b + p.head * x.h;
+}
+
+// The score of query i and key j with scale and biases. head: of rel_bias.
+__device__ inline float attention_score(const attention_args &a, float s, int i, int j,
+                                        int head) {
+    s = __fmul_rn(s, a.scale);
+    if (a.key_bias)
+        s = fmaf(__ldg(a.key_bias + j), LOG2_E, s);
+    if (a.rel_bias)
+        s = fmaf(__ldg(a.rel_bias + head * a.rel_stride + (j - i)), LOG2_E, s);
+    return s;
+}
+
+// What is subtracted from scores: no score at all so far is no reason for NaN.
+__device__ inline float attention_base(float top) {
+    return top == -INFINITY ? 0.0f : top;
+}
+
+__device__ inline float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// ---- tensor cores: D[16,8] += A[16,16] B[16,8], bf16 in, f32 out ----
+//
+// lane = 4 g + t. A: a0 (g, 2t..), a1 (g+8, 2t..), a2 (g, 2t+8..), a3 (g+8, 2t+8..);
+// B: b0 (rows 2t.., column g), b1 (rows 2t+8.., column g);
+// D: d0, d1 (g, 2t..), d2, d3 (g+8, 2t..).
+
+__device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Four 8x8 matrices of bf16 from shared memory: lanes 8i..8i+7 point to the rows of the
+// i-th.
+__device__ inline void ldmatrix4(uint32_t (&r)[4], uint32_t at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+__device__ inline void ldmatrix4_transposed(uint32_t (&r)[4], uint32_t at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+__device__ inline void ldmatrix2(uint32_t (&r)[2], uint32_t at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(at)
+                 : "memory");
+}
+
+// Two floats as a pair of bf16, lo at the lower address.
+__device__ inline uint32_t pack_bf16(float lo, float hi) {
+    uint32_t r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+}
+
+// ---- asynchronous copies of 16 bytes; !valid: zeros ----
+
+__device__ inline void copy_async(uint32_t to, const void *from, bool valid) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                 "r"(valid ? 16 : 0)
+                 : "memory");
+}
+
+__device__ inline void copy_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int LEFT> __device__ inline void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+}
+
+// ---- rows of bf16 in shared memory ----
+//
+// A row has D/8 chunks of 16 bytes. Chunk c of row r stands at c ^ twist(r), so that eight
+// rows at one c lie in eight different bank groups, and ldmatrix has no conflicts. Rows of
+// 64 n bytes with odd n alternate between the halves of 128 bytes already.
+template <int D> __device__ inline int row_twist(int row) {
+    static_assert(D % 32 == 0, "rows of whole 64 bytes");
+    return D % 64 == 0 ? row & 7 : row >> 1 & 3;
+}
+
+template <int D> __device__ inline uint32_t chunk_offset(int row, int chunk) {
+    return (uint32_t)(row * D * 2 + ((chunk ^ row_twist<D>(row)) << 4));
+}
+
+// Where a lane's row of an 8x8 matrix stands; matrices whose number is a constant are found
+// from there with one instruction.
+struct lane_rows {
+    uint32_t row, twist;
+    __device__ uint32_t chunk_pair(int pair) const { return row + ((pair << 5) ^ twist); }
+};
+
+// row: any whose matrices start at a multiple of 8; odd: chunk within the pair.
+template <int D>
+__device__ inline lane_rows lane_rows_at(uint32_t tile, int row, int odd) {
+    return {tile + (uint32_t)(row * D * 2), (uint32_t)((odd ^ row_twist<D>(row)) << 4)};
+}
+
+// Rows from..from+ROWS of x (columns column0.. column0+D, of which those below `columns`
+// exist) to shared memory; rows from `end` on are zeros, and their addresses are not read.
+template <int D, int ROWS, int THREADS>
+__device__ inline void load_rows(uint32_t tile, const __nv_bfloat16 *x, int64_t stride,
+                                 int from, int end, int column0, int columns) {
+    constexpr int CHUNKS = D / 8, PASS = THREADS / CHUNKS;
+    static_assert(PASS > 0, "a row has no more chunks than the block has threads");
+    const int row0 = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+    if (PASS * CHUNKS < THREADS && row0 >= PASS)
+        return;
+    const bool inside = column0 + chunk * 8 < columns;
+    const __nv_bfloat16 *at = x + (from + row0) * stride + column0 + chunk * 8;
+#pragma unroll
+    for (int r = row0; r < ROWS; r += PASS) {
+        copy_async(tile + chunk_offset<D>(r, chunk), at, inside && from + r < end);
+        at += PASS * stride;
+    }
+}
+
+// Two neighbours of an output row.
+__device__ inline void store_pair(__nv_bfloat16 *to, float lo, float hi,
+                                  bool accumulate) {
+    if (accumulate) {
+        const float2 old = __bfloat1622float2(*(const __nv_bfloat162 *)to);
+        lo = __fadd_rn(lo, old.x);
+        hi = __fadd_rn(hi, old.y);
+    }
+    *(uint32_t *)to = pack_bf16(lo, hi);
+}
+
+// ---- launching ----
+
+// How many blocks of so many operations may run in one launch, at a rate (per second and
+// multiprocessor) that the slowest devices reach.
+inline int64_t attention_blocks(const attention_device &device, double operations,
+                                double rate) {
+    if (device.seconds <= 0)
+        return INT64_MAX;
+    const double waves = device.seconds * rate / operations;
+    return (waves < 1 ? 1 : (int64_t)waves) * device.processors;
+}
+
+// Blocks of the whole grid in launches of at most `at_most` blocks.
+cudaError_t attention_launch(const void *kernel, attention_args a, int64_t blocks,
+                             int64_t at_most, int threads, size_t shared,
+                             cudaStream_t stream);
+
+// The kernels: each launches for arguments whose tiles it sets.
+struct attention_run {
+    attention_args args;
+    int64_t batch;
+    attention_device device;
+    cudaStream_t stream;
+};
+cudaError_t attention_plain(const attention_run &r, bool bf16);
+cudaError_t attention_mma(const attention_run &r);
+cudaError_t attention_wide(const attention_run &r);
+#endif

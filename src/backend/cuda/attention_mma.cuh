@@ -1,0 +1,239 @@
+// attention_mma.cuh: attention of bf16 with mma.sync (compute capability 8.0 and later), head
+// sizes up to 128, after FlashAttention-2 (Dao 2023).
+//
+// A warp has M x 16 queries and all columns of their output, in registers; a block shares
+// tiles of KEYS keys and values in shared memory, two buffers of each, filled by cp.async:
+//
+//   wait for tile j; start tile j + 1; for every PART keys of tile j:
+//       s = q k^T; p = softmax step of s, as operand of the next product; o += p v
+//
+// The bits of a row depend on PART, but on neither M, WARPS nor KEYS.
+#ifndef OVI_BACKEND_CUDA_ATTENTION_MMA_CUH
+#define OVI_BACKEND_CUDA_ATTENTION_MMA_CUH
+
+#include "backend/cuda/attention_device.cuh"
+
+template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_attention {
+    static constexpr int THREADS = WARPS * 32, QUERIES = WARPS * 16 * M;
+    static constexpr int N = PART / 8; // score columns of a row, in tiles of mma
+    static constexpr int SIZE = D, KEY_TILE = KEYS;
+    static constexpr uint32_t TILE = KEYS * D * 2;
+    static constexpr size_t SHARED = QUERIES * D * 2 + 4 * TILE;
+    using bf16 = __nv_bfloat16;
+
+    const attention_args &a;
+    const attention_place at;
+    const bf16 *k, *v;
+    uint32_t tiles;                   // k[0], v[0], k[1], v[1] in shared memory
+    lane_rows q_lane, k_lane, v_lane; // k_lane, v_lane: within a tile
+    float o[M][D / 8][4], top[M][2], sum[M][2];
+
+    __device__ mma_attention(const attention_args &args, uint32_t shared)
+        : a(args), at(attention_where(args)) {
+        k = attention_head<const bf16>(a.k, at);
+        v = attention_head<const bf16>(a.v, at);
+        tiles = shared + QUERIES * D * 2;
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        q_lane = lane_rows_at<D>(shared, warp * 16 * M + lane % 16, lane / 16);
+        k_lane = lane_rows_at<D>(0, lane % 8 + lane / 16 * 8, lane / 8 % 2);
+        v_lane = lane_rows_at<D>(0, lane % 16, lane / 16);
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            top[m][0] = top[m][1] = -INFINITY;
+            sum[m][0] = sum[m][1] = 0;
+#pragma unroll
+            for (int n = 0; n < D / 8; n++)
+                o[m][n][0] = o[m][n][1] = o[m][n][2] = o[m][n][3] = 0;
+        }
+    }
+
+    __device__ uint32_t keys_of(int tile) const {
+        return tiles + tile % 2 * 2 * TILE;
+    }
+
+    __device__ void start_queries(uint32_t shared) const {
+        load_rows<D, QUERIES, THREADS>(shared, attention_head<const bf16>(a.q, at), a.q.s,
+                                       at.tile * QUERIES, a.sq, 0, a.d);
+    }
+
+    // Starts one group of copies, empty past the last tile.
+    __device__ void start(int tile) const {
+        const uint32_t to = keys_of(tile);
+        if (tile * KEYS < a.sk) {
+            load_rows<D, KEYS, THREADS>(to, k, a.k.s, tile * KEYS, a.sk, 0, a.d);
+            load_rows<D, KEYS, THREADS>(to + TILE, v, a.v.s, tile * KEYS, a.sk, 0, a.d);
+        }
+        copy_commit();
+    }
+
+    __device__ void multiply_keys(float (&s)[M][N][4], uint32_t from) const {
+#pragma unroll
+        for (int c = 0; c < D / 16; c++) {
+            uint32_t q[M][4];
+#pragma unroll
+            for (int m = 0; m < M; m++)
+                ldmatrix4(q[m], q_lane.chunk_pair(c) + m * 16 * D * 2);
+#pragma unroll
+            for (int n = 0; n < N; n += 2) {
+                uint32_t b[4];
+                ldmatrix4(b, from + k_lane.chunk_pair(c) + n * 8 * D * 2);
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    mma_bf16(s[m][n], q[m], b[0], b[1]);
+                    mma_bf16(s[m][n + 1], q[m], b[2], b[3]);
+                }
+            }
+        }
+    }
+
+    // Scale and biases (where the next step does not do the scaling), and no score for keys
+    // past the end.
+    __device__ void adjust(float (&s)[M][N][4], int key0) const {
+        const bool tail = key0 + PART > a.sk;
+        if (!BIAS && !tail)
+            return;
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int e = 0; e < N * 4; e++) {
+                const int key = key0 + e / 4 * 8 + lane % 4 * 2 + e % 2;
+                float &x = s[m][e / 4][e % 4];
+                if (key >= a.sk)
+                    x = -INFINITY;
+                else if (BIAS)
+                    x = attention_score(a, x,
+                                        at.tile * QUERIES + (warp * M + m) * 16 +
+                                            lane / 4 + e % 4 / 2 * 8,
+                                        key, at.head);
+            }
+    }
+
+    __device__ static float scaled(const attention_args &a, float s, float base) {
+        return BIAS ? __fsub_rn(s, base) : fmaf(s, a.scale, -base);
+    }
+
+    // Half h of 16 rows: scores to weights, sums and the output to the new maximum.
+    __device__ void soften(float (&s)[N][4], int m, int h) {
+        float most = top[m][h];
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            most = fmaxf(most, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
+        most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 2));
+        const float base = attention_base(BIAS ? most : __fmul_rn(most, a.scale));
+        const float shrink = exp2_fast(scaled(a, top[m][h], base));
+        top[m][h] = most;
+        float row = 0;
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int e = 2 * h; e < 2 * h + 2; e++) {
+                s[n][e] = exp2_fast(scaled(a, s[n][e], base));
+                row = __fadd_rn(row, s[n][e]);
+            }
+        sum[m][h] = fmaf(sum[m][h], shrink, row);
+        // A product with 1 changes no bit.
+        if (__any_sync(0xffffffff, shrink != 1)) {
+#pragma unroll
+            for (int n = 0; n < D / 8; n++) {
+                o[m][n][2 * h] = __fmul_rn(o[m][n][2 * h], shrink);
+                o[m][n][2 * h + 1] = __fmul_rn(o[m][n][2 * h + 1], shrink);
+            }
+        }
+    }
+
+    __device__ void multiply_values(const float (&s)[M][N][4], uint32_t from) {
+#pragma unroll
+        for (int n = 0; n < N; n += 2) {
+            uint32_t p[M][4];
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                p[m][0] = pack_bf16(s[m][n][0], s[m][n][1]);
+                p[m][1] = pack_bf16(s[m][n][2], s[m][n][3]);
+                p[m][2] = pack_bf16(s[m][n + 1][0], s[m][n + 1][1]);
+                p[m][3] = pack_bf16(s[m][n + 1][2], s[m][n + 1][3]);
+            }
+#pragma unroll
+            for (int c = 0; c < D / 16; c++) {
+                uint32_t b[4];
+                ldmatrix4_transposed(b, from + v_lane.chunk_pair(c) + n * 8 * D * 2);
+#pragma unroll
+                for (int m = 0; m < M; m++) {
+                    mma_bf16(o[m][2 * c], p[m], b[0], b[1]);
+                    mma_bf16(o[m][2 * c + 1], p[m], b[2], b[3]);
+                }
+            }
+        }
+    }
+
+    __device__ void step(int tile) {
+        copy_wait<0>();
+        __syncthreads(); // the tile is here, and no one reads the other buffer any more
+        start(tile + 1);
+        const uint32_t keys = keys_of(tile);
+#pragma unroll 1 // two parts at once do not fit in registers
+        for (int part = 0; part < KEYS; part += PART) {
+            float s[M][N][4] = {};
+            multiply_keys(s, keys + part * D * 2);
+            adjust(s, tile * KEYS + part);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                soften(s[m], m, 0);
+                soften(s[m], m, 1);
+            }
+            multiply_values(s, keys + TILE + part * D * 2);
+        }
+    }
+
+    __device__ void store() {
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        bf16 *out = attention_head<bf16>(a.out, at);
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float all = sum[m][h];
+                all = __fadd_rn(all, __shfl_xor_sync(0xffffffff, all, 1));
+                all = __fadd_rn(all, __shfl_xor_sync(0xffffffff, all, 2));
+                const float part = __fdiv_rn(1, all);
+                const int query =
+                    at.tile * QUERIES + (warp * M + m) * 16 + lane / 4 + h * 8;
+                if (query >= a.sq)
+                    continue;
+                bf16 *row = out + query * a.out.s + lane % 4 * 2;
+#pragma unroll
+                for (int n = 0; n < D / 8; n++)
+                    if (n * 8 < a.d)
+                        store_pair(row + n * 8, __fmul_rn(o[m][n][2 * h], part),
+                                   __fmul_rn(o[m][n][2 * h + 1], part), a.accumulate);
+            }
+    }
+};
+
+template <class KERNEL, int BLOCKS>
+__global__ __launch_bounds__(KERNEL::THREADS, BLOCKS) void mma_attention_kernel(
+    const __grid_constant__ attention_args a) {
+    extern __shared__ uint4 memory[];
+    const uint32_t shared = (uint32_t)__cvta_generic_to_shared(memory);
+    KERNEL rows(a, shared);
+    rows.start_queries(shared);
+    rows.start(0);
+    for (int tile = 0; tile * KERNEL::KEY_TILE < a.sk; tile++)
+        rows.step(tile);
+    copy_wait<0>();
+    rows.store();
+}
+
+// BLOCKS: how many are to fit on a multiprocessor.
+template <class KERNEL, int BLOCKS>
+cudaError_t mma_attention_run(const attention_run &r) {
+    attention_args a = r.args;
+    a.tiles = (a.sq + KERNEL::QUERIES - 1) / KERNEL::QUERIES;
+    const double flops = 4.0 * KERNEL::QUERIES * a.sk * KERNEL::SIZE;
+    return attention_launch((const void *)mma_attention_kernel<KERNEL, BLOCKS>, a,
+                            a.tiles * a.heads * r.batch,
+                            attention_blocks(r.device, flops, 0.2e12), KERNEL::THREADS,
+                            KERNEL::SHARED, r.stream);
+}
+#endif
