@@ -163,6 +163,27 @@ static cublasLtMatmulPreference_t preference(int64_t alignment) {
     return NULL;
 }
 
+/* Can the algorithm serve products of that many rows? */
+static bool serves(cuda *c, const product *p, int64_t rows,
+                   const cublasLtMatmulAlgo_t *algorithm) {
+    cublasLtMatmulHeuristicResult_t found;
+    lt_layouts l;
+    const bool ok = layouts_make(&l, p, rows) &&
+                    cublasLtMatmulAlgoCheck(c->lt, l.op, l.w, l.x, l.c, l.out, algorithm,
+                                            &found) == CUBLAS_STATUS_SUCCESS &&
+                    found.workspaceSize <= CUDA_LINEAR_CAP;
+    layouts_release(&l);
+    return ok;
+}
+
+static bool serves_all(cuda *c, const product *p, const cublasLtMatmulAlgo_t *algorithm) {
+    const int64_t rows[] = {1, 24, 157, p->rows};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (!serves(c, p, rows[i], algorithm))
+            return false;
+    return true;
+}
+
 /* The best that cuBLASLt knows and we allow; false: none. */
 static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
     cublasLtMatmulHeuristicResult_t found[MAX_ASKED];
@@ -187,7 +208,7 @@ static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out)
 }
 
 /* NULL: failed. */
-static const chosen *choose(cuda *c, const product *p) {
+static chosen *choose(cuda *c, const product *p) {
     if (!c->products) {
         c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
         if (!c->products)
@@ -336,14 +357,18 @@ void cuda_linear(void *self, const linear_desc *d, work w) {
         return;
     for (int64_t b = 0; b < n; b++) {
         const product p = product_of(d, &r, b, whole);
-        const chosen *how = choose(c, &p);
+        chosen *how = choose(c, &p);
         if (!how)
             return;
-        if (!how->found) {
+        cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
+        if (how->found)
+            status = multiply(c, &p, &how->algorithm);
+        if (status == CUBLAS_STATUS_NOT_SUPPORTED ||
+            status == CUBLAS_STATUS_INVALID_VALUE) {
+            how->found = false;
             multiply_plainly(c, d, &r);
             return;
         }
-        const cublasStatus_t status = multiply(c, &p, &how->algorithm);
         if (status != CUBLAS_STATUS_SUCCESS) {
             cuda_fail(c, OVI_DEVICE,
                       "linear: cuBLASLt failed with status %d for %lld x %lld x %lld",
