@@ -37,18 +37,73 @@ static __device__ inline origin origin_of(const conv_view &v, int row) {
     return o;
 }
 
-/* Element of x where the channels begin that a tap sees; -1: zeros. */
-static __device__ inline int64_t seen(const conv_view &v, const origin &o, int tap) {
-    const int kw = tap % v.kernel[2], rest = tap / v.kernel[2];
-    const int t = o.at[0] + rest / v.kernel[1] * v.dilation[0];
-    const int h = o.at[1] + rest % v.kernel[1] * v.dilation[1];
-    const int w = o.at[2] + kw * v.dilation[2];
+/* Element of x where the channels begin that tap k sees; -1: zeros. */
+static __device__ inline int64_t seen(const conv_view &v, const origin &o,
+                                      const int k[3]) {
+    const int t = o.at[0] + k[0] * v.dilation[0];
+    const int h = o.at[1] + k[1] * v.dilation[1];
+    const int w = o.at[2] + k[2] * v.dilation[2];
     if (t < 0 || t >= v.size[0] || h < 0 || h >= v.size[1] << v.doubled || w < 0 ||
         w >= v.size[2] << v.doubled)
         return -1;
     const int pixel = (h >> v.doubled) * v.size[2] + (w >> v.doubled);
     return t * v.x_frame + (int64_t)pixel * v.in;
 }
+
+/* What a thread brings into a tile of ROWS output pixels and COLUMNS output channels: four
+ * threads share a line of both, THREADS / 4 lines at a time. The tile goes through taps, and
+ * within a tap through input channels. */
+template <int ROWS, int COLUMNS, int THREADS> struct gathering {
+    static constexpr int rows = ROWS * 4 / THREADS;
+    static constexpr int columns = COLUMNS * 4 >= THREADS ? COLUMNS * 4 / THREADS : 1;
+    origin from[rows];
+    int64_t pixel[rows];      /* element of x; -1: zeros */
+    int64_t weights[columns]; /* element of w at the tap; -1: zeros */
+    int channel, k[3];
+
+    static __device__ inline int line(int i) {
+        return threadIdx.x / 4 + i * (THREADS / 4);
+    }
+    /* Not with fewer lines than threads for them. */
+    static __device__ inline bool has_column() {
+        return COLUMNS * 4 >= THREADS || threadIdx.x / 4 < COLUMNS;
+    }
+    __device__ inline void look(const conv_view &v) {
+#pragma unroll
+        for (int i = 0; i < rows; i++)
+            pixel[i] = seen(v, from[i], k);
+    }
+    __device__ inline gathering(const conv_view &v, int first_row, int first_column)
+        : channel(0), k{0, 0, 0} {
+#pragma unroll
+        for (int i = 0; i < rows; i++)
+            from[i] = origin_of(v, first_row + line(i));
+#pragma unroll
+        for (int i = 0; i < columns; i++) {
+            const int o = first_column + line(i);
+            weights[i] = o < v.out_channels ? (int64_t)o * v.taps * v.in : -1;
+        }
+        look(v);
+    }
+    /* On by n channels, or to the next tap. */
+    __device__ inline void advance(const conv_view &v, int n) {
+        channel += n;
+        if (channel < v.in)
+            return;
+        channel = 0;
+        if (++k[2] == v.kernel[2]) {
+            k[2] = 0;
+            if (++k[1] == v.kernel[1]) {
+                k[1] = 0;
+                k[0]++;
+            }
+        }
+        look(v);
+#pragma unroll
+        for (int i = 0; i < columns; i++)
+            weights[i] += weights[i] < 0 ? 0 : v.in;
+    }
+};
 
 /* Element of out or residual at an output pixel. */
 static __device__ inline int64_t place(const conv_view &v, int64_t frame, int row) {
@@ -93,72 +148,60 @@ static __device__ inline float4 four(const float *p, int64_t from, int i, int in
     return v;
 }
 
-/* A tile of ROWS x COLUMNS; each thread sums TALL x BROAD of it, in groups of four. */
+/* Columns and rows of a thread lie in groups of four, spread over the tile. */
+template <int TILE, int OWN> static __device__ inline int spread(int at, int i) {
+    return at + i / 4 * (TILE / (OWN / 4)) + i % 4;
+}
+
+template <int TILE, int OWN>
+static __device__ inline void take(float v[OWN], const float *line, int at) {
+#pragma unroll
+    for (int i = 0; i < OWN; i += 4)
+        *(float4 *)&v[i] = *(const float4 *)&line[spread<TILE, OWN>(at, i)];
+}
+
+static __device__ inline void stand(float *column, int stride, const float4 &v) {
+    column[0] = v.x;
+    column[stride] = v.y;
+    column[2 * stride] = v.z;
+    column[3 * stride] = v.w;
+}
+
+/* A tile of ROWS x COLUMNS; each thread sums TALL x BROAD of it. */
 template <int ROWS, int COLUMNS, int TALL, int BROAD, bool WIDE>
 static __global__ void __launch_bounds__(ROWS / TALL * COLUMNS / BROAD)
     conv_f32(const conv_view v) {
     constexpr int threads = ROWS / TALL * COLUMNS / BROAD;
-    constexpr int a_loads = ROWS * F32_K / 4 / threads;
-    constexpr int b_loads =
-        COLUMNS * F32_K / 4 >= threads ? COLUMNS * F32_K / 4 / threads : 1;
-    constexpr bool b_part = COLUMNS * F32_K / 4 < threads; /* some threads have none */
+    typedef gathering<ROWS, COLUMNS, threads> own;
     __shared__ float a[2][F32_K][ROWS + 4], b[2][F32_K][COLUMNS + 4];
-    const int thread = threadIdx.x, first_row = blockIdx.x * ROWS;
-    const int first_column = blockIdx.y * COLUMNS;
-    const int quarter = thread % 4 * 4, line = thread / 4;
-
-    origin from[a_loads];
-    int64_t pixel[a_loads], weights[b_loads];
-#pragma unroll
-    for (int i = 0; i < a_loads; i++)
-        from[i] = origin_of(v, first_row + line + i * (threads / 4));
-#pragma unroll
-    for (int i = 0; i < b_loads; i++) {
-        const int o = first_column + line + i * (threads / 4);
-        const bool real = o < v.out_channels && (!b_part || line < COLUMNS);
-        weights[i] = real ? (int64_t)o * v.taps * v.in : -1;
-    }
-
-    float4 next_a[a_loads], next_b[b_loads];
-    int tap = 0, channel = 0;
+    const int first_row = blockIdx.x * ROWS, first_column = blockIdx.y * COLUMNS;
+    const int quarter = threadIdx.x % 4 * 4;
+    own g(v, first_row, first_column);
+    float4 next_a[own::rows], next_b[own::columns];
     auto fetch = [&]() {
-        if (channel == 0)
 #pragma unroll
-            for (int i = 0; i < a_loads; i++)
-                pixel[i] = seen(v, from[i], tap);
+        for (int i = 0; i < own::rows; i++)
+            next_a[i] =
+                four<WIDE>((const float *)v.x, g.pixel[i], g.channel + quarter, v.in);
 #pragma unroll
-        for (int i = 0; i < a_loads; i++)
-            next_a[i] = four<WIDE>((const float *)v.x, pixel[i], channel + quarter, v.in);
-#pragma unroll
-        for (int i = 0; i < b_loads; i++)
-            next_b[i] = four<WIDE>((const float *)v.w,
-                                   weights[i] < 0 ? -1 : weights[i] + tap * v.in,
-                                   channel + quarter, v.in);
-        channel += F32_K;
-        if (channel >= v.in) {
-            channel = 0;
-            tap++;
-        }
+        for (int i = 0; i < own::columns; i++)
+            next_b[i] =
+                four<WIDE>((const float *)v.w, g.weights[i], g.channel + quarter, v.in);
+        g.advance(v, F32_K);
     };
     auto stage = [&](int k) {
 #pragma unroll
-        for (int i = 0; i < a_loads; i++) {
-            const int row = line + i * (threads / 4);
-            a[k][quarter][row] = next_a[i].x, a[k][quarter + 1][row] = next_a[i].y;
-            a[k][quarter + 2][row] = next_a[i].z, a[k][quarter + 3][row] = next_a[i].w;
-        }
-        if (b_part && line >= COLUMNS)
-            return;
+        for (int i = 0; i < own::rows; i++)
+            stand(&a[k][quarter][own::line(i)], ROWS + 4, next_a[i]);
+        if (own::has_column())
 #pragma unroll
-        for (int i = 0; i < b_loads; i++) {
-            const int o = line + i * (threads / 4);
-            b[k][quarter][o] = next_b[i].x, b[k][quarter + 1][o] = next_b[i].y;
-            b[k][quarter + 2][o] = next_b[i].z, b[k][quarter + 3][o] = next_b[i].w;
-        }
+            for (int i = 0; i < own::columns; i++)
+                stand(&b[k][quarter][own::line(i)], COLUMNS + 4, next_b[i]);
     };
 
     const int steps = v.taps * ((v.in + F32_K - 1) / F32_K);
-    const int tx = thread % (COLUMNS / BROAD) * 4, ty = thread / (COLUMNS / BROAD) * 4;
+    const int tx = threadIdx.x % (COLUMNS / BROAD) * 4;
+    const int ty = threadIdx.x / (COLUMNS / BROAD) * 4;
     float sum[TALL][BROAD] = {};
     fetch();
     stage(0);
@@ -170,14 +213,8 @@ static __global__ void __launch_bounds__(ROWS / TALL * COLUMNS / BROAD)
 #pragma unroll
         for (int k = 0; k < F32_K; k++) {
             float p[TALL], q[BROAD];
-#pragma unroll
-            for (int i = 0; i < TALL / 4; i++)
-                *(float4 *)&p[4 * i] =
-                    *(const float4 *)&a[now][k][ty + i * (ROWS / (TALL / 4))];
-#pragma unroll
-            for (int i = 0; i < BROAD / 4; i++)
-                *(float4 *)&q[4 * i] =
-                    *(const float4 *)&b[now][k][tx + i * (COLUMNS / (BROAD / 4))];
+            take<ROWS, TALL>(p, a[now][k], ty);
+            take<COLUMNS, BROAD>(q, b[now][k], tx);
 #pragma unroll
             for (int i = 0; i < TALL; i++)
 #pragma unroll
@@ -192,9 +229,8 @@ static __global__ void __launch_bounds__(ROWS / TALL * COLUMNS / BROAD)
     for (int i = 0; i < TALL; i++)
 #pragma unroll
         for (int j = 0; j < BROAD; j++)
-            finish<float>(v, first_row + ty + i / 4 * (ROWS / (TALL / 4)) + i % 4,
-                          first_column + tx + j / 4 * (COLUMNS / (BROAD / 4)) + j % 4,
-                          sum[i][j]);
+            finish<float>(v, first_row + spread<ROWS, TALL>(ty, i),
+                          first_column + spread<COLUMNS, BROAD>(tx, j), sum[i][j]);
 }
 
 /* ---- bf16 ---- */
@@ -248,66 +284,66 @@ static __device__ inline void multiply(float c[4], const unsigned a[4], unsigned
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* What a warp of `tall` x `broad` pieces of 16 x 16 sums of one stage. */
+template <int TALL, int BROAD>
+static __device__ inline void multiply_stage(float sum[TALL][2 * BROAD][4], unsigned a,
+                                             unsigned b, int row, int column) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        unsigned p[TALL][4], q[BROAD][4];
+#pragma unroll
+        for (int i = 0; i < TALL; i++)
+            load_fragments(p[i],
+                           a + swizzled(row + i * 16 + lane % 16, half * 2 + lane / 16));
+#pragma unroll
+        for (int j = 0; j < BROAD; j++)
+            load_fragments(q[j], b + swizzled(column + j * 16 + lane % 8 + lane / 16 * 8,
+                                              half * 2 + lane / 8 % 2));
+#pragma unroll
+        for (int i = 0; i < TALL; i++)
+#pragma unroll
+            for (int j = 0; j < BROAD; j++) {
+                multiply(sum[i][2 * j], p[i], q[j][0], q[j][1]);
+                multiply(sum[i][2 * j + 1], p[i], q[j][2], q[j][3]);
+            }
+    }
+}
+
 /* A tile of ROWS x COLUMNS by DOWN x ACROSS warps. */
 template <int ROWS, int COLUMNS, int DOWN, int ACROSS, bool WIDE>
 static __global__ void __launch_bounds__(32 * DOWN * ACROSS)
     conv_bf16(const conv_view v) {
     constexpr int threads = 32 * DOWN * ACROSS;
-    constexpr int a_loads = ROWS * 4 / threads;
-    constexpr int b_loads = COLUMNS * 4 >= threads ? COLUMNS * 4 / threads : 1;
-    constexpr bool b_part = COLUMNS * 4 < threads;
     constexpr int tall = ROWS / DOWN / 16, broad = COLUMNS / ACROSS / 16;
+    typedef gathering<ROWS, COLUMNS, threads> own;
     __shared__ __align__(128) unsigned char a[STAGES][ROWS * 64], b[STAGES][COLUMNS * 64];
-    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, piece = threadIdx.x % 4;
     const int first_row = blockIdx.x * ROWS, first_column = blockIdx.y * COLUMNS;
-    const int piece = thread % 4, line = thread / 4;
     const unsigned a_at = (unsigned)__cvta_generic_to_shared(a);
     const unsigned b_at = (unsigned)__cvta_generic_to_shared(b);
-
-    origin from[a_loads];
-    int64_t pixel[a_loads], weights[b_loads];
-#pragma unroll
-    for (int i = 0; i < a_loads; i++)
-        from[i] = origin_of(v, first_row + line + i * (threads / 4));
-#pragma unroll
-    for (int i = 0; i < b_loads; i++) {
-        const int o = first_column + line + i * (threads / 4);
-        weights[i] = o < v.out_channels ? (int64_t)o * v.taps * v.in : -1;
-    }
-
     const int steps = v.taps * ((v.in + MMA_K - 1) / MMA_K);
-    int tap = 0, channel = 0, fetched = 0;
+    own g(v, first_row, first_column);
+    int fetched = 0;
     auto fetch = [&]() {
-        const int k = fetched % STAGES;
+        const int k = fetched % STAGES, channel = g.channel + piece * 8;
         if (fetched++ < steps) {
-            if (channel == 0)
 #pragma unroll
-                for (int i = 0; i < a_loads; i++)
-                    pixel[i] = seen(v, from[i], tap);
+            for (int i = 0; i < own::rows; i++)
+                eight<WIDE>(a_at + k * ROWS * 64 + swizzled(own::line(i), piece),
+                            (const bf16 *)v.x, g.pixel[i], channel, v.in);
+            if (own::has_column())
 #pragma unroll
-            for (int i = 0; i < a_loads; i++)
-                eight<WIDE>(a_at + k * ROWS * 64 +
-                                swizzled(line + i * (threads / 4), piece),
-                            (const bf16 *)v.x, pixel[i], channel + piece * 8, v.in);
-            if (!b_part || line < COLUMNS)
-#pragma unroll
-                for (int i = 0; i < b_loads; i++)
-                    eight<WIDE>(b_at + k * COLUMNS * 64 +
-                                    swizzled(line + i * (threads / 4), piece),
-                                (const bf16 *)v.w,
-                                weights[i] < 0 ? -1 : weights[i] + tap * v.in,
-                                channel + piece * 8, v.in);
-            channel += MMA_K;
-            if (channel >= v.in) {
-                channel = 0;
-                tap++;
-            }
+                for (int i = 0; i < own::columns; i++)
+                    eight<WIDE>(b_at + k * COLUMNS * 64 + swizzled(own::line(i), piece),
+                                (const bf16 *)v.w, g.weights[i], channel, v.in);
+            g.advance(v, MMA_K);
         }
         asm volatile("cp.async.commit_group;");
     };
 
-    const int warp_row = warp / ACROSS * (ROWS / DOWN);
-    const int warp_column = warp % ACROSS * (COLUMNS / ACROSS);
+    const int row = warp / ACROSS * (ROWS / DOWN);
+    const int column = warp % ACROSS * (COLUMNS / ACROSS);
     float sum[tall][2 * broad][4] = {};
     for (int i = 0; i < STAGES - 1; i++)
         fetch();
@@ -315,28 +351,8 @@ static __global__ void __launch_bounds__(32 * DOWN * ACROSS)
         asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
         __syncthreads();
         fetch();
-        const unsigned a_now = a_at + step % STAGES * ROWS * 64;
-        const unsigned b_now = b_at + step % STAGES * COLUMNS * 64;
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            unsigned p[tall][4], q[broad][4];
-#pragma unroll
-            for (int i = 0; i < tall; i++)
-                load_fragments(p[i], a_now + swizzled(warp_row + i * 16 + lane % 16,
-                                                      half * 2 + lane / 16));
-#pragma unroll
-            for (int j = 0; j < broad; j++)
-                load_fragments(q[j], b_now + swizzled(warp_column + j * 16 + lane % 8 +
-                                                          lane / 16 * 8,
-                                                      half * 2 + lane / 8 % 2));
-#pragma unroll
-            for (int i = 0; i < tall; i++)
-#pragma unroll
-                for (int j = 0; j < broad; j++) {
-                    multiply(sum[i][2 * j], p[i], q[j][0], q[j][1]);
-                    multiply(sum[i][2 * j + 1], p[i], q[j][2], q[j][3]);
-                }
-        }
+        multiply_stage<tall, broad>(sum, a_at + step % STAGES * ROWS * 64,
+                                    b_at + step % STAGES * COLUMNS * 64, row, column);
     }
 #pragma unroll
     for (int i = 0; i < tall; i++)
@@ -344,8 +360,8 @@ static __global__ void __launch_bounds__(32 * DOWN * ACROSS)
         for (int j = 0; j < 2 * broad; j++)
 #pragma unroll
             for (int k = 0; k < 4; k++)
-                finish<bf16>(v, first_row + warp_row + i * 16 + lane / 4 + k / 2 * 8,
-                             first_column + warp_column + j * 8 + lane % 4 * 2 + k % 2,
+                finish<bf16>(v, first_row + row + i * 16 + lane / 4 + k / 2 * 8,
+                             first_column + column + j * 8 + lane % 4 * 2 + k % 2,
                              sum[i][j][k]);
 }
 

@@ -7,7 +7,9 @@
  * always compiled on the spot; its engine is chosen for a problem of fixed lengths, so
  * that a query's bits do not depend on how many others stand beside it.
  *
- * What is not offered is remembered too. */
+ * What is not offered is remembered too. Plans live as long as the handle; cuDNN can write
+ * them down (EXECUTION_PLAN_JSON_REPRESENTATION), which would spare attention's compiling
+ * in the next process: plan_with() is the place. */
 #include "backend/cuda/cuda_dnn.h"
 
 #include <dlfcn.h>
@@ -38,6 +40,7 @@ struct cuda_dnn {
     dnn_library lib;
     void *file; /* dlopen's */
     cudnnHandle_t handle;
+    cudaStream_t stream;
     dnn_bag device_bag;
     cudnnBackendDescriptor_t device; /* the device that is not here */
     char path[PATH_MAX], version[32], failure[512];
@@ -178,13 +181,17 @@ cuda_dnn *cuda_dnn_open(const cuda_dnn_options *o, char *why, size_t why_size) {
         snprintf(why, why_size, "out of memory");
         return NULL;
     }
+    d->stream = o->stream;
     if (open_library(d, o->folders, why, why_size) && take_device(d, o, why, why_size))
         return d;
     cuda_dnn_close(d);
     return NULL;
 }
 
+/* Its compiled code goes with a plan: nothing may be running it. */
 static void forget(cuda_dnn *d, dnn_plan *p) {
+    if (p->plan && d->handle)
+        cudaStreamSynchronize(d->stream);
     dnn_bag_cut(&d->lib, &p->bag, 0);
     memset(p, 0, sizeof *p);
 }
