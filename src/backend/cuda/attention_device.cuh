@@ -49,12 +49,16 @@ __device__ inline T *attention_head(const attention_side &x, const attention_pla
     return (T *)x.data + p.batch * x.b + p.head * x.h;
 }
 
-// The score of query i and key j with scale and biases. head: of rel_bias.
+// The score of key j with scale and bias of the key.
+__device__ inline float attention_key_score(const attention_args &a, float s, int j) {
+    s = __fmul_rn(s, a.scale);
+    return a.key_bias ? fmaf(__ldg(a.key_bias + j), LOG2_E, s) : s;
+}
+
+// The score of query i and key j with scale and both biases. head: of rel_bias.
 __device__ inline float attention_score(const attention_args &a, float s, int i, int j,
                                         int head) {
-    s = __fmul_rn(s, a.scale);
-    if (a.key_bias)
-        s = fmaf(__ldg(a.key_bias + j), LOG2_E, s);
+    s = attention_key_score(a, s, j);
     if (a.rel_bias)
         s = fmaf(__ldg(a.rel_bias + head * a.rel_stride + (j - i)), LOG2_E, s);
     return s;
@@ -215,4 +219,6 @@ struct attention_run {
 cudaError_t attention_plain(const attention_run &r, bool bf16);
 cudaError_t attention_mma(const attention_run &r);
 cudaError_t attention_wide(const attention_run &r);
+// Head size 128 on compute capability 9.0; cudaErrorNotSupported: not for these strides.
+cudaError_t attention_hopper(const attention_run &r);
 #endif
