@@ -19,7 +19,7 @@ static encode_fn find_encode() {
     return result == cudaDriverEntryPointSuccess ? (encode_fn)found : NULL;
 }
 
-bool hopper_map(CUtensorMap *map, const attention_side &x, int rows,
+bool hopper_map(CUtensorMap *map, const attention_side &x, int rows, int box_rows,
                 const attention_run &r) {
     static const encode_fn encode = find_encode();
     const cuuint64_t size[] = {128, (cuuint64_t)rows, (cuuint64_t)r.args.heads,
@@ -28,7 +28,7 @@ bool hopper_map(CUtensorMap *map, const attention_side &x, int rows,
     cuuint64_t bytes[3];
     for (int i = 0; i < 3; i++) // the stride of a single index means nothing
         bytes[i] = size[i + 1] > 1 ? (cuuint64_t)strides[i] * sizeof(__nv_bfloat16) : 256;
-    const cuuint32_t box[] = {64, 128, 1, 1}, step[] = {1, 1, 1, 1};
+    const cuuint32_t box[] = {64, (cuuint32_t)box_rows, 1, 1}, step[] = {1, 1, 1, 1};
     return encode &&
            encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, x.data, size, bytes, box,
                   step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
@@ -37,12 +37,10 @@ bool hopper_map(CUtensorMap *map, const attention_side &x, int rows,
 }
 
 template <bool BIAS> static cudaError_t run(const attention_run &r) {
-    using shape = hopper_shape<2, BIAS, true>;
+    using shape = hopper_shape<128, 2, BIAS, true>;
     hopper_maps maps;
     if (r.device.shared < shape::SHARED || !hopper_is_built<shape>() ||
-        !hopper_map(&maps.q, r.args.q, r.args.sq, r) ||
-        !hopper_map(&maps.k, r.args.k, r.args.sk, r) ||
-        !hopper_map(&maps.v, r.args.v, r.args.sk, r))
+        !hopper_map_all<shape>(&maps, r))
         return cudaErrorNotSupported;
     return hopper_launch<shape>(r, maps);
 }

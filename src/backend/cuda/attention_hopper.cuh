@@ -2,8 +2,7 @@
 // size 128, after FlashAttention-3 (Shah et al. 2024).
 //
 // A block stays on its multiprocessor and takes one tile of 128 queries after the other. One
-// thread starts copies: queries (two buffers), keys and values (a ring of STAGES buffers
-// each). Two warpgroups of 64 queries each multiply:
+// thread starts copies: queries, keys and values, each with a ring of buffers. Two warpgroups of 64 queries each multiply:
 //
 //   start s' = q k[j]^T; start o += p v[j-1]; wait for s'; softmax step of s'; wait for o;
 //   rescale o; p = s' as operand
@@ -91,45 +90,69 @@ template <int LEFT> __device__ inline void wgmma_wait() {
 }
 
 // The compiler may not move what it does with registers across this.
-template <int N> __device__ inline void hold(float (&d)[N]) {
+template <int N> __device__ inline void hold(float (&d)[N][4]) {
 #pragma unroll
-    for (int i = 0; i < N; i++)
-        asm volatile("" : "+f"(d[i])::"memory");
+    for (int i = 0; i < 4 * N; i++)
+        asm volatile("" : "+f"(d[i / 4][i % 4])::"memory");
 }
 
 #define WGMMA_F8(d, i)                                                                   \
-    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]),          \
-        "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+    "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3]), "+f"(d[i + 1][0]),       \
+        "+f"(d[i + 1][1]), "+f"(d[i + 1][2]), "+f"(d[i + 1][3])
 #define WGMMA_F64(d)                                                                     \
-    WGMMA_F8(d, 0), WGMMA_F8(d, 8), WGMMA_F8(d, 16), WGMMA_F8(d, 24), WGMMA_F8(d, 32),   \
-        WGMMA_F8(d, 40), WGMMA_F8(d, 48), WGMMA_F8(d, 56)
+    WGMMA_F8(d, 0), WGMMA_F8(d, 2), WGMMA_F8(d, 4), WGMMA_F8(d, 6), WGMMA_F8(d, 8),      \
+        WGMMA_F8(d, 10), WGMMA_F8(d, 12), WGMMA_F8(d, 14)
+#define WGMMA_F80(d) WGMMA_F64(d), WGMMA_F8(d, 16), WGMMA_F8(d, 18)
+#define WGMMA_F88(d) WGMMA_F80(d), WGMMA_F8(d, 20)
 #define WGMMA_D64                                                                        \
-    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%"   \
-    "22,"                                                                                \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22," \
     "%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%"  \
     "43,"                                                                                \
-    "%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}"
+    "%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define WGMMA_D80                                                                        \
+    WGMMA_D64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79"
+#define WGMMA_D88 WGMMA_D80 ",%80,%81,%82,%83,%84,%85,%86,%87"
 
-// d [64, 128] (+)= a [64, 16] b [128, 16]^T, all rows along the axis that is summed over.
-__device__ inline void wgmma_rows(float (&d)[64], uint64_t a, uint64_t b, int add) {
+// d [64, 8 N] (+)= a [64, 16] b [8 N, 16]^T, all rows along the axis that is summed over.
+__device__ inline void wgmma_rows(float (&d)[16][4], uint64_t a, uint64_t b, int add) {
     asm volatile("{\n"
                  ".reg .pred p;\n"
                  "setp.ne.b32 p, %66, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_D64
-                 ", %64, %65, p, 1, 1, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WGMMA_D64
+                 "}, %64, %65, p, 1, 1, 0, 0;\n"
                  "}"
                  : WGMMA_F64(d)
                  : "l"(a), "l"(b), "r"(add));
 }
+__device__ inline void wgmma_rows(float (&d)[20][4], uint64_t a, uint64_t b, int add) {
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.b32 p, %82, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {" WGMMA_D80
+                 "}, %80, %81, p, 1, 1, 0, 0;\n"
+                 "}"
+                 : WGMMA_F80(d)
+                 : "l"(a), "l"(b), "r"(add));
+}
+__device__ inline void wgmma_rows(float (&d)[22][4], uint64_t a, uint64_t b, int add) {
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.b32 p, %90, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n176k16.f32.bf16.bf16 {" WGMMA_D88
+                 "}, %88, %89, p, 1, 1, 0, 0;\n"
+                 "}"
+                 : WGMMA_F88(d)
+                 : "l"(a), "l"(b), "r"(add));
+}
 
 // d [64, 128] (+)= a [64, 16] b [16, 128], a in registers.
-__device__ inline void wgmma_columns(float (&d)[64], const uint32_t (&a)[4], uint64_t b,
-                                     int add) {
+__device__ inline void wgmma_columns(float (&d)[16][4], const uint32_t (&a)[4],
+                                     uint64_t b, int add) {
     asm volatile("{\n"
                  ".reg .pred p;\n"
                  "setp.ne.b32 p, %69, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_D64
-                 ", {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WGMMA_D64
+                 "}, {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n"
                  "}"
                  : WGMMA_F64(d)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
@@ -145,17 +168,17 @@ __device__ inline void turn_give(int warpgroup) {
 
 #endif // ATTENTION_HOPPER_CODE
 
-template <int STAGES_, bool BIAS_, bool TURNS_> struct hopper_shape {
-    static constexpr int D = 128, KEYS = 128, QUERIES = 128, THREADS = 384;
-    static constexpr int STAGES = STAGES_;
+template <int KEYS_, int QUERY_TILES_, bool BIAS_, bool TURNS_> struct hopper_shape {
+    static constexpr int D = 128, KEYS = KEYS_, QUERIES = 128, THREADS = 384;
+    static constexpr int QUERY_TILES = QUERY_TILES_, STAGES = 2;
     static constexpr bool BIAS = BIAS_, TURNS = TURNS_;
-    static constexpr uint32_t HALF = 128 * 128,
-                              TILE = 2 * HALF; // 64 columns; 128 columns
-    // Tiles in shared memory: queries, keys, values; then barriers.
-    static constexpr uint32_t KEY_TILES = 2 * TILE,
-                              VALUE_TILES = KEY_TILES + STAGES * TILE,
-                              BARRIERS = VALUE_TILES + STAGES * TILE;
-    static constexpr size_t SHARED = BARRIERS + 8 * (4 + 4 * STAGES) + 1024;
+    // Tiles in shared memory, each as two halves of 64 columns: queries, keys, values; then
+    // barriers.
+    static constexpr uint32_t QUERY_HALF = QUERIES * 128, KEY_HALF = KEYS * 128,
+                              KEY_TILES = QUERY_TILES * 2 * QUERY_HALF,
+                              VALUE_TILES = KEY_TILES + STAGES * 2 * KEY_HALF,
+                              BARRIERS = VALUE_TILES + STAGES * 2 * KEY_HALF;
+    static constexpr size_t SHARED = BARRIERS + 8 * (2 * QUERY_TILES + 4 * STAGES) + 1024;
 };
 
 #if ATTENTION_HOPPER_CODE
@@ -165,22 +188,25 @@ template <class S> struct hopper_block {
     const uint32_t shared;
     const int64_t end; // block of the whole grid
 
-    __device__ uint32_t query_tile(int i) const { return shared + (i & 1) * S::TILE; }
+    __device__ uint32_t query_tile(int i) const {
+        return shared + i % S::QUERY_TILES * 2 * S::QUERY_HALF;
+    }
     __device__ uint32_t key_tile(int i) const {
-        return shared + S::KEY_TILES + i % S::STAGES * S::TILE;
+        return shared + S::KEY_TILES + i % S::STAGES * 2 * S::KEY_HALF;
     }
     __device__ uint32_t value_tile(int i) const {
-        return shared + S::VALUE_TILES + i % S::STAGES * S::TILE;
+        return shared + S::VALUE_TILES + i % S::STAGES * 2 * S::KEY_HALF;
     }
-    // Barriers: what is full, and what is empty again.
-    __device__ uint32_t query_barrier(int i, int empty) const {
-        return shared + S::BARRIERS + 8 * (2 * empty + (i & 1));
-    }
+    // Barriers of buffers that are full (empty: 0), of buffers that are empty again (1).
     __device__ uint32_t key_barrier(int i, int empty) const {
-        return shared + S::BARRIERS + 8 * (4 + empty * S::STAGES + i % S::STAGES);
+        return shared + S::BARRIERS + 8 * (empty * S::STAGES + i % S::STAGES);
     }
     __device__ uint32_t value_barrier(int i, int empty) const {
         return key_barrier(i, empty) + 8 * 2 * S::STAGES;
+    }
+    __device__ uint32_t query_barrier(int i, int empty) const {
+        return shared + S::BARRIERS +
+               8 * (4 * S::STAGES + empty * S::QUERY_TILES + i % S::QUERY_TILES);
     }
     __device__ static uint32_t phase(int i, int buffers) { return i / buffers & 1; }
 
@@ -190,7 +216,7 @@ template <class S> struct hopper_block {
     }
 
     __device__ void init_barriers() const {
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < S::QUERY_TILES; i++) {
             barrier_init(query_barrier(i, 0), 1);
             barrier_init(query_barrier(i, 1), 8);
         }
@@ -203,11 +229,11 @@ template <class S> struct hopper_block {
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
 
-    __device__ static void copy(uint32_t to, const CUtensorMap *map, uint32_t barrier,
-                                int row, const attention_place &at) {
-        barrier_expect(barrier, S::TILE);
+    __device__ static void copy(uint32_t to, uint32_t half, const CUtensorMap *map,
+                                uint32_t barrier, int row, const attention_place &at) {
+        barrier_expect(barrier, 2 * half);
         copy_tile(to, map, barrier, 0, row, at.head, (int)at.batch);
-        copy_tile(to + S::HALF, map, barrier, 64, row, at.head, (int)at.batch);
+        copy_tile(to + half, map, barrier, 64, row, at.head, (int)at.batch);
     }
 
     // One thread: all copies of this block, as far ahead as there are buffers.
@@ -215,14 +241,15 @@ template <class S> struct hopper_block {
         int i = 0, n = 0; // tiles of keys, of queries so far
         for (int64_t block = a.first + blockIdx.x; block < end; block += gridDim.x, n++) {
             const attention_place at = place(block);
-            barrier_wait(query_barrier(n, 1), phase(n, 2) ^ 1);
-            copy(query_tile(n), &maps.q, query_barrier(n, 0), at.tile * S::QUERIES, at);
+            barrier_wait(query_barrier(n, 1), phase(n, S::QUERY_TILES) ^ 1);
+            copy(query_tile(n), S::QUERY_HALF, &maps.q, query_barrier(n, 0),
+                 at.tile * S::QUERIES, at);
             for (int key0 = 0; key0 < a.sk; key0 += S::KEYS, i++) {
                 const uint32_t free = phase(i, S::STAGES) ^ 1;
                 barrier_wait(key_barrier(i, 1), free);
-                copy(key_tile(i), &maps.k, key_barrier(i, 0), key0, at);
+                copy(key_tile(i), S::KEY_HALF, &maps.k, key_barrier(i, 0), key0, at);
                 barrier_wait(value_barrier(i, 1), free);
-                copy(value_tile(i), &maps.v, value_barrier(i, 0), key0, at);
+                copy(value_tile(i), S::KEY_HALF, &maps.v, value_barrier(i, 0), key0, at);
             }
         }
     }
@@ -233,20 +260,20 @@ template <class S> struct hopper_rows {
     const hopper_block<S> &block;
     const attention_args &a;
     const int group, warp, lane;
-    float o[64], top[2], sum[2], shrink[2];
+    float o[16][4];
+    softmax_row row[2];
     uint32_t p[S::KEYS / 16][4];
 
     __device__ hopper_rows(const hopper_block<S> &b)
         : block(b), a(b.a), group(threadIdx.x / 128 - 1), warp(threadIdx.x / 32 % 4),
           lane(threadIdx.x % 32) {}
 
-    __device__ void start_scores(float (&s)[64], int n, int i) const {
+    __device__ void start_scores(float (&s)[S::KEYS / 8][4], int n, int i) const {
         const uint32_t q = block.query_tile(n) + group * 64 * 128, k = block.key_tile(i);
 #pragma unroll
         for (int c = 0; c < 8; c++) {
-            const uint32_t column = c / 4 * S::HALF + c % 4 * 32;
-            wgmma_rows(s, wgmma_tile(q + column, 16, 1024),
-                       wgmma_tile(k + column, 16, 1024), c > 0);
+            wgmma_rows(s, wgmma_tile(q + c / 4 * S::QUERY_HALF + c % 4 * 32, 16, 1024),
+                       wgmma_tile(k + c / 4 * S::KEY_HALF + c % 4 * 32, 16, 1024), c > 0);
         }
         wgmma_commit();
     }
@@ -255,7 +282,7 @@ template <class S> struct hopper_rows {
         const uint32_t v = block.value_tile(i);
 #pragma unroll
         for (int c = 0; c < S::KEYS / 16; c++)
-            wgmma_columns(o, p[c], wgmma_tile(v + c * 16 * 128, S::HALF, 1024),
+            wgmma_columns(o, p[c], wgmma_tile(v + c * 16 * 128, S::KEY_HALF, 1024),
                           c > 0 ? 1 : add);
         wgmma_commit();
     }
@@ -265,70 +292,40 @@ template <class S> struct hopper_rows {
             barrier_arrive(barrier);
     }
 
-    __device__ void adjust(float (&s)[64], int key0) const {
-        if (!S::BIAS && key0 + S::KEYS <= a.sk)
+    // Scale and bias of the key (where the next step does not do the scaling), and no score
+    // for keys past the end.
+    __device__ void adjust(float (&s)[S::KEYS / 8][4], int key0) const {
+        const bool tail = key0 + S::KEYS > a.sk;
+        if (!S::BIAS && !tail)
             return;
 #pragma unroll
-        for (int e = 0; e < 64; e++) {
-            const int key = key0 + e / 4 * 8 + lane % 4 * 2 + e % 2;
-            if (key >= a.sk)
-                s[e] = -INFINITY;
-            else if (S::BIAS)
-                s[e] = attention_key_score(a, s[e], key);
-        }
-    }
-
-    __device__ float scaled(float s, float base) const {
-        return S::BIAS ? __fsub_rn(s, base) : fmaf(s, a.scale, -base);
-    }
-
-    // Scores to weights; what the output so far must be multiplied with.
-    __device__ void soften(float (&s)[64]) {
+        for (int n = 0; n < S::KEYS / 8; n++)
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float most = top[h];
-#pragma unroll
-            for (int e = 2 * h; e < 64; e += 4)
-                most = fmaxf(most, fmaxf(s[e], s[e + 1]));
-            most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 1));
-            most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 2));
-            const float base = attention_base(S::BIAS ? most : __fmul_rn(most, a.scale));
-            shrink[h] = exp2_fast(scaled(top[h], base));
-            top[h] = most;
-            float row = 0;
-#pragma unroll
-            for (int e = 2 * h; e < 64; e += 4) {
-                s[e] = exp2_fast(scaled(s[e], base));
-                s[e + 1] = exp2_fast(scaled(s[e + 1], base));
-                row = __fadd_rn(row, __fadd_rn(s[e], s[e + 1]));
+            for (int e = 0; e < 2; e++) {
+                const int key = key0 + n * 8 + lane % 4 * 2 + e;
+                const bool past = tail && key >= a.sk;
+                if (S::BIAS) {
+                    const int from = past ? 0 : key;
+                    s[n][e] = attention_key_score(a, s[n][e], from);
+                    s[n][e + 2] = attention_key_score(a, s[n][e + 2], from);
+                }
+                s[n][e] = past ? -INFINITY : s[n][e];
+                s[n][e + 2] = past ? -INFINITY : s[n][e + 2];
             }
-            sum[h] = fmaf(sum[h], shrink[h], row);
-        }
     }
 
-    __device__ void shrink_output() {
-        if (!__any_sync(0xffffffff, shrink[0] != 1 || shrink[1] != 1))
-            return; // a product with 1 changes no bit
-#pragma unroll
-        for (int e = 0; e < 64; e++)
-            o[e] = __fmul_rn(o[e], shrink[e % 4 / 2]);
-    }
-
-    __device__ void pack(const float (&s)[64]) {
+    __device__ void pack(const float (&s)[S::KEYS / 8][4]) {
 #pragma unroll
         for (int c = 0; c < S::KEYS / 16; c++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                p[c][e] = pack_bf16(s[8 * c + 2 * e], s[8 * c + 2 * e + 1]);
+            pack_weights(p[c], s, 2 * c);
     }
 
     // n: of the tiles of queries; i: of the tiles of keys; both counted over all blocks.
     // Returns the latter of the next block.
     __device__ int attend(const attention_place &at, int n, int i) {
-        top[0] = top[1] = -INFINITY;
-        sum[0] = sum[1] = 0;
-        float s[64];
-        barrier_wait(block.query_barrier(n, 0), block.phase(n, 2));
+        row[0] = row[1] = {-INFINITY, 0};
+        float s[S::KEYS / 8][4];
+        barrier_wait(block.query_barrier(n, 0), block.phase(n, S::QUERY_TILES));
         barrier_wait(block.key_barrier(i, 0), block.phase(i, S::STAGES));
         wgmma_begin();
         start_scores(s, n, i);
@@ -336,7 +333,8 @@ template <class S> struct hopper_rows {
         hold(s);
         release(block.key_barrier(i, 1));
         adjust(s, 0);
-        soften(s);
+        soften<S::BIAS>(s, 0, row[0], a.scale);
+        soften<S::BIAS>(s, 1, row[1], a.scale);
         pack(s);
         for (int key0 = S::KEYS; key0 < a.sk; key0 += S::KEYS, i++) {
             barrier_wait(block.key_barrier(i + 1, 0), block.phase(i + 1, S::STAGES));
@@ -353,11 +351,12 @@ template <class S> struct hopper_rows {
             hold(s);
             release(block.key_barrier(i + 1, 1));
             adjust(s, key0);
-            soften(s);
+            const float shrink0 = soften<S::BIAS>(s, 0, row[0], a.scale);
+            const float shrink1 = soften<S::BIAS>(s, 1, row[1], a.scale);
             wgmma_wait<0>();
             hold(o);
             release(block.value_barrier(i, 1));
-            shrink_output();
+            shrink_output(o, shrink0, shrink1);
             pack(s);
         }
         release(block.query_barrier(n, 1));
@@ -374,19 +373,10 @@ template <class S> struct hopper_rows {
         __nv_bfloat16 *out = attention_head<__nv_bfloat16>(a.out, at);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float all = sum[h];
-            all = __fadd_rn(all, __shfl_xor_sync(0xffffffff, all, 1));
-            all = __fadd_rn(all, __shfl_xor_sync(0xffffffff, all, 2));
-            const float part = __fdiv_rn(1, all);
             const int query =
                 at.tile * S::QUERIES + group * 64 + warp * 16 + lane / 4 + 8 * h;
-            if (query >= a.sq)
-                continue;
-            __nv_bfloat16 *row = out + query * a.out.s + lane % 4 * 2;
-#pragma unroll
-            for (int e = 2 * h; e < 64; e += 4)
-                store_pair(row + e / 4 * 8, __fmul_rn(o[e], part),
-                           __fmul_rn(o[e + 1], part), a.accumulate);
+            store_row(out + query * a.out.s, o, h, __fdiv_rn(1, quad_sum(row[h].sum)),
+                      a.accumulate, query < a.sq, S::D);
         }
     }
 };
@@ -433,9 +423,15 @@ template <class S> bool hopper_is_built() {
     return of.ptxVersion >= 90;
 }
 
-// False: TMA does not take these strides.
-bool hopper_map(CUtensorMap *map, const attention_side &x, int rows,
+// x with `rows` rows, for copies of `box` rows. False: TMA does not take these strides.
+bool hopper_map(CUtensorMap *map, const attention_side &x, int rows, int box,
                 const attention_run &r);
+
+template <class S> bool hopper_map_all(hopper_maps *maps, const attention_run &r) {
+    return hopper_map(&maps->q, r.args.q, r.args.sq, S::QUERIES, r) &&
+           hopper_map(&maps->k, r.args.k, r.args.sk, S::KEYS, r) &&
+           hopper_map(&maps->v, r.args.v, r.args.sk, S::KEYS, r);
+}
 
 template <class S>
 cudaError_t hopper_launch(const attention_run &r, const hopper_maps &maps) {
