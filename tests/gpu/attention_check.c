@@ -2,7 +2,9 @@
  * every path, odd shapes, strides, biases; equal bits however queries and branches are cut;
  * and how fast real shapes are.
  *
- * usage: attention-check [check|bits|speed]... (none: all). Exit status 1: a check failed. */
+ * usage: attention-check [check|bits|speed|wide]... (none: all but wide, a part of check
+ * and bits). Exit status 1: a check failed. As on a smaller device: ATTENTION_SM=80,
+ * ATTENTION_SHARED=101376. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -414,6 +416,19 @@ static void all_bits(void) {
     check_bits((shape_case){2, 24, 1500, 513, 128, true, true, false, true, DENSE});
 }
 
+/* What depends on shared memory: see ATTENTION_SHARED. */
+static void wide_checks(void) {
+    static const int sizes[] = {200, 256, 512, 520, 1024};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const int d = sizes[i];
+        check((shape_case){2, 2, 75, 133, d, true, false, false, false, DENSE});
+        check((shape_case){1, 3, 150, 200, d, true, true, true, true, PACKED});
+        check((shape_case){1, 1, 1, 1, d, true, false, false, false, DENSE});
+    }
+    check_bits((shape_case){2, 1, 400, 300, 1024, true, false, false, false, DENSE});
+    time_shape((shape_case){4, 1, 1936, 1936, 1024, true, .layout = PACKED}, "video VAE");
+}
+
 static void all_speed(void) {
     time_shape((shape_case){2, 24, 15004, 15004, 128, true, .layout = DENSE}, "self 720");
     time_shape((shape_case){1, 24, 15004, 15004, 128, true, .layout = DENSE},
@@ -446,13 +461,22 @@ int main(int argc, char **argv) {
     must(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0),
          "GPU");
     device.shared = (size_t)shared;
+    int minor = 0;
+    must(cudaDeviceGetAttribute(&device.sm, cudaDevAttrComputeCapabilityMajor, 0), "GPU");
+    must(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0), "GPU");
+    device.sm = 10 * device.sm + minor;
     const char *limit = getenv("ATTENTION_SHARED"); /* as on a smaller device */
     if (limit)
         device.shared = (size_t)atol(limit);
+    const char *sm = getenv("ATTENTION_SM");
+    if (sm)
+        device.sm = atoi(sm);
     for (int i = 1; i < argc || i == 1; i++) {
         const char *what = argc > 1 ? argv[i] : "";
         if (!*what || !strcmp(what, "check"))
             all_checks();
+        if (!strcmp(what, "wide"))
+            wide_checks();
         if (!*what || !strcmp(what, "bits"))
             all_bits();
         if (!*what || !strcmp(what, "speed"))

@@ -49,12 +49,16 @@ __device__ inline T *attention_head(const attention_side &x, const attention_pla
     return (T *)x.data + p.batch * x.b + p.head * x.h;
 }
 
-// The score of query i and key j with scale and biases. head: of rel_bias.
+// The score of key j with scale and bias of the key.
+__device__ inline float attention_key_score(const attention_args &a, float s, int j) {
+    s = __fmul_rn(s, a.scale);
+    return a.key_bias ? fmaf(__ldg(a.key_bias + j), LOG2_E, s) : s;
+}
+
+// The score of query i and key j with scale and both biases. head: of rel_bias.
 __device__ inline float attention_score(const attention_args &a, float s, int i, int j,
                                         int head) {
-    s = __fmul_rn(s, a.scale);
-    if (a.key_bias)
-        s = fmaf(__ldg(a.key_bias + j), LOG2_E, s);
+    s = attention_key_score(a, s, j);
     if (a.rel_bias)
         s = fmaf(__ldg(a.rel_bias + head * a.rel_stride + (j - i)), LOG2_E, s);
     return s;
@@ -177,15 +181,119 @@ __device__ inline void load_rows(uint32_t tile, const __nv_bfloat16 *x, int64_t 
     }
 }
 
-// Two neighbours of an output row.
-__device__ inline void store_pair(__nv_bfloat16 *to, float lo, float hi,
-                                  bool accumulate) {
-    if (accumulate) {
-        const float2 old = __bfloat1622float2(*(const __nv_bfloat162 *)to);
-        lo = __fadd_rn(lo, old.x);
-        hi = __fadd_rn(hi, old.y);
+// ---- one row of scores or output, spread over the four lanes of a quad ----
+//
+// Tiles [N][4] as mma and wgmma leave them: elements 2 h, 2 h + 1 belong to row g + 8 h.
+
+__device__ inline float quad_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
+}
+
+__device__ inline float quad_sum(float x) {
+    x = __fadd_rn(x, __shfl_xor_sync(0xffffffff, x, 1));
+    return __fadd_rn(x, __shfl_xor_sync(0xffffffff, x, 2));
+}
+
+// What a running softmax knows of a row: largest score, this lane's part of the sum.
+struct softmax_row {
+    float top, sum;
+};
+
+// Scores of row h to weights. SCALED: they are in units of log2 already, else scale makes
+// them so. Returns what the output so far must be multiplied with.
+template <bool SCALED, int N>
+__device__ inline float soften(float (&s)[N][4], int h, softmax_row &row, float scale) {
+    const auto above = [=](float x, float base) {
+        return SCALED ? __fsub_rn(x, base) : fmaf(x, scale, -base);
+    };
+    float top = row.top;
+#pragma unroll
+    for (int n = 0; n < N; n++)
+        top = fmaxf(top, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
+    top = quad_max(top);
+    const float base = attention_base(SCALED ? top : __fmul_rn(top, scale));
+    const float shrink = exp2_fast(above(row.top, base));
+    float sum = 0;
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        s[n][2 * h] = exp2_fast(above(s[n][2 * h], base));
+        s[n][2 * h + 1] = exp2_fast(above(s[n][2 * h + 1], base));
+        sum = __fadd_rn(sum, __fadd_rn(s[n][2 * h], s[n][2 * h + 1]));
     }
-    *(uint32_t *)to = pack_bf16(lo, hi);
+    row.top = top;
+    row.sum = fmaf(row.sum, shrink, sum);
+    return shrink;
+}
+
+// Both rows of o to the new maxima. A product with 1 changes no bit, and is left out.
+template <int N>
+__device__ inline void shrink_output(float (&o)[N][4], float shrink0, float shrink1) {
+    if (!__any_sync(0xffffffff, shrink0 != 1 || shrink1 != 1))
+        return;
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        o[n][0] = __fmul_rn(o[n][0], shrink0);
+        o[n][1] = __fmul_rn(o[n][1], shrink0);
+        o[n][2] = __fmul_rn(o[n][2], shrink1);
+        o[n][3] = __fmul_rn(o[n][3], shrink1);
+    }
+}
+
+// Weights of 16 keys, tiles n and n + 1, as operand A.
+template <int N>
+__device__ inline void pack_weights(uint32_t (&p)[4], const float (&s)[N][4], int n) {
+    p[0] = pack_bf16(s[n][0], s[n][1]);
+    p[1] = pack_bf16(s[n][2], s[n][3]);
+    p[2] = pack_bf16(s[n + 1][0], s[n + 1][1]);
+    p[3] = pack_bf16(s[n + 1][2], s[n + 1][3]);
+}
+
+// Word i of lane j of a quad becomes word j of lane i.
+__device__ inline void transpose_quad(uint32_t (&w)[4]) {
+    const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const uint32_t other = __shfl_xor_sync(0xffffffff, odd ? w[i] : w[i + 1], 1);
+        (odd ? w[i] : w[i + 1]) = other;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t other = __shfl_xor_sync(0xffffffff, high ? w[i] : w[i + 2], 2);
+        (high ? w[i] : w[i + 2]) = other;
+    }
+}
+
+// Row h of o, times part, to out or added to it: columns 0..8 N of `to`, those below
+// `columns` where `valid`. A lane moves 16 bytes at once. All lanes of the warp call this.
+template <int N>
+__device__ inline void store_row(__nv_bfloat16 *to, const float (&o)[N][4], int h,
+                                 float part, bool accumulate, bool valid, int columns) {
+    const int quarter = threadIdx.x % 4 * 8;
+#pragma unroll
+    for (int n = 0; n < N; n += 4) {
+        uint4 *at = (uint4 *)(to + n * 8 + quarter);
+        const bool inside = valid && n * 8 + quarter < columns;
+        uint32_t w[4] = {};
+        if (accumulate) {
+            const uint4 old = inside ? *at : uint4{};
+            w[0] = old.x, w[1] = old.y, w[2] = old.z, w[3] = old.w;
+            transpose_quad(w);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float lo = __fmul_rn(o[n + i][2 * h], part);
+            float hi = __fmul_rn(o[n + i][2 * h + 1], part);
+            if (accumulate) {
+                lo = __fadd_rn(lo, __uint_as_float(w[i] << 16));
+                hi = __fadd_rn(hi, __uint_as_float(w[i] & 0xffff0000));
+            }
+            w[i] = pack_bf16(lo, hi);
+        }
+        transpose_quad(w);
+        if (inside)
+            *at = {w[0], w[1], w[2], w[3]};
+    }
 }
 
 // ---- launching ----
@@ -215,4 +323,6 @@ struct attention_run {
 cudaError_t attention_plain(const attention_run &r, bool bf16);
 cudaError_t attention_mma(const attention_run &r);
 cudaError_t attention_wide(const attention_run &r);
+// Head size 128 on compute capability 9.0; cudaErrorNotSupported: not for these strides.
+cudaError_t attention_hopper(const attention_run &r);
 #endif

@@ -26,7 +26,8 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
     const bf16 *k, *v;
     uint32_t tiles;                   // k[0], v[0], k[1], v[1] in shared memory
     lane_rows q_lane, k_lane, v_lane; // k_lane, v_lane: within a tile
-    float o[M][D / 8][4], top[M][2], sum[M][2];
+    float o[M][D / 8][4];
+    softmax_row row[M][2];
 
     __device__ mma_attention(const attention_args &args, uint32_t shared)
         : a(args), at(attention_where(args)) {
@@ -39,8 +40,7 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
         v_lane = lane_rows_at<D>(0, lane % 16, lane / 16);
 #pragma unroll
         for (int m = 0; m < M; m++) {
-            top[m][0] = top[m][1] = -INFINITY;
-            sum[m][0] = sum[m][1] = 0;
+            row[m][0] = row[m][1] = {-INFINITY, 0};
 #pragma unroll
             for (int n = 0; n < D / 8; n++)
                 o[m][n][0] = o[m][n][1] = o[m][n][2] = o[m][n][3] = 0;
@@ -109,51 +109,13 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
             }
     }
 
-    __device__ static float scaled(const attention_args &a, float s, float base) {
-        return BIAS ? __fsub_rn(s, base) : fmaf(s, a.scale, -base);
-    }
-
-    // Half h of 16 rows: scores to weights, sums and the output to the new maximum.
-    __device__ void soften(float (&s)[N][4], int m, int h) {
-        float most = top[m][h];
-#pragma unroll
-        for (int n = 0; n < N; n++)
-            most = fmaxf(most, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
-        most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 2));
-        const float base = attention_base(BIAS ? most : __fmul_rn(most, a.scale));
-        const float shrink = exp2_fast(scaled(a, top[m][h], base));
-        top[m][h] = most;
-        float row = 0;
-#pragma unroll
-        for (int n = 0; n < N; n++)
-#pragma unroll
-            for (int e = 2 * h; e < 2 * h + 2; e++) {
-                s[n][e] = exp2_fast(scaled(a, s[n][e], base));
-                row = __fadd_rn(row, s[n][e]);
-            }
-        sum[m][h] = fmaf(sum[m][h], shrink, row);
-        // A product with 1 changes no bit.
-        if (__any_sync(0xffffffff, shrink != 1)) {
-#pragma unroll
-            for (int n = 0; n < D / 8; n++) {
-                o[m][n][2 * h] = __fmul_rn(o[m][n][2 * h], shrink);
-                o[m][n][2 * h + 1] = __fmul_rn(o[m][n][2 * h + 1], shrink);
-            }
-        }
-    }
-
     __device__ void multiply_values(const float (&s)[M][N][4], uint32_t from) {
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
             uint32_t p[M][4];
 #pragma unroll
-            for (int m = 0; m < M; m++) {
-                p[m][0] = pack_bf16(s[m][n][0], s[m][n][1]);
-                p[m][1] = pack_bf16(s[m][n][2], s[m][n][3]);
-                p[m][2] = pack_bf16(s[m][n + 1][0], s[m][n + 1][1]);
-                p[m][3] = pack_bf16(s[m][n + 1][2], s[m][n + 1][3]);
-            }
+            for (int m = 0; m < M; m++)
+                pack_weights(p[m], s[m], n);
 #pragma unroll
             for (int c = 0; c < D / 16; c++) {
                 uint32_t b[4];
@@ -179,8 +141,8 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
             adjust(s, tile * KEYS + part);
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                soften(s[m], m, 0);
-                soften(s[m], m, 1);
+                const float shrink = soften<BIAS>(s[m], 0, row[m][0], a.scale);
+                shrink_output(o[m], shrink, soften<BIAS>(s[m], 1, row[m][1], a.scale));
             }
             multiply_values(s, keys + TILE + part * D * 2);
         }
@@ -193,20 +155,11 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
         for (int m = 0; m < M; m++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                float all = sum[m][h];
-                all = __fadd_rn(all, __shfl_xor_sync(0xffffffff, all, 1));
-                all = __fadd_rn(all, __shfl_xor_sync(0xffffffff, all, 2));
-                const float part = __fdiv_rn(1, all);
                 const int query =
                     at.tile * QUERIES + (warp * M + m) * 16 + lane / 4 + h * 8;
-                if (query >= a.sq)
-                    continue;
-                bf16 *row = out + query * a.out.s + lane % 4 * 2;
-#pragma unroll
-                for (int n = 0; n < D / 8; n++)
-                    if (n * 8 < a.d)
-                        store_pair(row + n * 8, __fmul_rn(o[m][n][2 * h], part),
-                                   __fmul_rn(o[m][n][2 * h + 1], part), a.accumulate);
+                store_row(out + query * a.out.s, o[m], h,
+                          __fdiv_rn(1, quad_sum(row[m][h].sum)), a.accumulate,
+                          query < a.sq, a.d);
             }
     }
 };

@@ -111,8 +111,7 @@ template <int D, int M, int STAGES> struct wide {
                                   : -INFINITY;
                     most = fmaxf(most, s[n][e]);
                 }
-            most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 1));
-            most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 2));
+            most = quad_max(most);
             if (lane % 4 == 0)
                 tops[group * QUERIES + row] = most;
         }
@@ -145,22 +144,6 @@ template <int D, int M, int STAGES> struct wide {
             }
             sum[h] = fmaf(sum[h], shrink, part);
         }
-    }
-
-    __device__ void shrink_output() {
-#pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const float shrink = shrinks[m * 16 + lane / 4 + 8 * h];
-                if (!__any_sync(0xffffffff, shrink != 1))
-                    continue; // a product with 1 changes no bit
-#pragma unroll
-                for (int n = 0; n < COLUMNS / 8; n++) {
-                    o[m][n][2 * h] = __fmul_rn(o[m][n][2 * h], shrink);
-                    o[m][n][2 * h + 1] = __fmul_rn(o[m][n][2 * h + 1], shrink);
-                }
-            }
     }
 
     __device__ void multiply_values(uint32_t slab, int step) {
@@ -196,8 +179,11 @@ template <int D, int M, int STAGES> struct wide {
 #pragma unroll 1
         for (int step = 0; step < KEYS / V_KEYS; step++) {
             const uint32_t slab = next(s++); // all weights are here, too
-            if (step == 0)
-                shrink_output();
+#pragma unroll
+            for (int m = 0; m < M && step == 0; m++) {
+                const float *shrink = shrinks + m * 16 + lane / 4;
+                shrink_output(o[m], shrink[0], shrink[8]);
+            }
             multiply_values(slab, step);
         }
     }
@@ -208,9 +194,7 @@ template <int D, int M, int STAGES> struct wide {
         __syncthreads();
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float part = sum[h];
-            part = __fadd_rn(part, __shfl_xor_sync(0xffffffff, part, 1));
-            part = __fadd_rn(part, __shfl_xor_sync(0xffffffff, part, 2));
+            const float part = quad_sum(sum[h]);
             if (lane % 4 == 0)
                 tops[group * QUERIES + rows + lane / 4 + 8 * h] = part;
         }
@@ -219,27 +203,20 @@ template <int D, int M, int STAGES> struct wide {
 
     __device__ void store() {
         share_sums();
-        const int column = threadIdx.x / 32 * COLUMNS + lane % 4 * 2;
-        bf16 *out = attention_head<bf16>(a.out, at);
+        const int column = threadIdx.x / 32 * COLUMNS;
+        bf16 *out = attention_head<bf16>(a.out, at) + column;
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const int row = m * 16 + lane / 4 + 8 * h,
                           query = at.tile * QUERIES + row;
-                if (query >= a.sq)
-                    continue;
                 float all = 0;
 #pragma unroll
                 for (int g = 0; g < GROUPS; g++)
                     all = __fadd_rn(all, tops[g * QUERIES + row]);
-                const float part = __fdiv_rn(1, all);
-                bf16 *to = out + query * a.out.s + column;
-#pragma unroll
-                for (int n = 0; n < COLUMNS / 8; n++)
-                    if (column + n * 8 < a.d)
-                        store_pair(to + n * 8, __fmul_rn(o[m][n][2 * h], part),
-                                   __fmul_rn(o[m][n][2 * h + 1], part), a.accumulate);
+                store_row(out + query * a.out.s, o[m], h, __fdiv_rn(1, all), a.accumulate,
+                          query < a.sq, a.d - column);
             }
     }
 };

@@ -17,7 +17,8 @@ static bool describe_device(cuda *c, attention_device *gpu) {
             c, cudaDeviceGetAttribute(&watchdog, cudaDevAttrKernelExecTimeout, c->index),
             "attention"))
         return false;
-    *gpu = (attention_device){.processors = c->n_processors,
+    *gpu = (attention_device){.sm = c->sm,
+                              .processors = c->n_processors,
                               .shared = (size_t)shared,
                               .seconds = watchdog ? SHARED_DEVICE_SECONDS : 0};
     return true;

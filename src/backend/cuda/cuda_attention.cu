@@ -55,5 +55,10 @@ extern "C" cudaError_t kernel_attention(const attention_desc *d,
     if (!bf16 || !in_pieces(d->q) || !in_pieces(d->k) || !in_pieces(d->v) ||
         !in_pieces(d->out))
         return attention_plain(r, bf16);
+    if (device->sm == 90 && d->q.dim[3] == 128 && !d->rel_bias.data) {
+        const cudaError_t e = attention_hopper(r);
+        if (e != cudaErrorNotSupported)
+            return e;
+    }
     return d->q.dim[3] <= 128 ? attention_mma(r) : attention_wide(r);
 }

@@ -2,7 +2,9 @@
  *
  *   cuda.c            device, memory, movement, the table
  *   cuda_linear.c     products: cuBLASLt
- *   cuda_attention.c  attention: cuDNN where it offers the case, else cuda_attention.cu
+ *   cuda_attention.c  attention: cuDNN where it offers the case, else cuda_attention.cu,
+ *                     which chooses: attention_hopper (wgmma), attention_mma (mma.sync),
+ *                     attention_wide (head sizes above 128), attention_plain (FMA)
  *   cuda_conv.c       convolutions: cuDNN where it offers the case, else cuda_conv.cu
  *   cuda_dnn.c        cuDNN, opened at run time
  *   kernels.h         all other operations: kernels behind C functions

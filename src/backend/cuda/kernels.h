@@ -33,7 +33,8 @@ cudaError_t kernel_linear(const linear_desc *d, const tensor *sum, cudaStream_t 
 
 /* In the range of cuDNN's gaps, and without it: any shape of the contract. */
 typedef struct attention_device {
-    int processors;
+    int sm;         /* compute capability, 90 for 9.0 */
+    int processors; /* multiprocessors */
     size_t shared;  /* bytes of shared memory that a block can have */
     double seconds; /* that a launch may take; 0: any time */
 } attention_device;
