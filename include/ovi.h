@@ -105,6 +105,7 @@ typedef struct ovi_settings {
     const char *ram;   /* most memory of our own on the host, likewise */
     const char *unified; /* do device and host share one memory? auto, yes, no */
     const char *speed;   /* the device that time estimates are for: cpu, h100, ... */
+    int profile;         /* 1: waits after every operation to time it; slower */
     ovi_log_level log_level;
     ovi_log_fn log; /* NULL: silent */
     void *log_user;
@@ -353,6 +354,16 @@ typedef struct ovi_plan {
 OVI_API ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request,
                                  ovi_plan *plan);
 
+#define OVI_MAX_OPS 16
+
+/* What operations of one kind came to in a stage: arithmetic and least traffic as planned;
+ * seconds only with the settings' profile. */
+typedef struct ovi_op_report {
+    const char *name; /* "linear", "attention", ... */
+    uint64_t calls;
+    double flops, bytes, seconds;
+} ovi_op_report;
+
 /* What the last generate, diffuse or decode call really took, stage by stage, counted while
  * it ran: the same fields, and the time. */
 typedef struct ovi_stage_report {
@@ -362,6 +373,8 @@ typedef struct ovi_stage_report {
     double seconds;
     uint64_t fallbacks;  /* operations done by the plain reference */
     uint64_t bytes_read; /* of weight files; what is used in place is not read */
+    int n_ops;
+    ovi_op_report op[OVI_MAX_OPS]; /* those that were called */
 } ovi_stage_report;
 
 typedef struct ovi_report {

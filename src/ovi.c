@@ -57,6 +57,8 @@ static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s, bool 
     const bool absent = !files && b->missing && b->missing(&options);
     engine->dev = absent ? device_open_null(h, b, &options) : device_open(h, b, &options);
     engine->dry = engine->dev ? device_open_null(h, b, &options) : NULL;
+    if (engine->dev)
+        device_set_profiling(engine->dev, s->profile != 0);
     return h->err.status;
 }
 

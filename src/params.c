@@ -74,6 +74,8 @@ static const row rows[] = {
             "device and host share one memory; auto: what the device says"),
     SETTING("speed", STRING, speed, 0, 0, "cpu", NULL, "NAME",
             "device that time estimates are for: cpu, h100, h200, rtx4090, rtx3060"),
+    SETTING("profile", INT, profile, 0, 1, "0", NULL, "0|1",
+            "1: waits after every operation and reports its time; slower"),
 
     REQUEST("negative-video", STRING, negative_video, 0, 0,
             "jitter, bad hands, blur, distortion", NULL, "text_encode", "TEXT",

@@ -139,6 +139,17 @@ static void log_choice(ovi_engine *engine, const stage_choice *choice) {
 
 /* ---- running ---- */
 
+static void report_ops(const device_counters *n, ovi_stage_report *r) {
+    _Static_assert(OP_COUNT <= OVI_MAX_OPS, "every operation has a row");
+    for (int i = 0; i < OP_COUNT; i++)
+        if (n->calls[i] > 0)
+            r->op[r->n_ops++] = (ovi_op_report){.name = op_name((op_kind)i),
+                                                .calls = n->calls[i],
+                                                .flops = n->op_flops[i],
+                                                .bytes = n->op_bytes[i],
+                                                .seconds = n->op_seconds[i]};
+}
+
 static void report_stage(const stage_context *c, const stage *st,
                          const stage_profile *planned, double seconds) {
     ovi_engine *engine = c->job->engine;
@@ -151,7 +162,8 @@ static void report_stage(const stage_context *c, const stage *st,
                     planned->arena, arena);
     if (r->n_stages == OVI_MAX_STAGES)
         return;
-    r->stage[r->n_stages++] = (ovi_stage_report){
+    ovi_stage_report *row = &r->stage[r->n_stages++];
+    *row = (ovi_stage_report){
         .name = planned->name,
         .resident = st->models,
         .planned_peak_bytes = profile_peak(planned),
@@ -160,6 +172,7 @@ static void report_stage(const stage_context *c, const stage *st,
         .fallbacks = device_get_counters(engine->dev)->fallbacks,
         .bytes_read = c->bytes_read + store_get_stats(c->store).bytes_read,
     };
+    report_ops(device_get_counters(engine->dev), row);
 }
 
 /* Memory ran out although the plan fitted: what people are told to check, as it was then, and

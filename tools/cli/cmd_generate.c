@@ -6,6 +6,18 @@
 
 #include "cli.h"
 
+static json_t *ops_of(const ovi_stage_report *s) {
+    json_t *ops = json_array();
+    for (int i = 0; i < s->n_ops; i++) {
+        const ovi_op_report *o = &s->op[i];
+        json_array_append_new(ops,
+                              json_pack("{s:s, s:I, s:f, s:f, s:f}", "name", o->name,
+                                        "calls", (json_int_t)o->calls, "flops", o->flops,
+                                        "bytes", o->bytes, "seconds", o->seconds));
+    }
+    return ops;
+}
+
 /* The report of the last call as JSON, with the file that was made. */
 static void print_report(const ovi_engine *engine, const char *output) {
     ovi_report report;
@@ -15,11 +27,11 @@ static void print_report(const ovi_engine *engine, const char *output) {
         const ovi_stage_report *s = &report.stage[i];
         json_array_append_new(
             stages,
-            json_pack("{s:s, s:I, s:I, s:f, s:I, s:I}", "name", s->name,
+            json_pack("{s:s, s:I, s:I, s:f, s:I, s:I, s:o}", "name", s->name,
                       "planned_peak_bytes", (json_int_t)s->planned_peak_bytes,
                       "measured_peak_bytes", (json_int_t)s->measured_peak_bytes,
                       "seconds", s->seconds, "fallbacks", (json_int_t)s->fallbacks,
-                      "bytes_read", (json_int_t)s->bytes_read));
+                      "bytes_read", (json_int_t)s->bytes_read, "ops", ops_of(s)));
     }
     json_t *root = json_pack("{s:s, s:o, s:I}", "output", output, "stages", stages,
                              "allocated_bytes", (json_int_t)report.allocated_bytes);
