@@ -122,5 +122,5 @@ size_t cuda_attention_bytes(const attention_desc *d) {
 }
 
 const char *cuda_attention_gap(const attention_desc *d) {
-    return d->q.dim[3] > CUDA_ATTENTION_HEAD ? "head sizes above 1,024" : NULL;
+    return d->q.dim[3] > CUDA_ATTENTION_HEAD ? "head sizes above 2,048" : NULL;
 }

@@ -14,7 +14,7 @@
 #define CUDA_CONV_CAP      ((size_t)4 << 20)
 #define CUDA_ATTENTION_CAP ((size_t)1 << 20)
 
-#define CUDA_ATTENTION_HEAD 1024 /* largest head size of the attention kernels */
+#define CUDA_ATTENTION_HEAD 2048 /* largest head size of the attention kernels */
 
 static inline size_t cuda_round256(size_t bytes) {
     return (bytes + 255) & ~(size_t)255;

@@ -1,5 +1,5 @@
 // attention_plain.cu: attention without tensor cores: true f32 products and sums, any type,
-// any strides, any head size up to 1,024.
+// any strides, any head size up to 2,048.
 //
 // 256 threads as 16 x 16. Thread (y, x) has queries y + 16 i; of the scores keys x + 16 j,
 // of the output columns 4 x + 64 c to 4 x + 64 c + 3. Scores are summed over slabs of 32
@@ -207,7 +207,9 @@ template <typename T> cudaError_t run_size(const attention_run &r) {
         return run<T, 256, 2>(r);
     if (r.args.d <= 512)
         return run<T, 512, 2>(r);
-    return r.args.d <= 1024 ? run<T, 1024, 2>(r) : cudaErrorNotSupported;
+    if (r.args.d <= 1024)
+        return run<T, 1024, 2>(r);
+    return r.args.d <= 2048 ? run<T, 2048, 1>(r) : cudaErrorNotSupported;
 }
 
 } // namespace

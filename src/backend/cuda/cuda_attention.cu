@@ -52,8 +52,8 @@ extern "C" cudaError_t kernel_attention(const attention_desc *d,
     if (sq * heads * r.batch == 0)
         return cudaSuccess;
     const bool bf16 = d->q.type == DTYPE_BF16;
-    if (!bf16 || !in_pieces(d->q) || !in_pieces(d->k) || !in_pieces(d->v) ||
-        !in_pieces(d->out))
+    if (!bf16 || r.args.d > 1024 || !in_pieces(d->q) || !in_pieces(d->k) ||
+        !in_pieces(d->v) || !in_pieces(d->out))
         return attention_plain(r, bf16);
     if (device->sm == 90 && d->q.dim[3] == 128 && !d->rel_bias.data) {
         const cudaError_t e = attention_hopper(r);

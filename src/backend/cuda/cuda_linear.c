@@ -319,12 +319,6 @@ static bool behind_each_other(const tensor *t) {
            t->stride[0] == t->dim[1] * row_step(t);
 }
 
-/* The product by our own kernel, then all the rest. */
-static void multiply_plainly(cuda *c, const linear_desc *d, const linear_run *r) {
-    if (cuda_ok(c, kernel_linear(d, &r->sum, c->stream), "linear"))
-        cuda_ok(c, kernel_finish_linear(d, &r->sum, true, c->stream), "linear");
-}
-
 /* What the epilogue has left to do. */
 static void finish(cuda *c, const linear_desc *d, const linear_run *r) {
     const bool moved = r->sum.data != d->out.data;
@@ -366,7 +360,7 @@ void cuda_linear(void *self, const linear_desc *d, work w) {
         if (status == CUBLAS_STATUS_NOT_SUPPORTED ||
             status == CUBLAS_STATUS_INVALID_VALUE) {
             how->found = false;
-            multiply_plainly(c, d, &r);
+            cuda_ok(c, kernel_linear(d, c->stream), "linear");
             return;
         }
         if (status != CUBLAS_STATUS_SUCCESS) {

@@ -28,8 +28,8 @@ cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *sum, bool w
                                  cudaStream_t stream);
 /* Dense x (F32, BF16 or F8_E4M3) to dst in another type (F32 or BF16). */
 cudaError_t kernel_convert(const tensor *x, void *dst, dtype type, cudaStream_t stream);
-/* The product itself, for shapes that cuBLASLt does not take: sums in f32, in order of k. */
-cudaError_t kernel_linear(const linear_desc *d, const tensor *sum, cudaStream_t stream);
+/* The whole layer, for shapes that cuBLASLt does not take: sums in f32, in order of k. */
+cudaError_t kernel_linear(const linear_desc *d, cudaStream_t stream);
 
 /* In the range of cuDNN's gaps, and without it: any shape of the contract. */
 typedef struct attention_device {
@@ -38,7 +38,7 @@ typedef struct attention_device {
     size_t shared;  /* bytes of shared memory that a block can have */
     double seconds; /* that a launch may take; 0: any time */
 } attention_device;
-/* Head sizes up to 1,024. No workspace. */
+/* Head sizes up to 2,048. No workspace. */
 cudaError_t kernel_attention(const attention_desc *d, const attention_device *device,
                              cudaStream_t stream);
 cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream);

@@ -1,5 +1,5 @@
 /* linear.cu: what surrounds a product: the types that cuBLASLt wants, gate and residual after
- * it, and a product of our own for the shapes that it does not take. */
+ * it; and a linear layer of our own for the shapes that it does not take. */
 #include "backend/cuda/kernel_tools.cuh"
 
 /* ---- before: weights and vectors in another type ---- */
@@ -98,8 +98,7 @@ template <bool RUNS> __global__ void finish_rows(finish_args a) {
     }
 }
 
-extern "C" cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *sum,
-                                            bool with_bias, cudaStream_t stream) {
+static finish_args finish_of(const linear_desc *d, const tensor *sum, bool with_bias) {
     const tensor s = batched(*sum), out = batched(d->out), add = batched(d->residual);
     finish_args a = {};
     a.sum = s.data, a.residual = add.data, a.out = out.data;
@@ -111,42 +110,51 @@ extern "C" cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *
     a.bias = with_bias ? (const float *)d->bias.data : nullptr;
     a.gate = modulation_of(&d->gate, d->split);
     a.act = d->act;
+    return a;
+}
+
+extern "C" cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *sum,
+                                            bool with_bias, cudaStream_t stream) {
+    const finish_args a = finish_of(d, sum, with_bias);
     if (a.rows == 0)
         return cudaSuccess;
     const int threads = a.width >= 1024 ? 128 : 64;
-    if (runs_fit(&s) && runs_fit(&out) && runs_fit(&add))
+    if (runs_fit(sum) && runs_fit(&d->out) && runs_fit(&d->residual))
         finish_rows<true><<<(unsigned)a.rows, threads, 0, stream>>>(a);
     else
         finish_rows<false><<<(unsigned)a.rows, threads, 0, stream>>>(a);
     return cudaGetLastError();
 }
 
-/* ---- the product itself, for odd shapes ---- */
+/* ---- all of it, for odd shapes ---- */
 
 #define TILE 32
 
 typedef struct product_args {
     const void *x, *w;
-    void *out;
-    bool x_bf16, w_bf16, out_bf16;
-    int64_t m, n, k, x_branch, x_row, out_branch, out_row;
+    bool x_bf16;
+    dtype w_type;
+    int64_t k, x_branch, x_row;
+    finish_args rest; /* sum is not read */
 } product_args;
 
 /* A block makes TILE x TILE of one branch, a thread four of a column; k in order. */
 __global__ void product_tile(product_args a) {
     __shared__ float xs[TILE][TILE + 1], ws[TILE][TILE + 1];
+    const finish_args &f = a.rest;
     const int64_t m0 = (int64_t)blockIdx.x * TILE, n0 = (int64_t)blockIdx.y * TILE;
-    const int64_t x_at = blockIdx.z * a.x_branch, out_at = blockIdx.z * a.out_branch;
+    const int64_t b = blockIdx.z, x_at = b * a.x_branch;
     const int column = threadIdx.x, row = threadIdx.y; /* 32 x 8 */
     float sum[4] = {0, 0, 0, 0};
     for (int64_t k0 = 0; k0 < a.k; k0 += TILE) {
 #pragma unroll
         for (int i = 0; i < TILE; i += 8) {
             const int64_t k = k0 + column, m = m0 + row + i, n = n0 + row + i;
-            xs[row + i][column] =
-                m < a.m && k < a.k ? load_one(a.x, a.x_bf16, x_at + m * a.x_row + k) : 0;
+            xs[row + i][column] = m < f.tokens && k < a.k
+                                      ? load_one(a.x, a.x_bf16, x_at + m * a.x_row + k)
+                                      : 0;
             ws[row + i][column] =
-                n < a.n && k < a.k ? load_one(a.w, a.w_bf16, n * a.k + k) : 0;
+                n < f.width && k < a.k ? weight_value(a.w, a.w_type, n * a.k + k) : 0;
         }
         __syncthreads();
 #pragma unroll
@@ -159,21 +167,27 @@ __global__ void product_tile(product_args a) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int64_t m = m0 + row + 8 * i, n = n0 + column;
-        if (m < a.m && n < a.n)
-            store_one(a.out, a.out_bf16, out_at + m * a.out_row + n, sum[i]);
+        if (m >= f.tokens || n >= f.width)
+            continue;
+        const float *gate = f.gate.data ? modulation_row(f.gate, b, m) : nullptr;
+        float v = finish_value(f, sum[i], n, gate);
+        if (f.residual) /* may be the very place that is written */
+            v += load_one(f.residual, f.out_bf16,
+                          b * f.residual_branch + m * f.residual_row + n);
+        store_one(f.out, f.out_bf16, b * f.out_branch + m * f.out_row + n, v);
     }
 }
 
-extern "C" cudaError_t kernel_linear(const linear_desc *d, const tensor *sum,
-                                     cudaStream_t stream) {
-    const tensor x = batched(d->x), out = batched(*sum);
-    const product_args a = {x.data,         d->w.data,     out.data,    is_bf16(&x),
-                            is_bf16(&d->w), is_bf16(&out), x.dim[1],    d->w.dim[0],
-                            d->w.dim[1],    x.stride[0],   x.stride[1], out.stride[0],
-                            out.stride[1]};
-    const dim3 grid((unsigned)div_up(a.m, TILE), (unsigned)div_up(a.n, TILE),
-                    (unsigned)x.dim[0]);
-    if (a.m > 0 && x.dim[0] > 0)
+extern "C" cudaError_t kernel_linear(const linear_desc *d, cudaStream_t stream) {
+    const tensor x = batched(d->x);
+    product_args a = {};
+    a.x = x.data, a.w = d->w.data;
+    a.x_bf16 = is_bf16(&x), a.w_type = d->w.type;
+    a.k = d->w.dim[1], a.x_branch = x.stride[0], a.x_row = x.stride[1];
+    a.rest = finish_of(d, &d->out, true);
+    const dim3 grid((unsigned)div_up(a.rest.tokens, TILE),
+                    (unsigned)div_up(a.rest.width, TILE), (unsigned)x.dim[0]);
+    if (a.rest.rows > 0)
         product_tile<<<grid, dim3(TILE, 8), 0, stream>>>(a);
     return cudaGetLastError();
 }
