@@ -18,18 +18,18 @@
 
 /* ---- counting ---- */
 
-/* Weights by placement, over the phases of the stage. */
-static store_bytes weights_of(const stage_context *c, const stage *st) {
+/* Weights by placement, over the phases of the stage; streamed: bytes through slots, in all. */
+static store_bytes weights_of(const stage_context *c, const stage *st, size_t *streamed) {
     store_bytes most = {0};
     store_needs needs = {0};
+    *streamed = 0;
     for (int phase = 0; st->needs(c, phase, &needs); phase++, needs = (store_needs){0}) {
         store_bytes b = store_needs_bytes(c->store, &needs);
         if (b.in_place > most.in_place)
             most.in_place = b.in_place;
         if (b.staging > most.staging)
             most.staging = b.staging;
-        most.stream_bytes_per_pass =
-            b.stream_bytes_per_pass; /* the last phase is the loop */
+        *streamed += (size_t)needs.rounds * b.stream_bytes_per_pass;
     }
     return most;
 }
@@ -44,14 +44,14 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
                        .store = engine->dry_store,
                        .dry = true,
                        .options = *options};
-    store_bytes placed = weights_of(&c, st);
+    size_t streamed;
+    store_bytes placed = weights_of(&c, st, &streamed);
     device_reset_counters(c.dev);
     device_arena_open(c.dev, 0);
     if (stage_enter(&c, st, 0))
         st->run(&c);
     device_memory memory = device_get_memory(c.dev);
     const device_counters *n = device_get_counters(c.dev);
-    size_t passes = id == STAGE_DIFFUSE ? (size_t)j->request->steps : 1;
     *profile = (stage_profile){
         .name = st->name,
         .weights = memory.peak,
@@ -60,7 +60,7 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
         .keep = memory.arena_keep_peak,
         .workspace = n->workspace_peak,
         .host = job_host_bytes(j, id) + placed.staging + stage_extra_host_bytes(&c),
-        .streamed = passes * placed.stream_bytes_per_pass,
+        .streamed = streamed,
         .flops = n->flops,
         .bytes_moved = n->bytes,
     };

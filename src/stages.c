@@ -323,6 +323,7 @@ static bool needs_text_encode(const stage_context *c, int phase, store_needs *n)
         n->parts[MODEL_TEXT_ENCODER] = layers | (layers + 1);
         n->streamed[MODEL_TEXT_ENCODER] = layers;
         n->slots = c->options.slots;
+        n->rounds = 1;
     }
     return only_first_phase(phase);
 }
@@ -357,6 +358,11 @@ static bool needs_decode_video(const stage_context *c, int phase, store_needs *n
     return phase < 2;
 }
 
+/* Every step is one pass over the blocks. */
+static int steps_left(const job *j) {
+    return j->request->steps - (j->resume ? j->resume->step : 0);
+}
+
 /* Phase 0 prepares the clip, phase 1 runs the steps: weights that a clip reads once are gone
  * by then. */
 static bool needs_diffuse(const stage_context *c, int phase, store_needs *n) {
@@ -370,6 +376,7 @@ static bool needs_diffuse(const stage_context *c, int phase, store_needs *n) {
             flow &= ~(UINT64_C(1) << i);
         n->streamed[MODEL_FUSION] = flow;
         n->slots = c->options.slots;
+        n->rounds = phase == 0 ? 1 : steps_left(c->job);
     }
     return phase < 2;
 }

@@ -219,6 +219,8 @@ void os_writer_abort(os_writer *w) {
     *w = (os_writer){.fd = -1};
 }
 
+#define HUGE_BYTES ((size_t)8 << 20)
+
 void *os_region_alloc(size_t size, err *e) {
     if (size == 0)
         return NULL;
@@ -230,6 +232,8 @@ void *os_region_alloc(size_t size, err *e) {
                 strerror(errno));
         return NULL;
     }
+    if (size >= HUGE_BYTES) /* fewer page faults, and fewer misses in products */
+        (void)madvise(p, size, MADV_HUGEPAGE);
     return p;
 }
 

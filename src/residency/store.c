@@ -29,7 +29,7 @@
 /* What a stage asks of one model. */
 typedef struct demand {
     uint64_t parts, streamed;
-    int slots; /* 0 if nothing is streamed */
+    int slots, rounds; /* 0 if nothing is streamed */
 } demand;
 
 typedef struct model_state {
@@ -40,13 +40,14 @@ typedef struct model_state {
     size_t slab_bytes, in_place;
     const char *slots; /* within the slab */
     size_t slot_bytes;
-    prefetch *flow;   /* owned; NULL: nothing is streamed */
-    uploader way;     /* to a device that the host cannot write; else not used */
-    uint8_t slot[64]; /* of each part that is pinned */
-    void *staging;    /* owned; of the thread while parts flow */
-    uint64_t flows;   /* streamed parts that have rows */
-    uint64_t in_use;  /* of these, pinned now */
-    int last_pinned;  /* of these, or NO_PART */
+    prefetch *flow;     /* owned; NULL: nothing is streamed */
+    uploader way;       /* to a device that the host cannot write; else not used */
+    uint8_t slot[64];   /* of each part that is pinned */
+    void *staging;      /* owned; of the computing thread, while it brings in */
+    void *flow_staging; /* owned; of the reading thread */
+    uint64_t flows;     /* streamed parts that have rows */
+    uint64_t in_use;    /* of these, pinned now */
+    int last_pinned;    /* of these, or NO_PART */
     bool evict;
     int pins; /* parts that model code is reading now */
 } model_state;
@@ -91,14 +92,17 @@ void store_set_evict(store *s, bool on) {
 }
 
 static demand demand_of(const store_needs *needs, int m) {
-    demand want = {needs->parts[m], needs->streamed[m], 0};
-    if (want.streamed)
+    demand want = {.parts = needs->parts[m], .streamed = needs->streamed[m]};
+    if (want.streamed) {
         want.slots = needs->slots ? needs->slots : MIN_SLOTS;
+        want.rounds = needs->rounds;
+    }
     return want;
 }
 
 static bool same_demand(demand a, demand b) {
-    return a.parts == b.parts && a.streamed == b.streamed && a.slots == b.slots;
+    return a.parts == b.parts && a.streamed == b.streamed && a.slots == b.slots &&
+           a.rounds == b.rounds;
 }
 
 static bool has_part(uint64_t parts, int part) {
@@ -201,16 +205,20 @@ static size_t largest(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
-static store_bytes model_bytes(const model_state *m, demand want) {
+/* flow_staging: host bytes of the reading thread. */
+static store_bytes model_bytes(const model_state *m, demand want, size_t *flow_staging) {
     store_bytes sum = {0};
     size_t part[64] = {0}, slot = 0;
+    *flow_staging = 0;
     for (int i = 0; i < m->table->n; i++) {
         const weight *row = &m->table->row[i];
         if (!needed(row, want.parts))
             continue;
         placement p = place(m, want.streamed, row);
-        sum.staging = largest(sum.staging, staging_of(m->owner, row, &p));
-        if (has_part(want.streamed, row->spec.part_of)) {
+        const bool flows = has_part(want.streamed, row->spec.part_of);
+        size_t *staging = flows ? flow_staging : &sum.staging;
+        *staging = largest(*staging, staging_of(m->owner, row, &p));
+        if (flows) {
             part[row->spec.part_of] += p.bytes;
             slot = largest(slot, part[row->spec.part_of]);
             sum.stream_bytes_per_pass += load_file_bytes(row);
@@ -226,24 +234,22 @@ static store_bytes model_bytes(const model_state *m, demand want) {
     return sum;
 }
 
-/* Staging is held by one model after the other, and by streamed models all the time. */
+/* Staging is held by one model after the other, and by reading threads all the time. */
 store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
     store_bytes sum = {0};
     size_t passing = 0;
     for (int m = 0; m < STORE_MAX_MODELS; m++) {
         if (!s->model[m].table || !needs->parts[m])
             continue;
-        demand want = demand_of(needs, m);
-        store_bytes one = model_bytes(&s->model[m], want);
+        size_t flow_staging;
+        store_bytes one = model_bytes(&s->model[m], demand_of(needs, m), &flow_staging);
         sum.in_place += one.in_place;
         sum.slab += one.slab;
         sum.rows_bytes += one.rows_bytes;
         sum.slots_bytes += one.slots_bytes;
         sum.stream_bytes_per_pass += one.stream_bytes_per_pass;
-        if (want.streamed)
-            sum.staging += one.staging;
-        else
-            passing = largest(passing, one.staging);
+        sum.staging += flow_staging;
+        passing = largest(passing, one.staging);
     }
     sum.staging += passing;
     return sum;
@@ -306,7 +312,7 @@ static int slot_number(const model_state *m, const char *slot) {
 static bool read_part(void *user, int part, char *slot, const atomic_bool *stop, err *e) {
     model_state *m = user;
     loader l = {.files = m->table->files,
-                .staging = m->staging,
+                .staging = m->flow_staging,
                 .stop = stop,
                 .n_read = &m->owner->n_read,
                 .evict = m->evict,
@@ -369,6 +375,7 @@ static void start_flow(model_state *m, const store_bytes *bytes) {
                           .slots = (char *)m->slab + bytes->rows_bytes,
                           .slot_bytes = m->slot_bytes,
                           .n_slots = m->now.slots,
+                          .rounds = m->now.rounds,
                           .read = device_is_null(d) ? NULL : read_part,
                           .user = m,
                           .host = device_host(d)};
@@ -416,7 +423,8 @@ static void bring_in(model_state *m, demand want) {
     }
     if (want.streamed && !check_stream(m, want))
         return;
-    store_bytes bytes = model_bytes(m, want);
+    size_t flow_staging;
+    store_bytes bytes = model_bytes(m, want, &flow_staging);
     m->slab = device_region_alloc(d, bytes.slab);
     m->slab_bytes = bytes.slab;
     m->now = want;
@@ -424,17 +432,22 @@ static void bring_in(model_state *m, demand want) {
     upload_init(&m->way, d, m->evict ? FEW_WINDOWS : 0);
     if (!dry && bytes.staging && !device_failed(d))
         m->staging = mem_alloc(&device_host(d)->err, bytes.staging, 1);
+    if (!dry && flow_staging && !device_failed(d))
+        m->flow_staging = mem_alloc(&device_host(d)->err, flow_staging, 1);
     if (device_failed(d))
         return;
     m->in_place = bytes.in_place;
     device_count_in_place(d, bytes.in_place);
-    fill_resident(m, &bytes);
-    if (m->flows && !device_failed(d))
+    /* First: it reads while rows that stay are made. The way to a device apart is used by one
+     * thread at a time. */
+    const bool beside = device_backend(d)->host_memory;
+    if (m->flows && beside)
         start_flow(m, &bytes);
-    if (!m->flow) {
-        mem_free(m->staging);
-        m->staging = NULL;
-    }
+    fill_resident(m, &bytes);
+    if (m->flows && !beside && !device_failed(d))
+        start_flow(m, &bytes);
+    mem_free(m->staging);
+    m->staging = NULL;
 }
 
 /* ---- releasing ---- */
@@ -458,6 +471,7 @@ static void release(model_state *m) {
     prefetch_stop(m->flow);
     upload_release(&m->way);
     mem_free(m->staging);
+    mem_free(m->flow_staging);
     for (int i = 0; i < m->table->n; i++) {
         weight *row = &m->table->row[i];
         row->placed = (tensor){0};

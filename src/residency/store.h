@@ -33,7 +33,9 @@ typedef struct store_needs {
     /* A subset of parts. Fast if pinned in ascending order, right in any. Without
      * convolutions, which only the computing thread can pack. */
     uint64_t streamed[STORE_MAX_MODELS];
-    int slots; /* of a streamed model, 2 .. STORE_MAX_SLOTS; 0 counts as 2 */
+    int slots;  /* of a streamed model, 2 .. STORE_MAX_SLOTS; 0 counts as 2 */
+    int rounds; /* how often the streamed parts pass; 0: not known. Nothing is read ahead
+                   past the last round. */
 } store_needs;
 
 /* What bringing in costs, by placement. */
