@@ -104,7 +104,10 @@ typedef struct ovi_settings {
     const char *vram;  /* most device memory: "6G", "512MiB", "auto" */
     const char *ram;   /* most memory of our own on the host, likewise */
     const char *unified; /* do device and host share one memory? auto, yes, no */
-    const char *speed;   /* the device that time estimates are for: cpu, h100, ... */
+    /* no, yes: what the next clip would make again (text features; weights as converted for a
+     * device with memory of its own) is kept on the host, within ram. */
+    const char *keep_warm;
+    const char *speed; /* the device that time estimates are for: cpu, h100, ... */
     ovi_log_level log_level;
     ovi_log_fn log; /* NULL: silent */
     void *log_user;
@@ -342,6 +345,7 @@ typedef struct ovi_plan {
     ovi_stage_plan stage[OVI_MAX_STAGES];
     size_t peak_bytes;   /* largest of the stages */
     size_t budget_bytes; /* that the ways were held against */
+    size_t warm_bytes;   /* with keep_warm: host bytes beside those of every stage */
     double flops, seconds;
     int n_ways;
     ovi_way way[OVI_MAX_WAYS];

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "stages.h"
+#include "keep.h"
 
 /* ---- counting ---- */
 
@@ -29,6 +29,7 @@ static store_bytes weights_of(const stage_context *c, const stage *st, size_t *s
             most.in_place = b.in_place;
         if (b.staging > most.staging)
             most.staging = b.staging;
+        most.warm += b.warm;
         *streamed += (size_t)needs.rounds * b.stream_bytes_per_pass;
     }
     return most;
@@ -60,6 +61,7 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
         .keep = memory.arena_keep_peak,
         .workspace = n->workspace_peak,
         .host = job_host_bytes(j, id) + placed.staging + stage_extra_host_bytes(&c),
+        .warm = placed.warm,
         .streamed = streamed,
         .flops = n->flops,
         .bytes_moved = n->bytes,
@@ -115,6 +117,7 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
         if (!profile_fits(&choice->profile, &budget))
             continue;
         choice->plain = first;
+        keep_limit(engine, &choice->profile, &budget);
         return OVI_OK;
     }
     return nothing_fits(j, choice->candidate.what, &choice->profile, &budget);
@@ -216,6 +219,7 @@ ovi_status stage_run(job *j, stage_id id) {
     store_leave(c.store);
     os_give_back();
     memory_log_after_release(engine, held, st->name);
+    keep_report(engine, st->name);
     if (no_memory)
         explain_no_memory(j, id, &choice, answers);
     return engine->host.err.status;
@@ -311,7 +315,7 @@ static ovi_status check_before_work(job *j) {
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         bool skipped =
             (order[i] == STAGE_DECODE_VIDEO && sound_only(j->request->output)) ||
-            (order[i] == STAGE_TEXT_ENCODE && j->resume) ||
+            (order[i] == STAGE_TEXT_ENCODE && (j->resume || keep_has_all_texts(j))) ||
             (order[i] == STAGE_IMAGE_ENCODE && (!j->image || j->resume));
         if (!skipped && stage_choose(j, order[i], &choice) != OVI_OK)
             return e->status;
@@ -326,7 +330,7 @@ static ovi_status make_conditions(job *j) {
     if (j->image &&
         (job_take_image(j) != OVI_OK || stage_run(j, STAGE_IMAGE_ENCODE) != OVI_OK))
         return j->engine->host.err.status;
-    return stage_run(j, STAGE_TEXT_ENCODE);
+    return keep_encode_texts(j);
 }
 
 /* Diffusion, and its result on disk before anything of it is decoded: from then on the

@@ -11,10 +11,12 @@
 static void run_text_encode(stage_context *c) {
     job *j = c->job;
     umt5_text texts[N_PROMPTS] = {0};
+    int n = 0;
     for (int i = 0; i < j->n_prompts; i++)
-        texts[i] = (umt5_text){j->ids[i], j->rows[i], j->features[i]};
+        if (!j->encoded_before[i])
+            texts[n++] = (umt5_text){j->ids[i], j->rows[i], j->features[i]};
     umt5_place place = {&c->models->text, c->store, MODEL_TEXT_ENCODER, c->dev};
-    (void)(umt5_encode(&place, texts, j->n_prompts) == OVI_OK);
+    (void)(umt5_encode(&place, texts, n) == OVI_OK);
 }
 
 static void run_image_encode(stage_context *c) {

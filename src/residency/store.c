@@ -21,10 +21,11 @@
 #include "residency/prefetch.h"
 #include "residency/upload.h"
 
-#define SLAB_ALIGN  64
-#define MIN_SLOTS   2
-#define NO_PART     64 /* more than every part */
-#define FEW_WINDOWS 4  /* pinned at a time where the page cache is to be left alone */
+#define SLAB_ALIGN     64
+#define MIN_SLOTS      2
+#define NO_PART        64 /* more than every part */
+#define FEW_WINDOWS    4  /* pinned at a time where the page cache is to be left alone */
+#define WARM_MIN_BYTES 65536 /* smaller rows are made as fast as found */
 
 /* What a stage asks of one model. */
 typedef struct demand {
@@ -54,6 +55,7 @@ typedef struct model_state {
 
 struct store {
     device *dev;
+    warm *warm; /* borrowed; may be NULL */
     bool evict;
     model_state model[STORE_MAX_MODELS];
     /* Since the last enter; the first two are counted on reading threads too. */
@@ -89,6 +91,10 @@ void store_add(store *s, int model, weight_table *table) {
 
 void store_set_evict(store *s, bool on) {
     s->evict = on;
+}
+
+void store_set_warm(store *s, warm *w) {
+    s->warm = w;
 }
 
 static demand demand_of(const store_needs *needs, int m) {
@@ -201,6 +207,13 @@ static size_t staging_of(const store *s, const weight *row, const placement *p) 
     return upload_staging_bytes(row, p->type);
 }
 
+/* Is a copy on the host faster than making the row again? What is stored as it is placed
+ * lies in the page cache. */
+static bool worth_keeping(const weight *row, const placement *p) {
+    bool made = row->spec.use == WEIGHT_CONV || !load_is_copy(row, p->type);
+    return !p->in_place && made && p->bytes >= WARM_MIN_BYTES;
+}
+
 static size_t largest(size_t a, size_t b) {
     return a > b ? a : b;
 }
@@ -226,6 +239,7 @@ static store_bytes model_bytes(const model_state *m, demand want, size_t *flow_s
             sum.in_place += p.bytes;
         } else {
             sum.slab += p.bytes;
+            sum.warm += worth_keeping(row, &p) ? p.bytes : 0;
         }
     }
     sum.slots_bytes = slot * (size_t)want.slots;
@@ -245,6 +259,7 @@ store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
         store_bytes one = model_bytes(&s->model[m], demand_of(needs, m), &flow_staging);
         sum.in_place += one.in_place;
         sum.slab += one.slab;
+        sum.warm += one.warm;
         sum.rows_bytes += one.rows_bytes;
         sum.slots_bytes += one.slots_bytes;
         sum.stream_bytes_per_pass += one.stream_bytes_per_pass;
@@ -288,6 +303,29 @@ static void fill_row(model_state *m, const weight *row, const placement *p,
 static bool rows_arrived(model_state *m, err *e) {
     return device_backend(m->owner->dev)->host_memory ||
            upload_finish(&m->way, m->table->model, e);
+}
+
+/* A row that stays, from the copy on the host or from its file; then a copy is kept. */
+static void fill_warm(model_state *m, int i, const placement *p, const loader *l) {
+    store *s = m->owner;
+    const weight *row = &m->table->row[i];
+    const int32_t name[] = {(int32_t)(m - s->model), i, (int32_t)p->type};
+    const warm_key key = {'w', name, sizeof name};
+    const size_t size = tensor_bytes(&row->placed);
+    const bool keep = s->warm && worth_keeping(row, p);
+    const void *kept = keep ? warm_find(s->warm, key, size) : NULL;
+    if (kept) {
+        device_write(s->dev, &row->placed, kept);
+        return;
+    }
+    const double start = os_now();
+    fill_row(m, row, p, l);
+    if (!keep || !rows_arrived(m, l->err) || device_failed(s->dev) ||
+        host_cancelled(device_host(s->dev)))
+        return;
+    void *room = warm_put(s->warm, key, size, os_now() - start);
+    if (room)
+        (void)(device_read(s->dev, room, &row->placed) == OVI_OK); /* latched */
 }
 
 /* The view of a placed row at data. */
@@ -401,7 +439,7 @@ static void fill_resident(model_state *m, const store_bytes *bytes) {
         row->placed =
             view_at(row, &p, p.in_place ? address_in_place(m->table, row) : next);
         if (!p.in_place && !device_is_null(s->dev))
-            fill_row(m, row, &p, &l);
+            fill_warm(m, i, &p, &l);
         if (!p.in_place)
             next += p.bytes;
         if (host_cancelled(h))

@@ -21,6 +21,7 @@
 #define OVI_RESIDENCY_STORE_H
 
 #include "backend/backend.h"
+#include "residency/warm.h"
 #include "weights/bind.h"
 
 #define STORE_MAX_MODELS 8
@@ -45,6 +46,7 @@ typedef struct store_bytes {
     size_t rows_bytes;  /* of slab: rows that stay */
     size_t slots_bytes; /* of slab: the slots of streamed models */
     size_t staging;     /* most host bytes held while converting */
+    size_t warm;        /* of slab: what a warm store would keep of it on the host */
     uint64_t
         stream_bytes_per_pass; /* read from files each time all streamed parts pass */
 } store_bytes;
@@ -67,6 +69,11 @@ void store_free(store *s); /* leaves first; takes NULL */
 void store_add(store *s, int model, weight_table *table);
 /* Whatever later stages have read or used of the files leaves the page cache as well. */
 void store_set_evict(store *s, bool on);
+
+/* Rows that are converted, folded or packed are kept in w as well, and come from there the
+ * next time. Borrowed; NULL: they are made anew. Only where the host's memory is not the
+ * device's: else they would be held twice. */
+void store_set_warm(store *s, warm *w);
 
 /* Carries out the release and the load; on failure nothing is resident and h->err says why.
  * On a dry run only counts. */
