@@ -208,6 +208,15 @@ typedef struct ovi_sinks {
     ovi_audio_fn audio;
 } ovi_sinks;
 
+/* ---------------------------------------------------------------------- process ---- */
+
+/* Weights are used in place from their files. If such a file shrinks meanwhile, or its disk
+ * fails, the system raises SIGBUS, which ends the process. After this call the affected call of
+ * an engine fails instead, with one sentence that names the file; signals of other origin go to
+ * the handler that was there before. It changes the process, so the library never does it by
+ * itself; the command does. Once is enough, unless somebody else takes the signal. */
+OVI_API void ovi_handle_bus_errors(void);
+
 /* --------------------------------------------------------------------- engines ---- */
 
 typedef struct ovi_engine ovi_engine;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/bus.h"
 #include "keep.h"
 #include "latents.h"
 #include "params.h"
@@ -15,6 +16,10 @@
 
 const char *ovi_version(void) {
     return VERSION_TEXT(OVI_VERSION_MAJOR, OVI_VERSION_MINOR, OVI_VERSION_PATCH);
+}
+
+void ovi_handle_bus_errors(void) {
+    bus_handle();
 }
 
 /* ---- opening ---- */

@@ -207,7 +207,7 @@ ovi_status stage_run(job *j, stage_id id) {
     if (stage_enter(&c, st, 0)) {
         memory_log_event(engine, st->name, "after load");
         st->run(&c);
-        (void)(device_sync(c.dev) == OVI_OK);
+        (void)(device_sync(c.dev) == OVI_OK && store_intact(c.store));
         report_stage(&c, st, &choice.profile, os_now() - start);
     }
     const bool no_memory = engine->host.err.status == OVI_MEMORY;

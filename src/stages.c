@@ -149,6 +149,8 @@ static void run_diffuse(stage_context *c) {
 static void hand_on_samples(job *j, const float *samples, size_t n) {
     host *h = &j->engine->host;
     const ovi_sinks *sinks = j->sinks;
+    if (!store_intact(j->engine->store))
+        return;
     if (j->writer && media_put_samples(j->writer, samples, n) != OVI_OK)
         return;
     j->handed_on = j->handed_on || sinks->audio != NULL;
@@ -180,6 +182,8 @@ static void run_decode_audio(stage_context *c) {
 static void hand_on_frames(job *j, const uint8_t *rgb, int n) {
     host *h = &j->engine->host;
     const ovi_sinks *sinks = j->sinks;
+    if (!store_intact(j->engine->store))
+        return;
     if (j->writer && media_put_frames(j->writer, rgb, n) != OVI_OK)
         return;
     j->handed_on = j->handed_on || sinks->frames != NULL;

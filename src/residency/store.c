@@ -488,6 +488,17 @@ static void bring_in(model_state *m, demand want) {
     m->staging = NULL;
 }
 
+bool store_intact(store *s) {
+    err *e = &device_host(s->dev)->err;
+    for (int i = 0; i < STORE_MAX_MODELS && !device_is_null(s->dev); i++) {
+        const model_state *m = &s->model[i];
+        if (m->now.parts && m->table->files &&
+            weights_intact(m->table->files, e) != OVI_OK) /* S7 */
+            return false;
+    }
+    return true;
+}
+
 /* ---- releasing ---- */
 
 /* The pages that we have looked at leave our resident set (S3). */
@@ -535,7 +546,7 @@ ovi_status store_enter(store *s, const store_needs *needs) {
         if (m->table && needs->parts[i] && !m->now.parts)
             bring_in(m, demand_of(needs, i));
     }
-    if (device_failed(d))
+    if (!store_intact(s) || device_failed(d))
         store_leave(s);
     return device_host(d)->err.status;
 }
@@ -613,6 +624,7 @@ void store_unpin(store *s, int model, int part) {
     model_state *m = &s->model[model];
     assert(part >= 0 && part < 64 && m->pins > 0);
     m->pins--;
+    (void)store_intact(s);
     if (!has_part(m->in_use, part)) /* resident, or its pin has failed */
         return;
     if (!device_backend(s->dev)->host_memory) /* the device may be behind the host */

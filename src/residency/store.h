@@ -16,7 +16,8 @@
  *  S4 store_leave leaves no device byte allocated by the store, and no thread.
  *  S5 A streamed part has the same bits as a resident one.
  *  S6 Streaming reads files with pread: what fails there comes out of store_pin, as one
- *     sentence on the device. Cancelling ends a wait within a tenth of a second. */
+ *     sentence on the device. Cancelling ends a wait within a tenth of a second.
+ *  S7 No result goes on that was computed from a file that had changed: store_intact. */
 #ifndef OVI_RESIDENCY_STORE_H
 #define OVI_RESIDENCY_STORE_H
 
@@ -79,6 +80,10 @@ void store_set_warm(store *s, warm *w);
  * On a dry run only counts. */
 ovi_status store_enter(store *s, const store_needs *needs) OVI_MUST_CHECK;
 void store_leave(store *s);
+
+/* Are the files of what is resident still those that were opened? False: latched, with the
+ * file's name. Asked at every enter and unpin; before results go anywhere, ask again. */
+bool store_intact(store *s);
 
 /* Bit i set: some part of model i is resident or streamed. */
 uint32_t store_resident(const store *s);
