@@ -104,8 +104,11 @@ typedef struct ovi_settings {
     const char *vram;  /* most device memory: "6G", "512MiB", "auto" */
     const char *ram;   /* most memory of our own on the host, likewise */
     const char *unified; /* do device and host share one memory? auto, yes, no */
-    const char *speed;   /* the device that time estimates are for: cpu, h100, ... */
-    int profile;         /* 1: waits after every operation to time it; slower */
+    /* no, yes: what the next clip would make again (text features; weights as converted for a
+     * device with memory of its own) is kept on the host, within ram. */
+    const char *keep_warm;
+    const char *speed; /* the device that time estimates are for: cpu, h100, ... */
+    int profile;       /* 1: waits after every operation to time it; slower */
     ovi_log_level log_level;
     ovi_log_fn log; /* NULL: silent */
     void *log_user;
@@ -205,6 +208,15 @@ typedef struct ovi_sinks {
     ovi_frames_fn frames;
     ovi_audio_fn audio;
 } ovi_sinks;
+
+/* ---------------------------------------------------------------------- process ---- */
+
+/* Weights are used in place from their files. If such a file shrinks meanwhile, or its disk
+ * fails, the system raises SIGBUS, which ends the process. After this call the affected call of
+ * an engine fails instead, with one sentence that names the file; signals of other origin go to
+ * the handler that was there before. It changes the process, so the library never does it by
+ * itself; the command does. Once is enough, unless somebody else takes the signal. */
+OVI_API void ovi_handle_bus_errors(void);
 
 /* --------------------------------------------------------------------- engines ---- */
 
@@ -343,6 +355,7 @@ typedef struct ovi_plan {
     ovi_stage_plan stage[OVI_MAX_STAGES];
     size_t peak_bytes;   /* largest of the stages */
     size_t budget_bytes; /* that the ways were held against */
+    size_t warm_bytes;   /* with keep_warm: host bytes beside those of every stage */
     double flops, seconds;
     int n_ways;
     ovi_way way[OVI_MAX_WAYS];

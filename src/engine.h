@@ -5,6 +5,7 @@
  * job.c      a request made definite: sizes, schedule, tokens, buffers
  * pipeline.c the stages and the way through them
  * encode.c   files to latents
+ * keep.c     what stays on the host for the next clip
  * resume.c   runs in the middle, on disk
  * planning.c plans */
 #ifndef OVI_ENGINE_H
@@ -13,6 +14,7 @@
 #include "media/media.h"
 #include "memory_log.h"
 #include "residency/plan.h"
+#include "residency/warm.h"
 #include "sample/denoise.h"
 #include "sample/noise.h"
 #include "spec.h"
@@ -53,6 +55,8 @@ struct ovi_engine {
     store *store; /* its weights */
     device *dry;  /* its dry run: profiles are counted here */
     store *dry_store;
+    warm *warm;                /* for the next clip; NULL: nothing is kept */
+    size_t keep_room;          /* for it, beside the stages of this call */
     memory_budget budget;      /* as the settings say */
     const device_speed *speed; /* for estimates */
     memory_log memory;
@@ -79,18 +83,19 @@ typedef struct job {
     const ovi_request *request;
     const ovi_sinks *sinks; /* never NULL */
     ovi_shape shape;
-    bool guided;                /* is there a negative pass? */
-    bool image;                 /* is there (or will there be) a first frame? */
-    int n_prompts;              /* 1 or 3 */
-    int32_t *ids[N_PROMPTS];    /* tokens of each prompt */
-    int rows[N_PROMPTS];        /* and their count */
-    float *features[N_PROMPTS]; /* [rows, text_dim] */
-    float *pixels;              /* [3, T, H, W] in [-1, 1]: what is encoded */
-    int pixel_frames;           /* T */
-    float *encoded;             /* [C, 1+(T-1)/4, h, w]: what becomes of it */
-    const float *first_frame;   /* [C, 1, h, w] */
-    float *video, *audio;       /* latents; NULL: that part is left out */
-    float *mel;                 /* [M, bands]: what is encoded to audio */
+    bool guided;                    /* is there a negative pass? */
+    bool image;                     /* is there (or will there be) a first frame? */
+    int n_prompts;                  /* 1 or 3 */
+    int32_t *ids[N_PROMPTS];        /* tokens of each prompt */
+    int rows[N_PROMPTS];            /* and their count */
+    float *features[N_PROMPTS];     /* [rows, text_dim] */
+    bool encoded_before[N_PROMPTS]; /* features are there, from an earlier clip */
+    float *pixels;                  /* [3, T, H, W] in [-1, 1]: what is encoded */
+    int pixel_frames;               /* T */
+    float *encoded;                 /* [C, 1+(T-1)/4, h, w]: what becomes of it */
+    const float *first_frame;       /* [C, 1, h, w] */
+    float *video, *audio;           /* latents; NULL: that part is left out */
+    float *mel;                     /* [M, bands]: what is encoded to audio */
     int64_t mel_frames;
     media_writer *writer;             /* owned; NULL: sinks only */
     bool handed_on;                   /* the caller's sinks have had frames or samples */

@@ -33,16 +33,22 @@ static memory_sample *next_sample(memory_log *m, err *e) {
     return &m->sample[m->n++];
 }
 
-/* Takes a sample, and gives its numbers even where there is no room to keep it. */
+/* Takes a sample, and gives its numbers even where there is no room to keep it. What regions
+ * cost is asked anew for every line of the log, and between lines when they have changed: the
+ * answer takes a look at all mappings of the process. */
 static memory_sample take_sample(ovi_engine *engine, const char *stage,
                                  const char *event) {
     device_memory m = device_get_memory(engine->dev);
+    const memory_sample *last =
+        engine->memory.n > 0 ? &engine->memory.sample[engine->memory.n - 1] : NULL;
+    const bool same = !event && last && last->allocated == m.allocated;
     memory_sample now = {.t = os_now() - engine->memory.start,
                          .stage = stage,
                          .event = event,
                          .arena = m.arena_capacity,
                          .allocated = m.allocated,
-                         .reserved = device_reserved_memory(engine->dev),
+                         .reserved =
+                             same ? last->reserved : device_reserved_memory(engine->dev),
                          .free = device_free_memory(engine->dev)};
     for (int i = 0; i < MODEL_COUNT; i++)
         now.model[i] = store_model_bytes(engine->store, i);

@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine.h"
+#include "core/bus.h"
+#include "keep.h"
 #include "latents.h"
 #include "params.h"
 #include "resume.h"
@@ -15,6 +16,10 @@
 
 const char *ovi_version(void) {
     return VERSION_TEXT(OVI_VERSION_MAJOR, OVI_VERSION_MINOR, OVI_VERSION_PATCH);
+}
+
+void ovi_handle_bus_errors(void) {
+    bus_handle();
 }
 
 /* ---- opening ---- */
@@ -124,8 +129,8 @@ static ovi_status open_engine(const ovi_settings *settings, ovi_engine **out,
     h->level = settings->log_level;
     if (choose_device(engine, settings, files) == OVI_OK &&
         choose_budget(engine, settings) == OVI_OK &&
-        choose_models(engine, settings, files) == OVI_OK)
-        (void)(make_stores(engine) == OVI_OK);
+        choose_models(engine, settings, files) == OVI_OK && make_stores(engine) == OVI_OK)
+        (void)(keep_open(engine, strcmp(settings->keep_warm, "yes") == 0) == OVI_OK);
     return h->err.status;
 }
 
@@ -140,6 +145,7 @@ ovi_status ovi_open_without_weights(const ovi_settings *settings, ovi_engine **e
 void ovi_close(ovi_engine *engine) {
     if (!engine)
         return;
+    warm_free(engine->warm);
     store_free(engine->store);
     store_free(engine->dry_store);
     models_release(&engine->models);
@@ -165,6 +171,7 @@ static ovi_status call_reset(ovi_engine *engine) {
     err_clear(&engine->host.err);
     atomic_store(&engine->host.cancel, false);
     engine->report = (ovi_report){0};
+    engine->keep_room = SIZE_MAX;
     memory_log_begin(engine);
     if (!engine->store)
         return err_set(&engine->host.err, OVI_ARGUMENT, "the engine failed to open");
@@ -209,9 +216,11 @@ ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
                       NEEDS(MODEL_VOCODER) | NEEDS(FILE_TOKENIZER);
     if (call_begin(&j, engine, request, sinks) == OVI_OK &&
         call_require(engine, needed) == OVI_OK && job_tokenize(&j) == OVI_OK &&
-        job_take_buffers(&j) == OVI_OK && pipeline_run(&j) == OVI_OK &&
-        request->memory_report)
-        (void)(memory_log_write(engine, request->memory_report) == OVI_OK);
+        job_take_buffers(&j) == OVI_OK) {
+        keep_take_texts(&j);
+        if (pipeline_run(&j) == OVI_OK && request->memory_report)
+            (void)(memory_log_write(engine, request->memory_report) == OVI_OK);
+    }
     return call_end(&j, engine);
 }
 
@@ -243,7 +252,8 @@ ovi_status ovi_encode_text(ovi_engine *engine, const ovi_request *request, ovi_t
             j.features[i] = text->data[i];
             text->rows[i] = i < j.n_prompts ? j.rows[i] : 0;
         }
-        (void)(stage_run(&j, STAGE_TEXT_ENCODE) == OVI_OK);
+        keep_take_texts(&j);
+        (void)(keep_encode_texts(&j) == OVI_OK);
     }
     return call_end(&j, engine);
 }

@@ -72,6 +72,8 @@ static const row rows[] = {
             "most memory of our own on the host; on the cpu device memory counts too"),
     SETTING("unified", CHOICE, unified, 0, 0, "auto", "auto|yes|no", "WORD",
             "device and host share one memory; auto: what the device says"),
+    SETTING("keep-warm", CHOICE, keep_warm, 0, 0, "no", "no|yes", "",
+            "keep on the host what the next clip of this engine would make again"),
     SETTING("speed", STRING, speed, 0, 0, "cpu", NULL, "NAME",
             "device that time estimates are for: cpu, h100, h200, rtx4090, rtx3060"),
     SETTING("profile", INT, profile, 0, 1, "0", NULL, "0|1",

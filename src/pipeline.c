@@ -14,22 +14,23 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "stages.h"
+#include "keep.h"
 
 /* ---- counting ---- */
 
-/* Weights by placement, over the phases of the stage. */
-static store_bytes weights_of(const stage_context *c, const stage *st) {
+/* Weights by placement, over the phases of the stage; streamed: bytes through slots, in all. */
+static store_bytes weights_of(const stage_context *c, const stage *st, size_t *streamed) {
     store_bytes most = {0};
     store_needs needs = {0};
+    *streamed = 0;
     for (int phase = 0; st->needs(c, phase, &needs); phase++, needs = (store_needs){0}) {
         store_bytes b = store_needs_bytes(c->store, &needs);
         if (b.in_place > most.in_place)
             most.in_place = b.in_place;
         if (b.staging > most.staging)
             most.staging = b.staging;
-        most.stream_bytes_per_pass =
-            b.stream_bytes_per_pass; /* the last phase is the loop */
+        most.warm += b.warm;
+        *streamed += (size_t)needs.rounds * b.stream_bytes_per_pass;
     }
     return most;
 }
@@ -44,14 +45,14 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
                        .store = engine->dry_store,
                        .dry = true,
                        .options = *options};
-    store_bytes placed = weights_of(&c, st);
+    size_t streamed;
+    store_bytes placed = weights_of(&c, st, &streamed);
     device_reset_counters(c.dev);
     device_arena_open(c.dev, 0);
     if (stage_enter(&c, st, 0))
         st->run(&c);
     device_memory memory = device_get_memory(c.dev);
     const device_counters *n = device_get_counters(c.dev);
-    size_t passes = id == STAGE_DIFFUSE ? (size_t)j->request->steps : 1;
     *profile = (stage_profile){
         .name = st->name,
         .weights = memory.peak,
@@ -60,7 +61,8 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
         .keep = memory.arena_keep_peak,
         .workspace = n->workspace_peak,
         .host = job_host_bytes(j, id) + placed.staging + stage_extra_host_bytes(&c),
-        .streamed = passes * placed.stream_bytes_per_pass,
+        .warm = placed.warm,
+        .streamed = streamed,
         .flops = n->flops,
         .bytes_moved = n->bytes,
     };
@@ -115,6 +117,7 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
         if (!profile_fits(&choice->profile, &budget))
             continue;
         choice->plain = first;
+        keep_limit(engine, &choice->profile, &budget);
         return OVI_OK;
     }
     return nothing_fits(j, choice->candidate.what, &choice->profile, &budget);
@@ -217,7 +220,7 @@ ovi_status stage_run(job *j, stage_id id) {
     if (stage_enter(&c, st, 0)) {
         memory_log_event(engine, st->name, "after load");
         st->run(&c);
-        (void)(device_sync(c.dev) == OVI_OK);
+        (void)(device_sync(c.dev) == OVI_OK && store_intact(c.store));
         report_stage(&c, st, &choice.profile, os_now() - start);
     }
     const bool no_memory = engine->host.err.status == OVI_MEMORY;
@@ -229,6 +232,7 @@ ovi_status stage_run(job *j, stage_id id) {
     store_leave(c.store);
     os_give_back();
     memory_log_after_release(engine, held, st->name);
+    keep_report(engine, st->name);
     if (no_memory)
         explain_no_memory(j, id, &choice, answers);
     return engine->host.err.status;
@@ -324,7 +328,7 @@ static ovi_status check_before_work(job *j) {
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         bool skipped =
             (order[i] == STAGE_DECODE_VIDEO && sound_only(j->request->output)) ||
-            (order[i] == STAGE_TEXT_ENCODE && j->resume) ||
+            (order[i] == STAGE_TEXT_ENCODE && (j->resume || keep_has_all_texts(j))) ||
             (order[i] == STAGE_IMAGE_ENCODE && (!j->image || j->resume));
         if (!skipped && stage_choose(j, order[i], &choice) != OVI_OK)
             return e->status;
@@ -339,7 +343,7 @@ static ovi_status make_conditions(job *j) {
     if (j->image &&
         (job_take_image(j) != OVI_OK || stage_run(j, STAGE_IMAGE_ENCODE) != OVI_OK))
         return j->engine->host.err.status;
-    return stage_run(j, STAGE_TEXT_ENCODE);
+    return keep_encode_texts(j);
 }
 
 /* Diffusion, and its result on disk before anything of it is decoded: from then on the

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "keep.h"
 #include "memory_svg.h"
-#include "stages.h"
 
 /* The chosen way of a stage becomes its row; if none fits, the last and smallest. */
 static void take_way(ovi_plan *plan, const stage_profile *p, const char *resident,
@@ -29,8 +29,9 @@ static void take_way(ovi_plan *plan, const stage_profile *p, const char *residen
     };
 }
 
+/* taken: the profile of the chosen way. */
 static ovi_status plan_stage(job *j, stage_id id, const memory_budget *budget,
-                             ovi_plan *plan) {
+                             ovi_plan *plan, stage_profile *taken) {
     ovi_engine *engine = j->engine;
     const stage *st = stage_at(id);
     stage_candidate candidates[MAX_CANDIDATES];
@@ -48,8 +49,10 @@ static ovi_status plan_stage(job *j, stage_id id, const memory_budget *budget,
                          .seconds = profile_seconds(&p, engine->speed),
                          .fits = profile_fits(&p, budget)};
         memcpy(way->what, candidates[i].what, sizeof way->what);
-        if (!found)
+        if (!found) {
             take_way(plan, &p, st->models, index);
+            *taken = p;
+        }
         found = found || way->fits;
         way->chosen = way->fits && plan->stage[plan->n_stages].way == index;
     }
@@ -74,12 +77,14 @@ ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request, ovi_pla
     /* A plan holds a named budget against what is needed; without one everything fits. */
     memory_budget budget = engine->budget;
     plan->budget_bytes = budget.device;
+    stage_profile taken[OVI_MAX_STAGES];
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         if (order[i] == STAGE_IMAGE_ENCODE && !j.image)
             continue;
-        if (plan_stage(&j, order[i], &budget, plan) != OVI_OK)
+        if (plan_stage(&j, order[i], &budget, plan, &taken[plan->n_stages]) != OVI_OK)
             break;
     }
+    plan->warm_bytes = keep_planned_bytes(&j, &budget, taken, plan->n_stages);
     return call_end(&j, engine);
 }
 

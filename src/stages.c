@@ -11,10 +11,12 @@
 static void run_text_encode(stage_context *c) {
     job *j = c->job;
     umt5_text texts[N_PROMPTS] = {0};
+    int n = 0;
     for (int i = 0; i < j->n_prompts; i++)
-        texts[i] = (umt5_text){j->ids[i], j->rows[i], j->features[i]};
+        if (!j->encoded_before[i])
+            texts[n++] = (umt5_text){j->ids[i], j->rows[i], j->features[i]};
     umt5_place place = {&c->models->text, c->store, MODEL_TEXT_ENCODER, c->dev};
-    (void)(umt5_encode(&place, texts, j->n_prompts) == OVI_OK);
+    (void)(umt5_encode(&place, texts, n) == OVI_OK);
 }
 
 static void run_image_encode(stage_context *c) {
@@ -147,6 +149,8 @@ static void run_diffuse(stage_context *c) {
 static void hand_on_samples(job *j, const float *samples, size_t n) {
     host *h = &j->engine->host;
     const ovi_sinks *sinks = j->sinks;
+    if (!store_intact(j->engine->store))
+        return;
     if (j->writer && media_put_samples(j->writer, samples, n) != OVI_OK)
         return;
     j->handed_on = j->handed_on || sinks->audio != NULL;
@@ -178,6 +182,8 @@ static void run_decode_audio(stage_context *c) {
 static void hand_on_frames(job *j, const uint8_t *rgb, int n) {
     host *h = &j->engine->host;
     const ovi_sinks *sinks = j->sinks;
+    if (!store_intact(j->engine->store))
+        return;
     if (j->writer && media_put_frames(j->writer, rgb, n) != OVI_OK)
         return;
     j->handed_on = j->handed_on || sinks->frames != NULL;
@@ -257,32 +263,49 @@ static size_t clip_bytes(const job *j) {
 
 static video_tiling tiling_of(const stage_context *c) {
     const int *v = c->job->shape.video;
-    return (video_tiling){.cut = 1,
-                          .tiles_y = c->options.tiles_y,
-                          .tiles_x = c->options.tiles_x,
-                          .vae = &c->models->video,
-                          .dev = c->dev,
-                          .size = {v[1], v[2], v[3]}};
+    const int cut = 1, rows = v[2] << cut,
+              columns = v[3] << cut; /* a tile has one at least */
+    return (video_tiling){
+        .cut = cut,
+        .tiles_y = c->options.tiles_y < rows ? c->options.tiles_y : rows,
+        .tiles_x = c->options.tiles_x < columns ? c->options.tiles_x : columns,
+        .blend_y = c->options.blended,
+        .blend_x = c->options.blended,
+        .vae = &c->models->video,
+        .dev = c->dev,
+        .size = {v[1], v[2], v[3]}};
 }
 
 size_t stage_extra_host_bytes(const stage_context *c) {
     if (!c->options.tiles_y)
         return 0;
     video_tiling tiling = tiling_of(c);
-    return video_front_bytes(&tiling) + clip_bytes(c->job);
+    return video_front_bytes(&tiling) + video_blend_bytes(&tiling) + clip_bytes(c->job);
+}
+
+/* What may differ from the picture decoded whole is said. */
+static void warn_about_pixels(const stage_context *c) {
+    host *h = &c->job->engine->host;
+    if (c->options.blended)
+        host_log(
+            h, OVI_LOG_WARN,
+            "decode_video: no exact way fits: overlapping parts are blended, and pixels "
+            "change");
+    else if (!device_backend(c->dev)->rows_exact())
+        host_log(
+            h, OVI_LOG_WARN,
+            "decode_video: on this processor pixels decoded in parts may differ from "
+            "whole frames by rounding");
 }
 
 static void decode_tiles(stage_context *c) {
     job *j = c->job;
-    if (!c->dry && !device_backend(c->dev)->rows_exact())
-        host_log(
-            &j->engine->host, OVI_LOG_WARN,
-            "decode_video: on this processor pixels decoded in parts may differ from "
-            "whole frames by rounding");
+    if (!c->dry)
+        warn_about_pixels(c);
     err *e = &j->engine->host.err;
     video_tiling tiling = tiling_of(c);
     tile_sink sink = {.c = c,
-                      .all = c->options.tiles_y * c->options.tiles_x * j->shape.video[1]};
+                      .all = (int)(tiling.tiles_y * tiling.tiles_x) * j->shape.video[1]};
     if (!c->dry) {
         tiling.front = mem_alloc(e, video_front_bytes(&tiling), 1);
         sink.rgb = mem_alloc(e, clip_bytes(j), 1);
@@ -323,6 +346,7 @@ static bool needs_text_encode(const stage_context *c, int phase, store_needs *n)
         n->parts[MODEL_TEXT_ENCODER] = layers | (layers + 1);
         n->streamed[MODEL_TEXT_ENCODER] = layers;
         n->slots = c->options.slots;
+        n->rounds = 1;
     }
     return only_first_phase(phase);
 }
@@ -357,6 +381,11 @@ static bool needs_decode_video(const stage_context *c, int phase, store_needs *n
     return phase < 2;
 }
 
+/* Every step is one pass over the blocks. */
+static int steps_left(const job *j) {
+    return j->request->steps - (j->resume ? j->resume->step : 0);
+}
+
 /* Phase 0 prepares the clip, phase 1 runs the steps: weights that a clip reads once are gone
  * by then. */
 static bool needs_diffuse(const stage_context *c, int phase, store_needs *n) {
@@ -370,6 +399,7 @@ static bool needs_diffuse(const stage_context *c, int phase, store_needs *n) {
             flow &= ~(UINT64_C(1) << i);
         n->streamed[MODEL_FUSION] = flow;
         n->slots = c->options.slots;
+        n->rounds = phase == 0 ? 1 : steps_left(c->job);
     }
     return phase < 2;
 }
@@ -446,7 +476,12 @@ static int candidates_decode_video(const models *m, stage_candidate *out) {
         (stage_candidate){.what = "2 x 2 tiles", .options = {.tiles_y = 2, .tiles_x = 2}};
     out[3] =
         (stage_candidate){.what = "4 x 4 tiles", .options = {.tiles_y = 4, .tiles_x = 4}};
-    return 4;
+    out[4] =
+        (stage_candidate){.what = "8 x 8 tiles", .options = {.tiles_y = 8, .tiles_x = 8}};
+    out[5] = (stage_candidate){
+        .what = "16 x 16 tiles behind 4 x 4 blended ones: pixels change",
+        .options = {.tiles_y = 16, .tiles_x = 16, .blended = 4}};
+    return 6;
 }
 
 /* ---- the table ---- */

@@ -5,7 +5,7 @@
 #include "engine.h"
 
 /* How a stage is run. Zero is the plain way: everything resident, all at once. No option
- * changes a bit of the result. */
+ * changes a bit of the result, blended tiles excepted. */
 typedef struct stage_options {
     bool streamed;      /* parts of the big model come through slots */
     int resident_parts; /* but for the first so many */
@@ -13,6 +13,7 @@ typedef struct stage_options {
     bool in_turn; /* guidance branches one after the other in every block */
     int64_t ffn_rows, query_rows; /* rows at a time; 0: all */
     int tiles_y, tiles_x;         /* video decoder in exact parts; 0: the whole frame */
+    int blended; /* the stages in front of them in so many parts a side: pixels change */
 } stage_options;
 
 #define MAX_CANDIDATES 16

@@ -52,19 +52,24 @@ static bool read_run(void *user, int part, char *slot, const atomic_bool *stop, 
     return true;
 }
 
-static prefetch *start(source *s, uint64_t parts, int n_slots) {
+static prefetch *start_rounds(source *s, uint64_t parts, int n_slots, int rounds) {
     atomic_store(&s->fails_at, NONE);
     atomic_store(&s->hangs_at, NONE);
     prefetch_desc desc = {.parts = parts,
                           .slots = s->slots[0],
                           .slot_bytes = SLOT_BYTES,
                           .n_slots = n_slots,
+                          .rounds = rounds,
                           .read = read_run,
                           .user = s,
                           .host = &s->host};
     prefetch *p = prefetch_start(&desc, &s->err);
     assert_non_null(p);
     return p;
+}
+
+static prefetch *start(source *s, uint64_t parts, int n_slots) {
+    return start_rounds(s, parts, n_slots, 0);
 }
 
 static void check_bytes(const char *slot, int part) {
@@ -107,6 +112,28 @@ static void rounds_read_every_part_once_each(void **state) {
         for (int i = 0; i < 6; i++)
             assert_int_equal(atomic_load(&s.reads[i]), i < n_slots ? 4 : 3);
         assert_int_equal(atomic_load(&s.dropped), 0);
+        prefetch_stop(p);
+    }
+}
+
+/* F5, with an end: also where a part is left out, and what comes after the end is served. */
+static void nothing_is_read_past_the_last_round(void **state) {
+    (void)state;
+    for (int n_slots = 2; n_slots <= 7; n_slots++) {
+        source s = {0};
+        prefetch *p = start_rounds(&s, 0x3f, n_slots, 3);
+        for (int i = 0; i < 3 * 6; i++)
+            if (i != 6 + 5)
+                use(&s, p, i % 6);
+        settle(&s);
+        for (int i = 0; i < 6; i++)
+            assert_in_range(atomic_load(&s.reads[i]), 1, 3);
+        int before = total_reads(&s);
+        assert_in_range(before, 6, 3 * 6);
+        for (int i = 0; i < 6; i++)
+            use(&s, p, i);
+        settle(&s);
+        assert_in_range(total_reads(&s), before, before + 6);
         prefetch_stop(p);
     }
 }
@@ -261,6 +288,7 @@ static void one_part_may_flow_alone(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rounds_read_every_part_once_each),
+        cmocka_unit_test(nothing_is_read_past_the_last_round),
         cmocka_unit_test(any_order_is_served),
         cmocka_unit_test(a_part_left_out_is_not_read_again),
         cmocka_unit_test(what_nobody_waits_for_is_dropped),

@@ -599,12 +599,12 @@ static void reading_is_counted(void **state) {
     close_fixture(&f);
 }
 
-/* S6 */
+/* S6, S7: the reading thread or an unpin sees it first; both name the file. */
 static void check_read_error(fixture *f, const char *reason) {
     assert_true(pass_fails(f, 1, 3 * BLOCKS));
     assert_int_equal(f->host.err.status, OVI_IO);
-    char expected[64 + 64];
-    snprintf(expected, sizeof expected, "%s: cannot read tensor b", f->path);
+    char expected[64 + 8];
+    snprintf(expected, sizeof expected, "%s: ", f->path);
     assert_memory_equal(f->host.err.text, expected, strlen(expected));
     assert_non_null(strstr(f->host.err.text, reason));
     store_leave(f->store);

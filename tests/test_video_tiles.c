@@ -366,7 +366,12 @@ static void bad_tilings_are_refused(void **state) {
         result r = {0};
         bench b;
         bench_open(&b, &s, &r);
-        video_tiling t = {s.cut, s.tiles_y, s.tiles_x, &b.vae, b.dev, s.size, NULL};
+        video_tiling t = {.cut = s.cut,
+                          .tiles_y = s.tiles_y,
+                          .tiles_x = s.tiles_x,
+                          .vae = &b.vae,
+                          .dev = b.dev,
+                          .size = s.size};
         video_decode_front(&t, NULL);
         assert_int_equal(b.host.err.status, OVI_ARGUMENT);
         assert_non_null(strstr(b.host.err.text, cases[i].word));

@@ -10,6 +10,7 @@ typedef struct os_map {
     size_t size;
     int64_t modified_ns; /* time of the last change when it was opened */
     int fd;              /* kept open for pread */
+    int watch;           /* of bus.h */
 } os_map;
 
 ovi_status os_map_file(os_map *m, const char *path, err *e) OVI_MUST_CHECK;

@@ -20,6 +20,7 @@ typedef struct stage_profile {
     size_t arena;             /* peak of keep + scratch */
     size_t keep, workspace;   /* of these: kept at the end; largest workspace */
     size_t host;              /* host bytes of our own: staging, buffers, queues */
+    size_t warm;              /* of the weights: what a warm store keeps on the host */
     size_t streamed;          /* bytes of weights that flow through slots, in all */
     double flops, bytes_moved;
 } stage_profile;

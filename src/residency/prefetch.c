@@ -34,6 +34,7 @@ struct prefetch {
     slot slot[PREFETCH_MAX_SLOTS];
     int after[PREFETCH_MAX_PARTS]; /* the part expected after each */
     int next, last;                /* expected now; pinned last, or NONE */
+    int round, next_round;         /* of the two, from 0 */
     int reading;                   /* what the thread reads, or NONE */
     bool stop, failed;
     err err;          /* of the thread; may be read once failed is set */
@@ -56,15 +57,21 @@ static int count_free(const prefetch *p) {
     return n;
 }
 
+static bool is_past(const prefetch *p, int round) {
+    return p->desc.rounds && round >= p->desc.rounds;
+}
+
 /* The next expected parts that need a slot not pinned, as many as there are. */
 static int expect(prefetch *p, int list[PREFETCH_MAX_PARTS]) {
-    int n = 0, most = count_free(p);
+    int n = 0, most = count_free(p), round = p->next_round;
     uint64_t seen = 0;
-    for (int at = p->next; n < most && !((seen >> at) & 1u); at = p->after[at]) {
+    for (int at = p->next; n < most && !((seen >> at) & 1u) && !is_past(p, round);) {
         seen |= (uint64_t)1 << at;
         slot *s = find(p, at);
         if (!s || s->pins == 0)
             list[n++] = at;
+        round += p->after[at] <= at;
+        at = p->after[at];
     }
     return n;
 }
@@ -130,10 +137,12 @@ static void *run(void *user) {
     return NULL;
 }
 
-/* Signals are for the threads of the program, not for this one. */
+/* Signals are for the threads of the program, not for this one; but for one of its own making:
+ * it reads strided weights through the mapping. */
 static int start_thread(prefetch *p) {
     sigset_t all, old;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int failure = EAGAIN;
     if (!fault_strikes(FAULT_THREAD))
@@ -202,11 +211,14 @@ void prefetch_stop(prefetch *p) {
 
 /* ---- the computing side ---- */
 
-/* Remembers what followed the last part, and expects this one now. */
+/* Remembers what followed the last part, and expects this one now. What is asked for after
+ * the last round is served as in it. */
 static void note_order(prefetch *p, int part) {
     if (p->last != NONE && p->last != part)
         p->after[p->last] = part;
+    p->round += part < p->last && !is_past(p, p->round + 1);
     p->last = p->next = part;
+    p->next_round = p->round;
 }
 
 /* Lets the thread know what is wanted and sleeps for a moment. */
@@ -252,6 +264,7 @@ char *prefetch_pin(prefetch *p, int part, err *e) {
     if (s) {
         s->pins++;
         p->next = p->after[part];
+        p->next_round += p->next <= part;
         data = p->desc.slots + (size_t)(s - p->slot) * p->desc.slot_bytes;
     }
     pthread_mutex_unlock(&p->lock);

@@ -10,7 +10,8 @@
  *  F3 A failed read is latched and comes out of the pin that needs the part, on its thread.
  *  F4 A pin waits no longer than a tenth of a second for a cancel, a stop not longer than
  *     one piece of reading.
- *  F5 With n free slots at most the n next expected parts are read ahead, in their order. */
+ *  F5 With n free slots at most the n next expected parts are read ahead, in their order,
+ *     and none past the last round if the number of rounds is given. */
 #ifndef OVI_RESIDENCY_PREFETCH_H
 #define OVI_RESIDENCY_PREFETCH_H
 
@@ -31,6 +32,7 @@ typedef struct prefetch_desc {
     char *slots;    /* borrowed: [n_slots, slot_bytes] */
     size_t slot_bytes;
     int n_slots;           /* 2 .. PREFETCH_MAX_SLOTS */
+    int rounds;            /* how often the parts pass; 0: not known */
     prefetch_read_fn read; /* NULL: a dry run, where slots are full at once */
     void *user;            /* borrowed, for read */
     const host *host;      /* borrowed; its cancel ends a wait */

@@ -21,15 +21,16 @@
 #include "residency/prefetch.h"
 #include "residency/upload.h"
 
-#define SLAB_ALIGN  64
-#define MIN_SLOTS   2
-#define NO_PART     64 /* more than every part */
-#define FEW_WINDOWS 4  /* pinned at a time where the page cache is to be left alone */
+#define SLAB_ALIGN     64
+#define MIN_SLOTS      2
+#define NO_PART        64 /* more than every part */
+#define FEW_WINDOWS    4  /* pinned at a time where the page cache is to be left alone */
+#define WARM_MIN_BYTES 65536 /* smaller rows are made as fast as found */
 
 /* What a stage asks of one model. */
 typedef struct demand {
     uint64_t parts, streamed;
-    int slots; /* 0 if nothing is streamed */
+    int slots, rounds; /* 0 if nothing is streamed */
 } demand;
 
 typedef struct model_state {
@@ -40,19 +41,21 @@ typedef struct model_state {
     size_t slab_bytes, in_place;
     const char *slots; /* within the slab */
     size_t slot_bytes;
-    prefetch *flow;   /* owned; NULL: nothing is streamed */
-    uploader way;     /* to a device that the host cannot write; else not used */
-    uint8_t slot[64]; /* of each part that is pinned */
-    void *staging;    /* owned; of the thread while parts flow */
-    uint64_t flows;   /* streamed parts that have rows */
-    uint64_t in_use;  /* of these, pinned now */
-    int last_pinned;  /* of these, or NO_PART */
+    prefetch *flow;     /* owned; NULL: nothing is streamed */
+    uploader way;       /* to a device that the host cannot write; else not used */
+    uint8_t slot[64];   /* of each part that is pinned */
+    void *staging;      /* owned; of the computing thread, while it brings in */
+    void *flow_staging; /* owned; of the reading thread */
+    uint64_t flows;     /* streamed parts that have rows */
+    uint64_t in_use;    /* of these, pinned now */
+    int last_pinned;    /* of these, or NO_PART */
     bool evict;
     int pins; /* parts that model code is reading now */
 } model_state;
 
 struct store {
     device *dev;
+    warm *warm; /* borrowed; may be NULL */
     bool evict;
     model_state model[STORE_MAX_MODELS];
     /* Since the last enter; the first two are counted on reading threads too. */
@@ -90,15 +93,22 @@ void store_set_evict(store *s, bool on) {
     s->evict = on;
 }
 
+void store_set_warm(store *s, warm *w) {
+    s->warm = w;
+}
+
 static demand demand_of(const store_needs *needs, int m) {
-    demand want = {needs->parts[m], needs->streamed[m], 0};
-    if (want.streamed)
+    demand want = {.parts = needs->parts[m], .streamed = needs->streamed[m]};
+    if (want.streamed) {
         want.slots = needs->slots ? needs->slots : MIN_SLOTS;
+        want.rounds = needs->rounds;
+    }
     return want;
 }
 
 static bool same_demand(demand a, demand b) {
-    return a.parts == b.parts && a.streamed == b.streamed && a.slots == b.slots;
+    return a.parts == b.parts && a.streamed == b.streamed && a.slots == b.slots &&
+           a.rounds == b.rounds;
 }
 
 static bool has_part(uint64_t parts, int part) {
@@ -197,20 +207,31 @@ static size_t staging_of(const store *s, const weight *row, const placement *p) 
     return upload_staging_bytes(row, p->type);
 }
 
+/* Is a copy on the host faster than making the row again? What is stored as it is placed
+ * lies in the page cache. */
+static bool worth_keeping(const weight *row, const placement *p) {
+    bool made = row->spec.use == WEIGHT_CONV || !load_is_copy(row, p->type);
+    return !p->in_place && made && p->bytes >= WARM_MIN_BYTES;
+}
+
 static size_t largest(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
-static store_bytes model_bytes(const model_state *m, demand want) {
+/* flow_staging: host bytes of the reading thread. */
+static store_bytes model_bytes(const model_state *m, demand want, size_t *flow_staging) {
     store_bytes sum = {0};
     size_t part[64] = {0}, slot = 0;
+    *flow_staging = 0;
     for (int i = 0; i < m->table->n; i++) {
         const weight *row = &m->table->row[i];
         if (!needed(row, want.parts))
             continue;
         placement p = place(m, want.streamed, row);
-        sum.staging = largest(sum.staging, staging_of(m->owner, row, &p));
-        if (has_part(want.streamed, row->spec.part_of)) {
+        const bool flows = has_part(want.streamed, row->spec.part_of);
+        size_t *staging = flows ? flow_staging : &sum.staging;
+        *staging = largest(*staging, staging_of(m->owner, row, &p));
+        if (flows) {
             part[row->spec.part_of] += p.bytes;
             slot = largest(slot, part[row->spec.part_of]);
             sum.stream_bytes_per_pass += load_file_bytes(row);
@@ -218,6 +239,7 @@ static store_bytes model_bytes(const model_state *m, demand want) {
             sum.in_place += p.bytes;
         } else {
             sum.slab += p.bytes;
+            sum.warm += worth_keeping(row, &p) ? p.bytes : 0;
         }
     }
     sum.slots_bytes = slot * (size_t)want.slots;
@@ -226,24 +248,23 @@ static store_bytes model_bytes(const model_state *m, demand want) {
     return sum;
 }
 
-/* Staging is held by one model after the other, and by streamed models all the time. */
+/* Staging is held by one model after the other, and by reading threads all the time. */
 store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
     store_bytes sum = {0};
     size_t passing = 0;
     for (int m = 0; m < STORE_MAX_MODELS; m++) {
         if (!s->model[m].table || !needs->parts[m])
             continue;
-        demand want = demand_of(needs, m);
-        store_bytes one = model_bytes(&s->model[m], want);
+        size_t flow_staging;
+        store_bytes one = model_bytes(&s->model[m], demand_of(needs, m), &flow_staging);
         sum.in_place += one.in_place;
         sum.slab += one.slab;
+        sum.warm += one.warm;
         sum.rows_bytes += one.rows_bytes;
         sum.slots_bytes += one.slots_bytes;
         sum.stream_bytes_per_pass += one.stream_bytes_per_pass;
-        if (want.streamed)
-            sum.staging += one.staging;
-        else
-            passing = largest(passing, one.staging);
+        sum.staging += flow_staging;
+        passing = largest(passing, one.staging);
     }
     sum.staging += passing;
     return sum;
@@ -284,6 +305,29 @@ static bool rows_arrived(model_state *m, err *e) {
            upload_finish(&m->way, m->table->model, e);
 }
 
+/* A row that stays, from the copy on the host or from its file; then a copy is kept. */
+static void fill_warm(model_state *m, int i, const placement *p, const loader *l) {
+    store *s = m->owner;
+    const weight *row = &m->table->row[i];
+    const int32_t name[] = {(int32_t)(m - s->model), i, (int32_t)p->type};
+    const warm_key key = {'w', name, sizeof name};
+    const size_t size = tensor_bytes(&row->placed);
+    const bool keep = s->warm && worth_keeping(row, p);
+    const void *kept = keep ? warm_find(s->warm, key, size) : NULL;
+    if (kept) {
+        device_write(s->dev, &row->placed, kept);
+        return;
+    }
+    const double start = os_now();
+    fill_row(m, row, p, l);
+    if (!keep || !rows_arrived(m, l->err) || device_failed(s->dev) ||
+        host_cancelled(device_host(s->dev)))
+        return;
+    void *room = warm_put(s->warm, key, size, os_now() - start);
+    if (room)
+        (void)(device_read(s->dev, room, &row->placed) == OVI_OK); /* latched */
+}
+
 /* The view of a placed row at data. */
 static tensor view_at(const weight *row, const placement *p, void *data) {
     if (row->spec.use == WEIGHT_CONV)
@@ -306,7 +350,7 @@ static int slot_number(const model_state *m, const char *slot) {
 static bool read_part(void *user, int part, char *slot, const atomic_bool *stop, err *e) {
     model_state *m = user;
     loader l = {.files = m->table->files,
-                .staging = m->staging,
+                .staging = m->flow_staging,
                 .stop = stop,
                 .n_read = &m->owner->n_read,
                 .evict = m->evict,
@@ -369,6 +413,7 @@ static void start_flow(model_state *m, const store_bytes *bytes) {
                           .slots = (char *)m->slab + bytes->rows_bytes,
                           .slot_bytes = m->slot_bytes,
                           .n_slots = m->now.slots,
+                          .rounds = m->now.rounds,
                           .read = device_is_null(d) ? NULL : read_part,
                           .user = m,
                           .host = device_host(d)};
@@ -394,7 +439,7 @@ static void fill_resident(model_state *m, const store_bytes *bytes) {
         row->placed =
             view_at(row, &p, p.in_place ? address_in_place(m->table, row) : next);
         if (!p.in_place && !device_is_null(s->dev))
-            fill_row(m, row, &p, &l);
+            fill_warm(m, i, &p, &l);
         if (!p.in_place)
             next += p.bytes;
         if (host_cancelled(h))
@@ -416,7 +461,8 @@ static void bring_in(model_state *m, demand want) {
     }
     if (want.streamed && !check_stream(m, want))
         return;
-    store_bytes bytes = model_bytes(m, want);
+    size_t flow_staging;
+    store_bytes bytes = model_bytes(m, want, &flow_staging);
     m->slab = device_region_alloc(d, bytes.slab);
     m->slab_bytes = bytes.slab;
     m->now = want;
@@ -424,17 +470,33 @@ static void bring_in(model_state *m, demand want) {
     upload_init(&m->way, d, m->evict ? FEW_WINDOWS : 0);
     if (!dry && bytes.staging && !device_failed(d))
         m->staging = mem_alloc(&device_host(d)->err, bytes.staging, 1);
+    if (!dry && flow_staging && !device_failed(d))
+        m->flow_staging = mem_alloc(&device_host(d)->err, flow_staging, 1);
     if (device_failed(d))
         return;
     m->in_place = bytes.in_place;
     device_count_in_place(d, bytes.in_place);
-    fill_resident(m, &bytes);
-    if (m->flows && !device_failed(d))
+    /* First: it reads while rows that stay are made. The way to a device apart is used by one
+     * thread at a time. */
+    const bool beside = device_backend(d)->host_memory;
+    if (m->flows && beside)
         start_flow(m, &bytes);
-    if (!m->flow) {
-        mem_free(m->staging);
-        m->staging = NULL;
+    fill_resident(m, &bytes);
+    if (m->flows && !beside && !device_failed(d))
+        start_flow(m, &bytes);
+    mem_free(m->staging);
+    m->staging = NULL;
+}
+
+bool store_intact(store *s) {
+    err *e = &device_host(s->dev)->err;
+    for (int i = 0; i < STORE_MAX_MODELS && !device_is_null(s->dev); i++) {
+        const model_state *m = &s->model[i];
+        if (m->now.parts && m->table->files &&
+            weights_intact(m->table->files, e) != OVI_OK) /* S7 */
+            return false;
     }
+    return true;
 }
 
 /* ---- releasing ---- */
@@ -458,6 +520,7 @@ static void release(model_state *m) {
     prefetch_stop(m->flow);
     upload_release(&m->way);
     mem_free(m->staging);
+    mem_free(m->flow_staging);
     for (int i = 0; i < m->table->n; i++) {
         weight *row = &m->table->row[i];
         row->placed = (tensor){0};
@@ -483,7 +546,7 @@ ovi_status store_enter(store *s, const store_needs *needs) {
         if (m->table && needs->parts[i] && !m->now.parts)
             bring_in(m, demand_of(needs, i));
     }
-    if (device_failed(d))
+    if (!store_intact(s) || device_failed(d))
         store_leave(s);
     return device_host(d)->err.status;
 }
@@ -561,6 +624,7 @@ void store_unpin(store *s, int model, int part) {
     model_state *m = &s->model[model];
     assert(part >= 0 && part < 64 && m->pins > 0);
     m->pins--;
+    (void)store_intact(s);
     if (!has_part(m->in_use, part)) /* resident, or its pin has failed */
         return;
     if (!device_backend(s->dev)->host_memory) /* the device may be behind the host */

@@ -16,11 +16,13 @@
  *  S4 store_leave leaves no device byte allocated by the store, and no thread.
  *  S5 A streamed part has the same bits as a resident one.
  *  S6 Streaming reads files with pread: what fails there comes out of store_pin, as one
- *     sentence on the device. Cancelling ends a wait within a tenth of a second. */
+ *     sentence on the device. Cancelling ends a wait within a tenth of a second.
+ *  S7 No result goes on that was computed from a file that had changed: store_intact. */
 #ifndef OVI_RESIDENCY_STORE_H
 #define OVI_RESIDENCY_STORE_H
 
 #include "backend/backend.h"
+#include "residency/warm.h"
 #include "weights/bind.h"
 
 #define STORE_MAX_MODELS 8
@@ -33,7 +35,9 @@ typedef struct store_needs {
     /* A subset of parts. Fast if pinned in ascending order, right in any. Without
      * convolutions, which only the computing thread can pack. */
     uint64_t streamed[STORE_MAX_MODELS];
-    int slots; /* of a streamed model, 2 .. STORE_MAX_SLOTS; 0 counts as 2 */
+    int slots;  /* of a streamed model, 2 .. STORE_MAX_SLOTS; 0 counts as 2 */
+    int rounds; /* how often the streamed parts pass; 0: not known. Nothing is read ahead
+                   past the last round. */
 } store_needs;
 
 /* What bringing in costs, by placement. */
@@ -43,6 +47,7 @@ typedef struct store_bytes {
     size_t rows_bytes;  /* of slab: rows that stay */
     size_t slots_bytes; /* of slab: the slots of streamed models */
     size_t staging;     /* most host bytes held while converting */
+    size_t warm;        /* of slab: what a warm store would keep of it on the host */
     uint64_t
         stream_bytes_per_pass; /* read from files each time all streamed parts pass */
 } store_bytes;
@@ -66,10 +71,19 @@ void store_add(store *s, int model, weight_table *table);
 /* Whatever later stages have read or used of the files leaves the page cache as well. */
 void store_set_evict(store *s, bool on);
 
+/* Rows that are converted, folded or packed are kept in w as well, and come from there the
+ * next time. Borrowed; NULL: they are made anew. Only where the host's memory is not the
+ * device's: else they would be held twice. */
+void store_set_warm(store *s, warm *w);
+
 /* Carries out the release and the load; on failure nothing is resident and h->err says why.
  * On a dry run only counts. */
 ovi_status store_enter(store *s, const store_needs *needs) OVI_MUST_CHECK;
 void store_leave(store *s);
+
+/* Are the files of what is resident still those that were opened? False: latched, with the
+ * file's name. Asked at every enter and unpin; before results go anywhere, ask again. */
+bool store_intact(store *s);
 
 /* Bit i set: some part of model i is resident or streamed. */
 uint32_t store_resident(const store *s);

@@ -175,10 +175,14 @@ typedef struct video_tiling {
     device *dev;
     video_size size; /* of the latents */
     void *front;     /* host memory of video_front_bytes; NULL on a dry run */
+    /* The last resort, which changes values: the stages before the cut run on overlapping
+     * parts of the picture as if each were alone, and are blended. 0: on whole frames. */
+    int64_t blend_y, blend_x;
 } video_tiling;
 
-/* Host bytes of what waits between the two calls. */
+/* Host bytes of what waits between the two calls; and of the blending, while it runs. */
 size_t video_front_bytes(const video_tiling *t);
+size_t video_blend_bytes(const video_tiling *t);
 /* The parts that each call needs: dropping the first set before the second call saves the
  * weights in front. */
 uint64_t video_front_parts(const video_tiling *t);

@@ -171,7 +171,7 @@ ovi_status weights_open(weights **out, const char *path, err *e) {
         return e->status;
     int file;
     if (set_add_file(w, path, &file, e) == OVI_OK && read_container(w, e) == OVI_OK &&
-        index_names(w, e) == OVI_OK) {
+        index_names(w, e) == OVI_OK && weights_intact(w, e) == OVI_OK) {
         *out = w;
         return OVI_OK;
     }
@@ -334,4 +334,13 @@ ovi_status weights_read(const weights *w, weights_range r, void *dst, err *e) {
 
 ovi_status weights_check(const weights *w, const weights_entry *x, err *e) {
     return conclude_read(w, x, os_map_changed(&w->file[x->file].map), e);
+}
+
+ovi_status weights_intact(const weights *w, err *e) {
+    for (int i = 0; i < w->n_files; i++) {
+        const char *reason = os_map_changed(&w->file[i].map);
+        if (reason)
+            return err_set(e, OVI_IO, "%s: %s", w->file[i].path, reason);
+    }
+    return OVI_OK;
 }

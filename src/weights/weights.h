@@ -71,4 +71,6 @@ ovi_status weights_read(const weights *w, weights_range r, void *dst,
                         err *e) OVI_MUST_CHECK;
 /* The same check without reading: is the file of this tensor still the one opened? */
 ovi_status weights_check(const weights *w, const weights_entry *x, err *e) OVI_MUST_CHECK;
+/* And of all files of the set. */
+ovi_status weights_intact(const weights *w, err *e) OVI_MUST_CHECK;
 #endif

@@ -130,6 +130,11 @@ static const ovi_option *find_shared(const cli_command *command, const char *nam
 
 /* ---- parsing ---- */
 
+/* Yes or no: the name alone says yes, a value must be joined by "=". */
+static bool is_switch(const ovi_option *o) {
+    return o->choices && strcmp(o->choices, "no|yes") == 0;
+}
+
 static bool usage_error(const cli_command *command, const char *what, const char *word) {
     fprintf(stderr, "ovi %s: %s%s; see ovi %s --help\n", command->name, what, word,
             command->name);
@@ -170,13 +175,13 @@ static bool take_option(const cli_command *command, char **argv, int argc, int *
     const ovi_option *shared = own ? NULL : find_shared(command, name);
     if (!own && !shared)
         return usage_error(command, "there is no option --", name);
-    bool takes_value = shared || own->metavar;
-    const char *value = equals ? equals + 1 : "";
+    bool takes_value = shared ? !is_switch(shared) : own->metavar != NULL;
+    const char *value = equals ? equals + 1 : shared ? "yes" : "";
     if (takes_value && !equals) {
         if (*at + 1 >= argc)
             return usage_error(command, "a value is missing after --", name);
         value = argv[++*at];
-    } else if (!takes_value && equals) {
+    } else if (own && !own->metavar && equals) {
         return usage_error(command, "no value belongs to --", name);
     }
     return own ? apply_own(own, value, args) : apply_shared(shared, value, args);

@@ -43,6 +43,7 @@ int main(int argc, char **argv) {
                 argv[1]);
         return EXIT_USAGE;
     }
+    ovi_handle_bus_errors();
     cli_args args;
     if (!cli_parse(command, argc - 2, argv + 2, &args))
         return EXIT_USAGE;
