@@ -7,6 +7,8 @@ import zlib
 import numpy as np
 import torch
 
+from config import CONFIG
+
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "I64": torch.int64,
           "I32": torch.int32, "U8": torch.uint8, "F64": torch.float64}
 
@@ -52,6 +54,14 @@ def save_part(folder, name, value):
 def load_part(folder, name, device="cpu"):
     path = os.path.join(folder, name + ".pt")
     return torch.load(path, map_location=device) if os.path.exists(path) else None
+
+
+def load_packed(model, key):
+    """The f32 state of one part of a packed model directory; key as in CONFIG["files"]."""
+    path = os.path.join(model, CONFIG["files"][key])
+    state = read_safetensors(path)[0] if path.endswith(".safetensors") else torch.load(path, map_location="cpu")
+    state = state.get("generator", state)
+    return {k: v.float() for k, v in state.items()}
 
 
 SHARD = 15 * 1024 * 1024

@@ -99,7 +99,7 @@ def draw_scene(attributes, generator):
     x_right, y_low, climb = uniform(88, 102)[:, None], uniform(80, 86)[:, None], uniform(44, 56)[:, None]
     angle = 2 * math.pi * (uniform(0, 1)[:, None] + uniform(0.9, 1.1)[:, None] * s)
     orbit = uniform(22, 28)[:, None]
-    first, drop = among([8, 10, 12, 14]), uniform(52, 64)
+    first, drop = among([10, 12, 14, 16]), uniform(52, 64)
     height, impacts = bounce(first, drop, t)
     zero = torch.zeros(n, FRAMES, device=device)
     x_mid, y_mid = uniform(58, 70)[:, None], uniform(52, 60)[:, None]
