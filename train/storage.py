@@ -64,6 +64,24 @@ def load_packed(model, key):
     return {k: v.float() for k, v in state.items()}
 
 
+def half(state, exact_below=0):
+    """Weights in bf16; tensors of fewer elements than that as they are."""
+    return {k: v.detach().cpu().contiguous().to(torch.float32 if v.numel() < exact_below else torch.bfloat16).clone()
+            for k, v in state.items()}
+
+
+def save_packed(model, key, state):
+    """One part as the published files are packed, weights in bf16. The small tensors of the
+    audio models (filters, slopes, statistics) stay f32: they cost nothing."""
+    path = os.path.join(model, CONFIG["files"][key])
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    state = half(state, 256 if key in ("audio_vae", "vocoder") else 0)
+    if path.endswith(".safetensors"):
+        write_safetensors(path, state, {"format": "pt"})
+    else:
+        torch.save({"generator": state} if key == "vocoder" else state, path)
+
+
 SHARD = 15 * 1024 * 1024
 
 
