@@ -1,9 +1,7 @@
 """Generation in PyTorch as the engine does it: unipc of order 2, shift, two negatives, guidance.
 For checks where the engine does not run (train/evaluate.py --parts, right after the training);
 models/tiny is judged with clips of the engine."""
-import json
 import math
-import os
 
 import torch
 
@@ -14,7 +12,7 @@ from nets.fusion import Fusion
 from nets.umt5 import Umt5
 from nets.video_vae import VideoVae
 from nets.vocoder import Vocoder
-from storage import load_packed
+from storage import load_packed, load_statistics
 from train_fusion import encode_texts
 
 
@@ -79,9 +77,7 @@ class Parts:
 
     def __init__(self, model, device):
         self.device = device
-        with open(os.path.join(model, "ovi.json")) as f:
-            vae = json.load(f)["video_vae"]
-        self.mean, self.std = (torch.tensor(vae[k], device=device).view(1, -1, 1, 1, 1) for k in ("mean", "std"))
+        self.mean, self.std = (x.to(device).view(1, -1, 1, 1, 1) for x in load_statistics(model))
         self.text = self.load(Umt5(CONFIG["text"]), model, "text_encoder")
         self.fusion = self.load(Fusion(CONFIG["video"], CONFIG["audio"]), model, "fusion")
         self.video, self.audio, self.voice = (self.load(kind(CONFIG[key]), model, key) for kind, key in (

@@ -64,6 +64,13 @@ def load_packed(model, key):
     return {k: v.float() for k, v in state.items()}
 
 
+def load_statistics(model):
+    """Mean and deviation of the latent channels of a packed model."""
+    with open(os.path.join(model, "ovi.json")) as f:
+        vae = json.load(f)["video_vae"]
+    return torch.tensor(vae["mean"]), torch.tensor(vae["std"])
+
+
 def half(state, exact_below=0):
     """Weights in bf16; tensors of fewer elements than that as they are."""
     return {k: v.detach().cpu().contiguous().to(torch.float32 if v.numel() < exact_below else torch.bfloat16).clone()

@@ -23,7 +23,7 @@ from nets.fusion import Fusion, joint
 from nets.mel import log_mel, mel_basis
 from nets.umt5 import Umt5
 from nets.video_vae import VideoVae, fast
-from storage import load_packed, load_part, save_part
+from storage import load_packed, load_part, load_statistics, save_part
 
 RATE, MUON_RATE = 2e-3, 2e-3
 DROPPED, WITH_IMAGE = 0.125, 0.25
@@ -47,11 +47,14 @@ def encode_texts(texts):
     return ids, lengths
 
 
-def load_vaes(out, device):
-    part = load_part(out, "video_vae", device)
+def load_vaes(args):
+    """Those that were trained in this run, or else those of the packed model."""
+    device = args.device
+    part = load_part(args.out, "video_vae") or dict(
+        zip(("mean", "std"), load_statistics(args.start)), state=load_packed(args.start, "video_vae"))
     video, audio = VideoVae(CONFIG["video_vae"]).to(device), AudioVae(CONFIG["audio_vae"]).to(device)
     video.load_state_dict(part["state"])
-    audio.load_state_dict(load_part(out, "audio_vae", device))
+    audio.load_state_dict(load_part(args.out, "audio_vae") or load_packed(args.start, "audio_vae"))
     mean, std = (part[k].to(device).view(1, -1, 1, 1, 1) for k in ("mean", "std"))
     return video.eval(), audio.eval(), mean, std
 
@@ -85,7 +88,7 @@ def blocks_of_shape(scene):
 def draw_bank(args, attributes, written):
     """Normalised video latents, audio latents, caption ids and lengths, and blocks of the shape."""
     device, clips = args.device, attributes["shape"].numel()
-    video_vae, audio_vae, mean, std = load_vaes(args.out, device)
+    video_vae, audio_vae, mean, std = load_vaes(args)
     basis, videos, audios, blocks, chunk = mel_basis(device), [], [], [], min(64, clips)
     fast(device)
     for i in range(0, clips, chunk):

@@ -16,7 +16,7 @@ import world
 from common import Clock, Record, Step, arguments, muon_and_adam, set_rate
 from config import CONFIG
 from nets.video_vae import VideoVae, fast
-from storage import load_packed, load_part, save_part
+from storage import load_packed, load_part, load_statistics, save_part
 
 PHASES = [(17, 8, 0.5), (49, 4, 1.0)]  # frames, clips, until which progress
 DIVERGENCE, NOISE = 2e-4, 0.25
@@ -46,8 +46,8 @@ def draw_clips(n, length, device):
 
 
 def loss_of(net, video, alpha):
-    mean, logvar = net.encode(video)
-    mean, logvar = mean.float(), logvar.float()
+    with torch.set_grad_enabled(net.encoder.conv1.weight.requires_grad):
+        mean, logvar = (x.float() for x in net.encode(video))
     z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
     amount = NOISE * (2 * torch.rand(z.shape[0], 1, 1, 1, 1, device=z.device) - 1).clamp(min=0)
     z = z + amount * mean.detach().std((0, 2, 3, 4), keepdim=True) * torch.randn_like(z)
@@ -107,6 +107,7 @@ def train_phase(net, optimisers, phase, clock, record, device):
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--decoder-only", action="store_true", help="the latents of --start stay as they are")
     args = arguments(parser)
     if load_part(args.out, "video_vae"):
         return print("video_vae: already there")
@@ -115,13 +116,19 @@ def main():
     net = VideoVae(CONFIG["video_vae"]).to(device)
     if args.start:
         net.load_state_dict(load_packed(args.start, "video_vae"))
-    optimisers = muon_and_adam(list(net.named_parameters()), is_hidden, (MUON_RATE, RATE), device)
+    for p in [*net.encoder.parameters(), *net.conv1.parameters()]:
+        p.requires_grad_(not args.decoder_only)
+    named = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
+    optimisers = muon_and_adam(named, is_hidden, (MUON_RATE, RATE), device)
     clock, record = Clock(args.steps or 6000, args.seconds, warm=200), Record(args.out, "video_vae")
     for length, clips, until in PHASES[1 if args.start else 0:]:
         train_phase(net, optimisers, (length, clips, until), clock, record, device)
     record.close()
-    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        mean, std = statistics(net, device)
+    if args.decoder_only:
+        mean, std = load_statistics(args.start)
+    else:
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            mean, std = statistics(net, device)
     save_part(args.out, "video_vae", {"state": net.state_dict(), "mean": mean, "std": std})
     print("video_vae: std of the latents", [round(v, 2) for v in std.tolist()])
 
