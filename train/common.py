@@ -133,11 +133,13 @@ class Record:
 
 def arguments(parser):
     parser.add_argument("--out", required=True, help="folder of the parts, the curves and the weights")
+    parser.add_argument("--start", help="packed model directory whose weights the training starts from")
+    parser.add_argument("--seed", type=int, default=1, help="of the clips and the order they come in")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop by then, whatever the step")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    torch.manual_seed(1)
+    torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     return args

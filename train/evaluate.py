@@ -1,6 +1,7 @@
 """Does a clip show what its prompt says? Measured from frames and sound alone.
 
     python3 train/evaluate.py --ovi build/ovi --models models/tiny [--prompts 100] [--json FILE]
+    python3 train/evaluate.py --scramble all            (or text_encoder: the two controls)
 
 Every prompt joins a combination and a wording that training never saw. The engine makes the
 clips; background and colour are the nearest of the palette, shape is the best of four templates
@@ -10,7 +11,9 @@ one frame of a bounce that the pictures show.
 """
 import argparse
 import json
+import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,9 +23,11 @@ import numpy as np
 import torch
 
 import world
-from storage import read_y4m, write_png
+from storage import load_packed, read_y4m, save_packed, write_png
 
 KEYS = ["shape", "colour", "background", "motion", "sound"]
+NAMES = dict(zip(KEYS, (world.SHAPES, list(world.COLOURS), list(world.BACKGROUNDS), world.MOTIONS, world.SOUNDS)))
+ALL_PARTS = ["fusion", "text_encoder", "video_vae", "audio_vae", "vocoder"]
 
 
 # ---- pictures: [T, H, W, 3] floats in 0..255 ----
@@ -212,6 +217,12 @@ def generate(args, prompt, seed, folder, image=None):
     return read_y4m(path), read_wav(path[:-3] + "wav")
 
 
+def clips_of_parts(args, wishes, _):
+    """The same without the engine, all wishes at once."""
+    import sampler
+    return sampler.clips(args.models, args.steps, wishes)
+
+
 def first_image(row, seed):
     """A first frame of the world with the row's shape and colour."""
     generator = torch.Generator().manual_seed(seed)
@@ -229,28 +240,61 @@ def table(rows):
     return out
 
 
+def clips_of_engine(args, wishes, folder):
+    """A clip for each wish (prompt, seed, first image or None), one after the other."""
+    for wish in wishes:
+        yield generate(args, *wish[:2], folder, wish[2])
+
+
+def scores(name, args, wants, wishes, pool, folder):
+    """Measures clips while the next ones are made, and prints the table of them."""
+    clips = clips_of_parts if args.parts else clips_of_engine
+    waiting = [pool.apply_async(measure, clip) for clip in clips(args, wishes, folder)]
+    rows = [{"prompt": wish[0], "want": want, "got": w.get()} for want, wish, w in zip(wants, wishes, waiting)]
+    for r in rows:
+        wrong = [f"{k} {NAMES[k][r['got'][k]]} for {NAMES[k][r['want'][k]]}" for k in KEYS if r["got"][k] != r["want"][k]]
+        if wrong:
+            print(f"{r['prompt']}: {', '.join(wrong)}", file=sys.stderr)
+    print(name, json.dumps(table(rows)), flush=True)
+    return rows
+
+
+def scrambled(model, keys, folder):
+    """A copy of a packed model in which the numbers of every tensor of these parts are shuffled."""
+    copy = os.path.join(folder, "scrambled")
+    shutil.copytree(model, copy)
+    generator = torch.Generator().manual_seed(1)
+    for key in keys:
+        state = {k: v.flatten()[torch.randperm(v.numel(), generator=generator)].view(v.shape)
+                 for k, v in load_packed(model, key).items() if "filter" not in k}
+        save_packed(copy, key, dict(load_packed(model, key), **state))
+    return copy
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--ovi", default="build/ovi")
     parser.add_argument("--models", default="models/tiny")
+    parser.add_argument("--parts", action="store_true", help="sample in PyTorch instead of with the engine")
+    parser.add_argument("--scramble", choices=["all", "text_encoder"], help="control: shuffled weights")
     parser.add_argument("--prompts", type=int, default=100)
-    parser.add_argument("--images", type=int, default=20, help="clips from a first frame")
+    parser.add_argument("--images", type=int, default=50, help="clips from a first frame")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--json", help="write every measurement here")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    result = {"text": [], "image": []}
-    with tempfile.TemporaryDirectory() as folder:
-        for i, (row, text) in enumerate(world.held_out_prompts(args.prompts)):
-            want = dict(zip(KEYS, row))
-            result["text"].append({"prompt": text, "want": want, "got": measure(*generate(args, text, 100 + i, folder))})
-            if i < args.images:
-                clip = generate(args, text, 100 + i, folder, first_image(row, i))
-                result["image"].append({"prompt": text, "want": want, "got": measure(*clip)})
-            print(i, text, result["text"][-1]["got"], file=sys.stderr, flush=True)
-    for name, rows in result.items():
-        if rows:
-            print(name, json.dumps(table(rows)))
+    prompts, result = world.held_out_prompts(args.prompts), {}
+    wants = [dict(zip(KEYS, row)) for row, _ in prompts]
+    wishes = [(text, args.seed + i, None) for i, (_, text) in enumerate(prompts)]
+    from_image = [(text, args.seed + i, first_image(row, i)) for i, (row, text) in enumerate(prompts[:args.images])]
+    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("fork").Pool() as pool:
+        if args.scramble:
+            keys = ["text_encoder"] if args.scramble == "text_encoder" else ALL_PARTS
+            args.models = scrambled(args.models, keys, folder)
+        result["text"] = scores("text", args, wants, wishes, pool, folder)
+        if from_image:
+            result["image"] = scores("image", args, wants, from_image, pool, folder)
     if args.json:
         with open(args.json, "w") as f:
             json.dump(result, f, indent=1)

@@ -1,8 +1,19 @@
 """Generation in PyTorch as the engine does it: unipc of order 2, shift, two negatives, guidance.
-For checks where the engine does not run; models/tiny is judged with clips of the engine."""
+For checks where the engine does not run (train/evaluate.py --parts, right after the training);
+models/tiny is judged with clips of the engine."""
 import math
 
 import torch
+
+import world
+from config import CONFIG
+from nets.audio_vae import AudioVae
+from nets.fusion import Fusion
+from nets.umt5 import Umt5
+from nets.video_vae import VideoVae
+from nets.vocoder import Vocoder
+from storage import load_packed, load_statistics
+from train_fusion import encode_texts
 
 
 def schedule(steps, shift):
@@ -59,3 +70,57 @@ def sample(velocity, video, audio, steps=20, shift=5.0, guidance=(4.0, 3.0), fir
     if first is not None:
         video[:, :, :1] = first
     return video, audio
+
+
+class Parts:
+    """The networks of a packed model."""
+
+    def __init__(self, model, device):
+        self.device = device
+        self.mean, self.std = (x.to(device).view(1, -1, 1, 1, 1) for x in load_statistics(model))
+        self.text = self.load(Umt5(CONFIG["text"]), model, "text_encoder")
+        self.fusion = self.load(Fusion(CONFIG["video"], CONFIG["audio"]), model, "fusion")
+        self.video, self.audio, self.voice = (self.load(kind(CONFIG[key]), model, key) for kind, key in (
+            (VideoVae, "video_vae"), (AudioVae, "audio_vae"), (Vocoder, "vocoder")))
+
+    def load(self, net, model, key):
+        net.load_state_dict(load_packed(model, key))
+        return net.to(self.device).eval()
+
+    def features(self, texts):
+        ids, lengths = encode_texts(texts)
+        return self.text(ids.long().to(self.device), lengths.long().to(self.device))
+
+    @torch.no_grad()
+    def latents(self, texts, seed, steps, first=None):
+        n, generator = len(texts), torch.Generator().manual_seed(seed)
+        video = torch.randn(n, CONFIG["video"]["in_dim"], 13, 8, 8, generator=generator).to(self.device)
+        audio = torch.randn(n, 64, CONFIG["audio"]["in_dim"], generator=generator).to(self.device)
+        own, not_video, not_audio = (self.features(t) for t in (
+            texts, [world.NEGATIVE_VIDEO] * n, [world.NEGATIVE_AUDIO] * n))
+        clean = torch.full((n,), first is not None, device=self.device)
+
+        def velocity(x, a, t, negative):
+            return self.fusion(x, a, t, not_video if negative else own, not_audio if negative else own, clean)
+        return sample(velocity, video, audio, steps, first=first)
+
+    @torch.no_grad()
+    def first_latents(self, images):
+        x = torch.stack([torch.from_numpy(i).permute(2, 0, 1) for i in images]).to(self.device)
+        return (self.video.encode(x[:, :, None].float() / 127.5 - 1)[0] - self.mean) / self.std
+
+    @torch.no_grad()
+    def decoded(self, video, audio):
+        """Frames [T,H,W,3] in 0..255 and sound of one clip."""
+        frames = self.video.decode(video[None] * self.std + self.mean)[0].clamp(-1, 1)
+        sound = self.voice(self.audio.decode(audio.T[None]))[0, 0]
+        return ((frames + 1) * 127.5).round().permute(1, 2, 3, 0).cpu().numpy(), sound.double().cpu().numpy()
+
+
+def clips(model, steps, wishes):
+    """A clip for each wish (prompt, seed, first image or None); the noise is that of the first seed."""
+    parts = Parts(model, "cuda" if torch.cuda.is_available() else "cpu")
+    first = None if wishes[0][2] is None else parts.first_latents([w[2] for w in wishes])
+    video, audio = parts.latents([w[0] for w in wishes], wishes[0][1], steps, first)
+    for v, a in zip(video, audio):
+        yield parts.decoded(v, a)

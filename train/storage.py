@@ -7,6 +7,8 @@ import zlib
 import numpy as np
 import torch
 
+from config import CONFIG
+
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "I64": torch.int64,
           "I32": torch.int32, "U8": torch.uint8, "F64": torch.float64}
 
@@ -52,6 +54,39 @@ def save_part(folder, name, value):
 def load_part(folder, name, device="cpu"):
     path = os.path.join(folder, name + ".pt")
     return torch.load(path, map_location=device) if os.path.exists(path) else None
+
+
+def load_packed(model, key):
+    """The f32 state of one part of a packed model directory; key as in CONFIG["files"]."""
+    path = os.path.join(model, CONFIG["files"][key])
+    state = read_safetensors(path)[0] if path.endswith(".safetensors") else torch.load(path, map_location="cpu")
+    state = state.get("generator", state)
+    return {k: v.float() for k, v in state.items()}
+
+
+def load_statistics(model):
+    """Mean and deviation of the latent channels of a packed model."""
+    with open(os.path.join(model, "ovi.json")) as f:
+        vae = json.load(f)["video_vae"]
+    return torch.tensor(vae["mean"]), torch.tensor(vae["std"])
+
+
+def half(state, exact_below=0):
+    """Weights in bf16; tensors of fewer elements than that as they are."""
+    return {k: v.detach().cpu().contiguous().to(torch.float32 if v.numel() < exact_below else torch.bfloat16).clone()
+            for k, v in state.items()}
+
+
+def save_packed(model, key, state):
+    """One part as the published files are packed, weights in bf16. The small tensors of the
+    audio models (filters, slopes, statistics) stay f32: they cost nothing."""
+    path = os.path.join(model, CONFIG["files"][key])
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    state = half(state, 256 if key in ("audio_vae", "vocoder") else 0)
+    if path.endswith(".safetensors"):
+        write_safetensors(path, state, {"format": "pt"})
+    else:
+        torch.save({"generator": state} if key == "vocoder" else state, path)
 
 
 SHARD = 15 * 1024 * 1024

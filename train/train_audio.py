@@ -18,10 +18,10 @@ from nets import vocoder as vocoder_net
 from nets.audio_vae import AudioVae
 from nets.mel import log_mel, mel_basis
 from nets.vocoder import Vocoder
-from storage import load_part, save_part
+from storage import load_packed, load_part, save_part
 
 BANK, BATCH, SEGMENT, VOCODER_BATCH = 4096, 64, 32, 32
-DIVERGENCE = 2e-3
+DIVERGENCE, FLOOR = 2e-3, 0.05
 
 
 @torch.no_grad()
@@ -95,6 +95,8 @@ def spectra(wave):
 def train_vocoder(args, vae, waves, mels, seconds):
     device, basis = args.device, mel_basis(args.device)
     net = Vocoder(CONFIG["vocoder"]).to(device)
+    if args.start:
+        net.load_state_dict(load_packed(args.start, "vocoder"))
     if device == "cuda":
         vocoder_net.Activation.run = staticmethod(torch.compile(vocoder_net.snake_between_filters, dynamic=True))
     with torch.no_grad():  # spectra as the audio VAE gives them back, with the noise it was trained on
@@ -114,9 +116,10 @@ def train_vocoder(args, vae, waves, mels, seconds):
         for a, b in zip(spectra(made), spectra(wave)):
             # Each clip for itself: a tone fills few bins, which averages over a batch would lose.
             size = b.flatten(1).norm(dim=1) + 1.0
-            loss = loss + 0.3 * (torch.log(a + 1e-2) - torch.log(b + 1e-2)).abs().mean()
+            # A floor 60 dB below a tone: lower, and silence between its bins outweighs the tone.
+            loss = loss + 0.3 * (torch.log(a + FLOOR) - torch.log(b + FLOOR)).abs().mean()
             loss = loss + 2 * ((a - b).flatten(1).norm(dim=1) / size).mean()
-        mel_loss = (log_mel(made, basis, 1e-4) - log_mel(wave, basis, 1e-4)).abs().mean()
+        mel_loss = (log_mel(made, basis, FLOOR / 50) - log_mel(wave, basis, FLOOR / 50)).abs().mean()
         return loss + 2 * mel_loss, loss, mel_loss
 
     train_loop("vocoder", net, losses, args, args.steps or 12000, seconds, 6e-4)
@@ -129,6 +132,9 @@ def main():
     device = args.device
     waves, mels = draw_bank(BANK if device == "cuda" else 64, device)
     state = load_part(args.out, "audio_vae", device)
+    if not state and args.start:
+        state = load_packed(args.start, "audio_vae")
+        save_part(args.out, "audio_vae", state)
     if state:
         vae = AudioVae(CONFIG["audio_vae"]).to(device)
         vae.load_state_dict(state)

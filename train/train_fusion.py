@@ -5,9 +5,11 @@
 Flow matching on latents: x = (1 - sigma) data + sigma noise, velocity = noise - data. The clips
 are encoded once into a bank; each has several captions. One clip in eight loses its caption to
 an empty text or to the default negative prompts, which guidance needs; in one of four the first
-latent frame is given and clean (image to video).
+latent frame is given and clean (image to video). Some words of a caption are replaced by any others,
+so that a prompt with unknown words is still read. Blocks that hold the shape weigh three times.
 """
 import argparse
+import multiprocessing
 import os
 import random
 
@@ -21,11 +23,12 @@ from nets.fusion import Fusion, joint
 from nets.mel import log_mel, mel_basis
 from nets.umt5 import Umt5
 from nets.video_vae import VideoVae, fast
-from storage import load_part, save_part
+from storage import load_packed, load_part, load_statistics, save_part
 
 RATE, MUON_RATE = 2e-3, 2e-3
 DROPPED, WITH_IMAGE = 0.125, 0.25
-SHIFT = 3.0
+REPLACED, ON_SHAPE = 0.04, 2.0
+SHIFT, PIECES = 4.0, 901
 TEXT_LEN = CONFIG["video"]["text_len"]
 TOKENIZER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "models", "tiny",
                          CONFIG["files"]["tokenizer"])
@@ -44,44 +47,73 @@ def encode_texts(texts):
     return ids, lengths
 
 
-def load_vaes(out, device):
-    part = load_part(out, "video_vae", device)
+def load_vaes(args):
+    """Those that were trained in this run, or else those of the packed model."""
+    device = args.device
+    part = load_part(args.out, "video_vae") or dict(
+        zip(("mean", "std"), load_statistics(args.start)), state=load_packed(args.start, "video_vae"))
     video, audio = VideoVae(CONFIG["video_vae"]).to(device), AudioVae(CONFIG["audio_vae"]).to(device)
     video.load_state_dict(part["state"])
-    audio.load_state_dict(load_part(out, "audio_vae", device))
+    audio.load_state_dict(load_part(args.out, "audio_vae") or load_packed(args.start, "audio_vae"))
     mean, std = (part[k].to(device).view(1, -1, 1, 1, 1) for k in ("mean", "std"))
     return video.eval(), audio.eval(), mean, std
 
 
+def write_captions(job):
+    """Ids and lengths of some captions for each row of attributes."""
+    rows, captions, seed = job
+    rng = random.Random(seed)
+    ids, lengths = encode_texts([world.caption(row, rng) for row in rows for _ in range(captions)])
+    return ids.numpy(), lengths.numpy()
+
+
+def start_captions(pool, attributes, captions, seed):
+    rows = torch.stack([attributes[k] for k in ("shape", "colour", "background", "motion", "sound")], 1).tolist()
+    jobs = [(rows[i:i + 512], captions, 100000 * seed + i) for i in range(0, len(rows), 512)]
+    return pool.map_async(write_captions, jobs)
+
+
+def blocks_of_shape(scene):
+    """[B,1,13,8,8] bool: which latent blocks hold some of the shape."""
+    edges = torch.arange(0, world.SIZE, 16, device=scene["size"].device)
+    reach = 1.3 * scene["size"][..., None]
+    x, y = scene["centre"][..., :1], scene["centre"][..., 1:]
+    wide, high = ((c + reach > edges) & (c - reach < edges + 16) for c in (x, y))  # [B,T,8]
+    held = high[..., :, None] & wide[..., None, :]
+    later = held[:, 1:].unflatten(1, (-1, 4)).any(2)
+    return torch.cat([held[:, :1], later], 1)[:, None]
+
+
 @torch.no_grad()
-def draw_bank(args, clips, captions):
-    """Normalised video latents, audio latents and caption ids of clips of the world."""
-    device = args.device
-    video_vae, audio_vae, mean, std = load_vaes(args.out, device)
-    basis, videos, audios, rows, chunk = mel_basis(device), [], [], [], min(64, clips)
+def draw_bank(args, attributes, written):
+    """Normalised video latents, audio latents, caption ids and lengths, and blocks of the shape."""
+    device, clips = args.device, attributes["shape"].numel()
+    video_vae, audio_vae, mean, std = load_vaes(args)
+    basis, videos, audios, blocks, chunk = mel_basis(device), [], [], [], min(64, clips)
     fast(device)
-    for _ in range(clips // chunk):
-        a = world.draw_attributes(chunk, None, device)
+    for i in range(0, clips, chunk):
+        a = {k: v[i:i + chunk].to(device) for k, v in attributes.items()}
         scene = world.draw_scene(a, None)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             latent = video_vae.encode(world.render_video(scene))[0]
         videos.append(((latent.float() - mean) / std).to(torch.bfloat16))
         audios.append(audio_vae.encode(log_mel(world.render_audio(scene, None), basis))[0].transpose(1, 2))
-        rows.append(torch.stack([a[k] for k in ("shape", "colour", "background", "motion", "sound")], 1))
-    rng = random.Random(3)
-    texts = [world.caption(row, rng) for row in torch.cat(rows).tolist() for _ in range(captions)]
-    ids, lengths = encode_texts(texts)
-    return (torch.cat(videos), torch.cat(audios), ids.view(-1, captions, TEXT_LEN).to(device),
-            lengths.view(-1, captions).to(device))
+        blocks.append(blocks_of_shape(scene))
+    ids, lengths = (torch.cat([torch.from_numpy(x) for x in part]) for part in zip(*written.get()))
+    return (torch.cat(videos), torch.cat(audios), ids.view(clips, -1, TEXT_LEN).to(device),
+            lengths.view(clips, -1).to(device), torch.cat(blocks))
 
 
-def make_models(device):
-    torch.manual_seed(2)
-    return (Fusion(CONFIG["video"], CONFIG["audio"]).to(device), Umt5(CONFIG["text"]).to(device))
+def make_models(args):
+    fusion, text = Fusion(CONFIG["video"], CONFIG["audio"]), Umt5(CONFIG["text"])
+    if args.start:
+        fusion.load_state_dict(load_packed(args.start, "fusion"))
+        text.load_state_dict(load_packed(args.start, "text_encoder"))
+    return fusion.to(args.device), text.to(args.device)
 
 
 def make_losses(fusion, text, bank, batch, device):
-    videos, audios, ids, lengths = bank
+    videos, audios, ids, lengths, blocks = bank
     fixed_ids, fixed_lengths = (x.to(device) for x in encode_texts(["", world.NEGATIVE_VIDEO, world.NEGATIVE_AUDIO]))
     strata = torch.arange(batch, device=device)
     encode = torch.compile(text) if device == "cuda" else text
@@ -91,7 +123,10 @@ def make_losses(fusion, text, bank, batch, device):
         row = torch.randint(videos.shape[0], (batch,), device=device)
         wording = torch.randint(ids.shape[1], (batch,), device=device)
         video, audio = videos[row].float(), audios[row]
-        features = encode(torch.cat([ids[row, wording], fixed_ids]).long(),
+        words = ids[row, wording]
+        other = torch.randint(4, PIECES, words.shape, device=device, dtype=words.dtype)
+        words = torch.where(torch.rand(words.shape, device=device) < REPLACED, other, words)
+        features = encode(torch.cat([words, fixed_ids]).long(),
                           torch.cat([lengths[row, wording], fixed_lengths]).long())
         caption, empty, not_video, not_audio = features[:-3], features[-3:-2], features[-2:-1], features[-1:]
         fate = torch.rand(batch, 1, 1, device=device)
@@ -107,7 +142,7 @@ def make_losses(fusion, text, bank, batch, device):
         held = clean.view(-1, 1, 1, 1, 1) & first
         noisy = torch.where(held, video, noisy)
         v, a = fusion(noisy, (1 - sa) * audio + sa * noise_a, 1000 * sigma, for_video, for_audio, clean, pair=pair)
-        error = (v.float() - (noise_v - video)).pow(2) * ~held
+        error = (v.float() - (noise_v - video)).pow(2) * ~held * (1 + ON_SHAPE * blocks[row])
         loss_v, loss_a = error.mean(), (a.float() - (noise_a - audio)).pow(2).mean()
         return loss_v + loss_a, loss_v, loss_a
 
@@ -121,15 +156,18 @@ def is_hidden(name, p):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--clips", type=int, default=65536)
-    parser.add_argument("--captions", type=int, default=4)
+    parser.add_argument("--captions", type=int, default=12)
     parser.add_argument("--batch", type=int, default=256)
     args = arguments(parser)
     if load_part(args.out, "fusion"):
         return print("fusion: already there")
     device = args.device
     clock = Clock(args.steps or 30000, args.seconds, warm=500)
-    fusion, text = make_models(device)
-    bank = draw_bank(args, args.clips, args.captions)
+    with multiprocessing.get_context("fork").Pool(min(12, os.cpu_count())) as pool:  # before the GPU is in use
+        attributes = world.draw_attributes(args.clips, None, "cpu")
+        written = start_captions(pool, attributes, args.captions, args.seed)
+        fusion, text = make_models(args)
+        bank = draw_bank(args, attributes, written)
     print(f"fusion: bank {clock.progress():.2f} of the time", "audio deviation", float(bank[1].std()), flush=True)
     losses = make_losses(fusion, text, bank, args.batch, device)
     named = list(fusion.named_parameters()) + list(text.named_parameters())

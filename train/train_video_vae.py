@@ -2,9 +2,11 @@
 
     python3 train/train_video_vae.py --out DIR
 
-First short pieces of clips, then whole ones; a third of them in colours of no palette, so that
-the latents cover more than the world. Loss: distance to the picture, four times as heavy on the
-shape, and a little divergence from the normal distribution that keeps the latents smooth.
+First short pieces of clips, then whole ones (only those when it goes on from --start); a third
+of them in colours of no palette, so that the latents cover more than the world. Loss: distance to
+the picture, eight times as heavy on the shape, and a little divergence from the normal
+distribution. Half of the latents are decoded with noise added, as much as a sampler leaves: the
+decoder must not make patterns of it.
 """
 import argparse
 
@@ -14,10 +16,10 @@ import world
 from common import Clock, Record, Step, arguments, muon_and_adam, set_rate
 from config import CONFIG
 from nets.video_vae import VideoVae, fast
-from storage import load_part, save_part
+from storage import load_packed, load_part, load_statistics, save_part
 
-PHASES = [(17, 8, 0.7), (49, 4, 1.0)]  # frames, clips, until which progress
-DIVERGENCE = 1e-4
+PHASES = [(17, 8, 0.5), (49, 4, 1.0)]  # frames, clips, until which progress
+DIVERGENCE, NOISE = 2e-4, 0.25
 MUON_RATE, RATE = 2e-3, 1e-3
 
 
@@ -33,7 +35,10 @@ def wide_colours(scene):
 
 def draw_clips(n, length, device):
     """Pictures [n,3,length,H,W] and how much of the shape is in each pixel."""
-    scene = world.draw_scene(world.draw_attributes(n, None, device), None)
+    attributes = world.draw_attributes(n, None, device)
+    more = torch.rand(n, device=device) < 0.2  # bounces are the fastest thing there is
+    attributes["motion"] = torch.where(more, world.BOUNCE, attributes["motion"])
+    scene = world.draw_scene(attributes, None)
     start = int(torch.randint(world.FRAMES - length + 1, (1,)))
     video = world.render_video(scene, start, length, wide_colours(scene))
     span = slice(start, start + length)
@@ -41,11 +46,13 @@ def draw_clips(n, length, device):
 
 
 def loss_of(net, video, alpha):
-    mean, logvar = net.encode(video)
-    mean, logvar = mean.float(), logvar.float()
+    with torch.set_grad_enabled(net.encoder.conv1.weight.requires_grad):
+        mean, logvar = (x.float() for x in net.encode(video))
     z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
+    amount = NOISE * (2 * torch.rand(z.shape[0], 1, 1, 1, 1, device=z.device) - 1).clamp(min=0)
+    z = z + amount * mean.detach().std((0, 2, 3, 4), keepdim=True) * torch.randn_like(z)
     error = net.decode(z).float() - video
-    near = 1 + 4 * torch.nn.functional.max_pool2d(alpha.flatten(0, 2)[:, None], 5, 1, 2).view_as(alpha)
+    near = 1 + 8 * torch.nn.functional.max_pool2d(alpha.flatten(0, 2)[:, None], 5, 1, 2).view_as(alpha)
     picture = (near * (error.abs() + 2 * error ** 2)).mean()
     divergence = 0.5 * (mean ** 2 + logvar.exp() - 1 - logvar).mean()
     return picture + DIVERGENCE * divergence, picture, divergence
@@ -100,19 +107,28 @@ def train_phase(net, optimisers, phase, clock, record, device):
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--decoder-only", action="store_true", help="the latents of --start stay as they are")
     args = arguments(parser)
     if load_part(args.out, "video_vae"):
         return print("video_vae: already there")
     device = args.device
     fast(device)
     net = VideoVae(CONFIG["video_vae"]).to(device)
-    optimisers = muon_and_adam(list(net.named_parameters()), is_hidden, (MUON_RATE, RATE), device)
+    if args.start:
+        net.load_state_dict(load_packed(args.start, "video_vae"))
+    for p in [*net.encoder.parameters(), *net.conv1.parameters()]:
+        p.requires_grad_(not args.decoder_only)
+    named = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
+    optimisers = muon_and_adam(named, is_hidden, (MUON_RATE, RATE), device)
     clock, record = Clock(args.steps or 6000, args.seconds, warm=200), Record(args.out, "video_vae")
-    for length, clips, until in PHASES:
+    for length, clips, until in PHASES[1 if args.start else 0:]:
         train_phase(net, optimisers, (length, clips, until), clock, record, device)
     record.close()
-    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        mean, std = statistics(net, device)
+    if args.decoder_only:
+        mean, std = load_statistics(args.start)
+    else:
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            mean, std = statistics(net, device)
     save_part(args.out, "video_vae", {"state": net.state_dict(), "mean": mean, "std": std})
     print("video_vae: std of the latents", [round(v, 2) for v in std.tolist()])
 

@@ -99,7 +99,7 @@ def draw_scene(attributes, generator):
     x_right, y_low, climb = uniform(88, 102)[:, None], uniform(80, 86)[:, None], uniform(44, 56)[:, None]
     angle = 2 * math.pi * (uniform(0, 1)[:, None] + uniform(0.9, 1.1)[:, None] * s)
     orbit = uniform(22, 28)[:, None]
-    first, drop = among([8, 10, 12, 14]), uniform(52, 64)
+    first, drop = among([10, 12, 14, 16]), uniform(52, 64)
     height, impacts = bounce(first, drop, t)
     zero = torch.zeros(n, FRAMES, device=device)
     x_mid, y_mid = uniform(58, 70)[:, None], uniform(52, 60)[:, None]
@@ -282,7 +282,8 @@ MOVES = [
     [("bounces", "bouncing"), ("falls and bounces", "falling and bouncing"), ("jumps", "jumping"),
      ("hops up and down", "hopping up and down"), ("drops and bounces", "dropping and bouncing"),
      ("bounces on the floor", "bouncing on the floor"), ("jumps up and down", "jumping up and down"),
-     ("hits the floor and bounces", "hitting the floor and bouncing")],
+     ("hits the floor and bounces", "hitting the floor and bouncing"),
+     ("falls to the floor", "falling to the floor")],
 ]
 NOISES = [
     ["a low tone", "a low steady note", "a deep tone", "a deep steady hum", "a low-pitched sound", "a bass note"],
@@ -306,14 +307,39 @@ PLACES = ["on a {b} background", "against a {b} background", "in front of a {b} 
 SCENES = ["{s} {f} {p}", "{s} {g} {p}", "{s} is {g} {p}", "{p}, {s} {f}", "{p}, {s} is {g}",
           "we see {s} {g} {p}", "a clip of {s} {g} {p}", "{s} that {f} {p}", "there is {s} {p}; it {f}",
           "{s} {p} {f}", "the background is {b} and {s} {f}", "{s} {f}. The background is {b}",
-          "video of {s} that {f} {p}", "{s}, {g}, {p}"]
+          "video of {s} that {f} {p}", "{s}, {g}, {p}", "{s}, {g} {p}", "{s} {f}, {p}", "{s}: {g} {p}",
+          "{s} keeps {g} {p}", "{p} we see how {s} {f}", "a short video of {s} {g} {p}", "now {s} {f} {p}",
+          "here {s} {f} {p}", "here is {s}, {g} {p}", "show me {s} {g} {p}", "make a clip of {s} that {f} {p}",
+          "please draw {s} that {f} {p}", "{p} one finds {s}, {g}", "{s} {f} while the background is {b}",
+          "the wall is {b}, and {s} is {g}", "{b} background, {s}, {g}", "{s}, {b} background, {g}",
+          "scene: {s} {g} {p}", "{p} {s} {f} all the time", "{s} {f} and the wall behind is {b}",
+          "everything is {b} except {s}, {g}", "{s} {f} in this film, {p}"]
 SCENES_HELD_OUT = ["{p} there is {s} which {f}", "{s} can be seen {g} {p}", "imagine {s} {p}, {g}",
                    "an animation: {s} {f} {p}", "look, {s} {f} {p}", "{g} {p}: {s}"]
 HEARD = ["{v}. <AUDCAP>{a}<ENDAUDCAP>", "{v}. Audio: {a}", "{v} <AUDCAP>{a}<ENDAUDCAP>", "{v}. Audio: {a}.",
          "{v}. <AUDCAP>{a}.<ENDAUDCAP>", "{v}, with {a}", "{v}, and we hear {a}", "{v}. The sound is {a}",
-         "{v} with {a}", "{v} to the sound of {a}"]
+         "{v} with {a}", "{v} to the sound of {a}", "{v} while {a} plays", "{v}; the sound is {a}",
+         "{v}. Sound: {a}", "{v}. <AUDCAP>only {a}<ENDAUDCAP>", "{v}. <AUDCAP>We hear {a}.<ENDAUDCAP>", "{v}, {a}",
+         "{v}. It sounds like {a}", "{v} plus {a}", "{v}. Audio: only {a}", "{v}. One hears {a}", "{v}, making {a}",
+         "{v}. <AUDCAP>{a} plays<ENDAUDCAP>", "{v}. In the sound track {a}."]
 HEARD_HELD_OUT = ["{v}. <AUDCAP>there is {a}<ENDAUDCAP>", "{v}. <AUDCAP>the sound of {a}<ENDAUDCAP>",
                   "{v}, accompanied by {a}", "{v}. You can hear {a}", "{v}. Audio: you hear {a}"]
+
+
+# Words that say nothing here; a training sentence may have some anywhere, and made-up ones, so
+# that the model learns to read past what it does not know. None stands in a held-out form only.
+FILLERS = """very nice short quite really scene film video shows picture softly again smoothly screen today some
+this that just so also then perhaps clear clean please now here well simply maybe behind front camera view frame
+being its own little more such other every first whole same time long day world thing kind style good new old
+two many few each when where how what why not yet still-life art cartoon drawn render computer graphic""".split()
+
+
+def with_fillers(text, rng):
+    words = text.split(" ")
+    for _ in range(rng.randint(1, 3)):
+        made_up = "".join(rng.choice("abcdefghiklmnoprstuvwyz") for _ in range(rng.randint(2, 7)))
+        words.insert(rng.randint(0, len(words)), made_up if rng.random() < 0.3 else rng.choice(FILLERS))
+    return " ".join(words)
 
 
 def article(words):
@@ -341,6 +367,8 @@ def caption(a, rng, held_out=False):
     if not drop(0.06):
         heard = rng.choice(HEARD_HELD_OUT if held_out else HEARD)
         text = heard.format(v=text, a=rng.choice(NOISES[a[4]]))
+    if drop(0.4):
+        text = with_fillers(text, rng)
     if rng.random() < 0.5:
         text = text[0].upper() + text[1:]
     if rng.random() < 0.5 and text[-1].isalpha():
