@@ -181,6 +181,16 @@ static void apart_upload(void *self, void *dst, const void *src, size_t bytes) {
     apart.upload[apart.n++].bytes = bytes;
 }
 
+static void apart_packed(void *self, const conv_geometry *g, dtype type, dtype src_type,
+                         const void *src, void *dst) {
+    const size_t n = (size_t)(g->out_channels * g->in_channels * g->kernel[0] *
+                              g->kernel[1] * g->kernel[2]);
+    float *values = malloc(n * sizeof *values);
+    dtype_to_f32(values, src, src_type, n);
+    backend_ref.conv_pack(self, g, type, values, dst);
+    free(values);
+}
+
 static const char *apart_wait(void *self) {
     (void)self;
     for (int i = 0; i < apart.n; i++) {
@@ -224,6 +234,7 @@ static void open_devices(fixture *f, dtype compute, bool host_memory) {
     if (!host_memory) {
         f->backend.upload_begin = apart_begin;
         f->backend.upload = apart_upload;
+        f->backend.upload_packed = apart_packed;
         f->backend.upload_wait = apart_wait;
         f->backend.fence = apart_fence;
         f->backend.pin_host = apart_pin;

@@ -99,6 +99,9 @@ typedef struct backend {
     void (*upload)(void *self, void *dst, const void *src, size_t bytes);
     const char *(*upload_wait)(void *self);
     void (*fence)(void *self, int slot);
+    /* An upload that packs convolution weights (conv_pack): src is pinned, in F32 or BF16. */
+    void (*upload_packed)(void *self, const conv_geometry *, dtype type, dtype src_type,
+                          const void *src, void *dst);
     bool (*pin_host)(void *self, const void *p, size_t bytes);
     void (*unpin_host)(void *self, const void *p);
 
@@ -231,6 +234,8 @@ void device_upload_begin(device *d, int slot);
 void device_upload(device *d, void *dst, const void *src, size_t bytes);
 const char *device_upload_wait(device *d) OVI_MUST_CHECK;
 void device_fence(device *d, int slot);
+void device_upload_packed(device *d, const conv_geometry *g, dtype type,
+                          const tensor *src, void *dst); /* src: dense, as stored */
 bool device_pin_host(device *d, const void *p, size_t bytes);
 void device_unpin_host(device *d, const void *p);
 /* Bytes of a region, in whole pieces. */

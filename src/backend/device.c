@@ -234,6 +234,11 @@ void device_fence(device *d, int slot) {
     d->table->fence(d->self, slot);
 }
 
+void device_upload_packed(device *d, const conv_geometry *g, dtype type,
+                          const tensor *src, void *dst) {
+    d->table->upload_packed(d->self, g, type, src->type, src->data, dst);
+}
+
 bool device_pin_host(device *d, const void *p, size_t bytes) {
     return d->table->pin_host(d->self, p, bytes);
 }

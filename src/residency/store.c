@@ -272,12 +272,32 @@ store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
 
 /* ---- bringing in ---- */
 
-/* Through f32 on the host, packed by the device. */
-static void fill_packed(store *s, const weight *row, const placement *p,
+/* A device apart packs what it can read as it is stored; false: it cannot. */
+static bool pack_pinned(model_state *m, const weight *row, const placement *p,
                         const loader *l) {
+    device *d = m->owner->dev;
+    const dtype type = weight_file_type(row);
+    const conv_geometry g = geometry_of(&row->spec.placed);
+    if (device_backend(d)->host_memory || (type != DTYPE_F32 && type != DTYPE_BF16))
+        return false;
+    const void *src = upload_pinned(&m->way, l, row);
+    if (!src || weights_check(l->files, row->entry[0], l->err) != OVI_OK)
+        return src != NULL; /* the failure is latched */
+    const tensor stored = tensor_make((void *)(uintptr_t)src, type, row->spec.placed);
+    device_upload_packed(d, &g, p->type, &stored, row->placed.data);
+    atomic_fetch_add_explicit(l->n_read, load_file_bytes(row), memory_order_relaxed);
+    return true;
+}
+
+/* Through f32 on the host, packed by the device. */
+static void fill_packed(model_state *m, const weight *row, const placement *p,
+                        const loader *l) {
+    store *s = m->owner;
     float *values = (float *)((char *)l->staging + load_staging_bytes(row, DTYPE_F32));
     const load_span whole = {0, shape_count(&row->spec.placed), DTYPE_F32};
     const conv_geometry g = geometry_of(&row->spec.placed);
+    if (pack_pinned(m, row, p, l))
+        return;
     if (load_rows(l, row, whole, values))
         device_pack_conv(s->dev, &g, p->type, values, row->placed.data);
 }
@@ -294,7 +314,7 @@ static bool bring_row(model_state *m, const weight *row, dtype type, void *data,
 static void fill_row(model_state *m, const weight *row, const placement *p,
                      const loader *l) {
     if (row->spec.use == WEIGHT_CONV)
-        fill_packed(m->owner, row, p, l);
+        fill_packed(m, row, p, l);
     else
         (void)bring_row(m, row, p->type, row->placed.data, l); /* latched, or cancelled */
 }

@@ -20,11 +20,17 @@ void upload_release(uploader *u) {
     unpin_all(u);
 }
 
-/* Pins the window [from, from + n) unless it is pinned; false: it cannot be. */
-static bool pin(uploader *u, const char *from, size_t n) {
+static bool is_pinned(const uploader *u, const char *from) {
     for (int i = 0; i < u->n; i++)
         if (u->window[i] == from)
             return true;
+    return false;
+}
+
+/* Pins the window [from, from + n) unless it is pinned; false: it cannot be. */
+static bool pin(uploader *u, const char *from, size_t n) {
+    if (is_pinned(u, from))
+        return true;
     if (u->refused)
         return false;
     if (u->n == u->limit) {
@@ -36,6 +42,30 @@ static bool pin(uploader *u, const char *from, size_t n) {
     if (!u->refused)
         u->window[u->n++] = from;
     return !u->refused;
+}
+
+const void *upload_pinned(uploader *u, const loader *l, const weight *row) {
+    const weights_entry *x = row->entry[0];
+    if (row->spec.fold || !x || !weights_entry_dense(x) || u->refused)
+        return NULL;
+    const char *src = weights_data(l->files, x), *base = NULL;
+    const size_t size = weights_mapping(l->files, x, (const void **)&base);
+    const size_t bytes = (size_t)load_file_bytes(row), at = (size_t)(src - base);
+    const size_t first = at / UPLOAD_WINDOW, last = (at + bytes - 1) / UPLOAD_WINDOW;
+    if ((uintptr_t)src % dtype_size(x->type) != 0 || last - first >= (size_t)u->limit)
+        return NULL;
+    if (u->n + (int)(last - first) + 1 > u->limit) { /* room for all of them at once */
+        if (device_upload_wait(u->dev))
+            return NULL;
+        unpin_all(u);
+    }
+    for (size_t w = first; w <= last; w++) {
+        const size_t from = w * UPLOAD_WINDOW;
+        if (!pin(u, base + from,
+                 size - from < UPLOAD_WINDOW ? size - from : UPLOAD_WINDOW))
+            return NULL;
+    }
+    return src;
 }
 
 /* The whole row out of the mapping, window by window; false: it cannot be pinned. */

@@ -27,6 +27,10 @@ void upload_init(uploader *u, device *d, int limit);
 /* Waits for what is under way and unpins all. */
 void upload_release(uploader *u);
 
+/* The stored bytes of a row in its mapping, pinned until the next upload_finish or
+ * upload_release; NULL: it is not stored in one piece, or cannot be pinned. */
+const void *upload_pinned(uploader *u, const loader *l, const weight *row);
+
 /* Host bytes of staging that a row of this type takes. */
 size_t upload_staging_bytes(const weight *row, dtype type);
 /* Starts the copy of a placed row to dst on the device; l->staging is of

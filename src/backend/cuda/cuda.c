@@ -275,6 +275,15 @@ static void cuda_upload(void *self, void *dst, const void *src, size_t bytes) {
                     cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->copies));
 }
 
+/* Pinned memory has the same address on the device; the stream of copies keeps the order. */
+static void cuda_upload_packed(void *self, const conv_geometry *g, dtype type,
+                               dtype src_type, const void *src, void *dst) {
+    cuda *c = self;
+    const conv_source from = {src, src_type, 0, g->out_channels * g->in_channels};
+    if (c->upload_failed == cudaSuccess)
+        note_upload(c, kernel_conv_pack(g, type, &from, dst, c->copies));
+}
+
 static const char *cuda_upload_wait(void *self) {
     cuda *c = self;
     note_upload(c, cudaStreamSynchronize(c->copies));
@@ -295,14 +304,17 @@ static void cuda_fence(void *self, int slot) {
 /* Read-only registration of a shared mapping: of a private one it hangs in the kernel. */
 static bool cuda_pin_host(void *self, const void *p, size_t bytes) {
     cuda *c = self;
-    int read_only = 0;
+    int read_only = 0, same_address = 0;
     union {
         const void *from;
         void *to;
     } where = {p};
     if (cudaDeviceGetAttribute(&read_only, cudaDevAttrHostRegisterReadOnlySupported,
                                c->index) != cudaSuccess ||
-        !read_only)
+        cudaDeviceGetAttribute(&same_address,
+                               cudaDevAttrCanUseHostPointerForRegisteredMem,
+                               c->index) != cudaSuccess ||
+        !read_only || !same_address)
         return false;
     if (cudaHostRegister(where.to, bytes,
                          cudaHostRegisterReadOnly | cudaHostRegisterPortable) ==
@@ -362,6 +374,7 @@ static const backend table = {.abi = BACKEND_ABI,
                               .overhead = cuda_overhead,
                               .upload_begin = cuda_upload_begin,
                               .upload = cuda_upload,
+                              .upload_packed = cuda_upload_packed,
                               .upload_wait = cuda_upload_wait,
                               .fence = cuda_fence,
                               .pin_host = cuda_pin_host,

@@ -27,8 +27,8 @@ void cuda_conv_pack(void *self, const conv_geometry *g, dtype type, const float 
     for (int64_t at = 0; at < pairs; at += most) {
         const int64_t n = pairs - at < most ? pairs - at : most;
         memcpy(c->packing, src + at * taps, (size_t)(n * taps) * sizeof *src);
-        if (!cuda_ok(c, kernel_conv_pack(g, type, c->packing, at, n, dst, c->stream),
-                     "packing") ||
+        const conv_source from = {c->packing, DTYPE_F32, at, n};
+        if (!cuda_ok(c, kernel_conv_pack(g, type, &from, dst, c->stream), "packing") ||
             !cuda_ok(c, cudaStreamSynchronize(c->stream), "packing"))
             return;
     }

@@ -467,26 +467,27 @@ static int grid_for(int64_t n, int threads) {
          i += (int64_t)gridDim.x * blockDim.x)
 
 template <class T>
-static __global__ void pack(const float *source, int64_t first, int64_t n, int taps,
-                            int64_t in, T *packed) {
+static __global__ void pack(const void *source, bool bf16_source, int64_t first,
+                            int64_t n, int taps, int64_t in, T *packed) {
     FOR_ALL(at, n * taps) {
         const int64_t pair = first + at / taps;
         const int64_t o = pair / in, i = pair % in, tap = at % taps;
-        put(packed + (o * taps + tap) * in + i, source[at]);
+        put(packed + (o * taps + tap) * in + i, load_one(source, bf16_source, at));
     }
 }
 
 extern "C" cudaError_t kernel_conv_pack(const conv_geometry *g, dtype type,
-                                        const float *source, int64_t first, int64_t n,
-                                        void *packed, cudaStream_t stream) {
+                                        const conv_source *from, void *packed,
+                                        cudaStream_t stream) {
     const int taps = (int)(g->kernel[0] * g->kernel[1] * g->kernel[2]);
-    const int grid = grid_for(n * taps, 256);
+    const int blocks = grid_for(from->n * taps, 256);
+    const bool bf16_source = from->type == DTYPE_BF16;
     if (type == DTYPE_BF16)
-        pack<<<grid, 256, 0, stream>>>(source, first, n, taps, g->in_channels,
-                                       (bf16 *)packed);
+        pack<<<blocks, 256, 0, stream>>>(from->data, bf16_source, from->first, from->n,
+                                         taps, g->in_channels, (bf16 *)packed);
     else
-        pack<<<grid, 256, 0, stream>>>(source, first, n, taps, g->in_channels,
-                                       (float *)packed);
+        pack<<<blocks, 256, 0, stream>>>(from->data, bf16_source, from->first, from->n,
+                                         taps, g->in_channels, (float *)packed);
     return cudaGetLastError();
 }
 

@@ -143,6 +143,11 @@ static inline bool runs_fit(const tensor *t) {
     return fit;
 }
 
+/* Rows of f32 tables in pieces of four. */
+static inline bool fours_fit(const tensor *t) {
+    return (uintptr_t)t->data % 16 == 0 && t->stride[0] % 4 == 0;
+}
+
 /* [M, C] as [1, M, C]. */
 static inline tensor batched(tensor t) {
     if (t.rank != 2)

@@ -43,11 +43,16 @@ cudaError_t kernel_attention(const attention_desc *d, const attention_device *de
                              cudaStream_t stream);
 cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream);
 
-/* Weights of n pairs (o, i) from pair `first` on, source [n, taps] f32 (readable by the
- * device), into packed [O, taps, I]. */
-cudaError_t kernel_conv_pack(const conv_geometry *g, dtype type, const float *source,
-                             int64_t first, int64_t n, void *packed,
-                             cudaStream_t stream);
+/* Weights of n pairs (o, i) from pair `first` on, [n, taps] in F32 or BF16, readable by the
+ * device. */
+typedef struct conv_source {
+    const void *data;
+    dtype type;
+    int64_t first, n;
+} conv_source;
+/* Into packed [O, taps, I] of a type. */
+cudaError_t kernel_conv_pack(const conv_geometry *g, dtype type, const conv_source *from,
+                             void *packed, cudaStream_t stream);
 /* out [n] bf16 = x [n] f32 */
 cudaError_t kernel_conv_bias(const tensor *x, void *out, cudaStream_t stream);
 /* packed [O, 3, 3, I] bf16 -> [2, 2][O, 2, 2, I]: behind a doubling, the weights of rows and

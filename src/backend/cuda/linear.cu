@@ -67,6 +67,28 @@ __device__ inline float finish_value(const finish_args &a, float v, int64_t c,
     return gate ? v * gate[c] : v;
 }
 
+/* The same for a run, whose vectors are read in runs too. */
+__device__ inline void finish_run(const finish_args &a, float v[RUN], int64_t c,
+                                  const float *gate) {
+    float u[RUN];
+    if (a.bias) {
+        load_run(u, a.bias + c);
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] += u[k];
+    }
+    if (a.act != ACT_NONE)
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] = activate(a.act, v[k]);
+    if (gate) {
+        load_run(u, gate + c);
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] *= u[k];
+    }
+}
+
 /* blockIdx.x: row; threads walk along it in runs, or one by one. */
 template <bool RUNS> __global__ void finish_rows(finish_args a) {
     const int64_t row = blockIdx.x, b = row / a.tokens, token = row % a.tokens;
@@ -85,12 +107,14 @@ template <bool RUNS> __global__ void finish_rows(finish_args a) {
             v[0] = load_one(a.sum, a.sum_bf16, from + c);
             r[0] = a.residual ? load_one(a.residual, a.out_bf16, add + c) : 0.0f;
         }
+        if (RUNS)
+            finish_run(a, v, c, gate);
+        else
+            v[0] = finish_value(a, v[0], c, gate);
+        if (a.residual)
 #pragma unroll
-        for (int k = 0; k < step; k++) {
-            v[k] = finish_value(a, v[k], c + k, gate);
-            if (a.residual)
+            for (int k = 0; k < step; k++)
                 v[k] += r[k];
-        }
         if (RUNS)
             store_run_any(a.out, a.out_bf16, to + c, v);
         else
@@ -119,7 +143,8 @@ extern "C" cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *
     if (a.rows == 0)
         return cudaSuccess;
     const int threads = a.width >= 1024 ? 128 : 64;
-    if (runs_fit(sum) && runs_fit(&d->out) && runs_fit(&d->residual))
+    if (runs_fit(sum) && runs_fit(&d->out) && runs_fit(&d->residual) &&
+        runs_fit(&d->gate) && (!a.bias || runs_fit(&d->bias)))
         finish_rows<true><<<(unsigned)a.rows, threads, 0, stream>>>(a);
     else
         finish_rows<false><<<(unsigned)a.rows, threads, 0, stream>>>(a);

@@ -51,16 +51,51 @@ __device__ inline float norm_value(const norm_args &a, norm_factor f, float v, i
     return activate(a.act, v);
 }
 
+/* The same for a run; vectors are read in runs too. */
+__device__ inline void norm_run(const norm_args &a, norm_factor f, float v[RUN],
+                                int64_t c, const float *scale, const float *shift) {
+    float u[RUN];
+#pragma unroll
+    for (int k = 0; k < RUN; k++)
+        v[k] = (v[k] - f.mean) * f.scale;
+    if (a.weight) {
+        load_run(u, a.weight + c);
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] *= u[k];
+    }
+    if (a.bias) {
+        load_run(u, a.bias + c);
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] += u[k];
+    }
+    if (scale) {
+        float t[RUN];
+        load_run(u, scale + c);
+        load_run(t, shift + c);
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] = v[k] * (1.0f + u[k]) + t[k];
+    }
+    if (a.act != ACT_NONE)
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] = activate(a.act, v[k]);
+}
+
 __device__ inline void rotate_run(const norm_args &a, float v[RUN], int64_t token,
                                   int64_t c) {
-    const int64_t pair = c % a.head_dim / 2;
-    const float *cosines = a.cosines + token * a.cos_row + pair;
-    const float *sines = a.sines + token * a.sin_row + pair;
+    const int64_t pair = (unsigned)c % (unsigned)a.head_dim / 2;
+    const float4 cosines = *(const float4 *)(a.cosines + token * a.cos_row + pair);
+    const float4 sines = *(const float4 *)(a.sines + token * a.sin_row + pair);
+    const float cosine[] = {cosines.x, cosines.y, cosines.z, cosines.w};
+    const float sine[] = {sines.x, sines.y, sines.z, sines.w};
 #pragma unroll
     for (int i = 0; i < RUN / 2; i++) {
         const float x = v[2 * i], y = v[2 * i + 1];
-        v[2 * i] = x * cosines[i] - y * sines[i];
-        v[2 * i + 1] = x * sines[i] + y * cosines[i];
+        v[2 * i] = x * cosine[i] - y * sine[i];
+        v[2 * i + 1] = x * sine[i] + y * cosine[i];
     }
 }
 
@@ -111,9 +146,7 @@ __global__ void __launch_bounds__(128) norm_runs(norm_args a) {
         const int64_t run = (int64_t)i * THREADS + lane, c = run * RUN;
         if (run >= n_runs)
             continue;
-#pragma unroll
-        for (int k = 0; k < RUN; k++)
-            v[i][k] = norm_value(a, f, v[i][k], c + k, scale, shift);
+        norm_run(a, f, v[i], c, scale, shift);
         if (a.normed)
             store_run((OUT *)a.normed + b * a.normed_branch + token * a.normed_row + c,
                       v[i]);
@@ -196,7 +229,10 @@ static void launch_typed(const norm_args &a, cudaStream_t stream) {
 static bool in_runs(const norm_desc *d) {
     const int64_t width = d->x.dim[d->x.rank - 1];
     return width <= 128 * 4 * RUN && runs_fit(&d->x) && runs_fit(&d->out) &&
-           runs_fit(&d->normed) && (!d->cos.data || d->head_dim % RUN == 0);
+           runs_fit(&d->normed) && runs_fit(&d->weight) && runs_fit(&d->bias) &&
+           runs_fit(&d->scale) && runs_fit(&d->shift) &&
+           (!d->cos.data ||
+            (d->head_dim % RUN == 0 && fours_fit(&d->cos) && fours_fit(&d->sin)));
 }
 
 extern "C" cudaError_t kernel_norm(const norm_desc *d, cudaStream_t stream) {

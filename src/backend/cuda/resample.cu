@@ -121,6 +121,36 @@ __global__ void dup_up_each(shortcut_args a) {
     give(a, s, load_one(a.x, a.x_bf16, from));
 }
 
+/* Eight channels of a pixel: their sources lie close together, what is written is a run. */
+__global__ void dup_up_runs(shortcut_args a) {
+    const unsigned runs = (unsigned)(a.out_dim[3] / RUN);
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= a.out_dim[0] * a.out_dim[1] * a.out_dim[2] * runs)
+        return;
+    const int64_t c = i % runs * RUN;
+    i /= runs;
+    const int64_t z = i % a.out_dim[2], y = i / a.out_dim[2] % a.out_dim[1];
+    const int64_t t = i / a.out_dim[2] / a.out_dim[1], frame = t + a.drop;
+    const int64_t to =
+        t * a.out_stride[0] + y * a.out_stride[1] + z * a.out_stride[2] + c;
+    const int64_t from =
+        frame / a.time * a.x_stride[0] + y / 2 * a.x_stride[1] + z / 2 * a.x_stride[2];
+    const unsigned part = (unsigned)(frame % a.time * 4 + y % 2 * 2 + z % 2);
+    const unsigned parts = (unsigned)a.time * 4, group = (unsigned)a.group;
+    float v[RUN];
+#pragma unroll
+    for (int k = 0; k < RUN; k++)
+        v[k] = load_one(a.x, a.x_bf16, from + (((unsigned)c + k) * parts + part) / group);
+    if (!a.assign) {
+        float u[RUN];
+        load_run_any(u, a.out, a.out_bf16, to);
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] = u[k] + v[k];
+    }
+    store_run_any(a.out, a.out_bf16, to, v);
+}
+
 __global__ void avg_down_each(shortcut_args a) {
     spot s;
     if (!spot_of(a, &s))
@@ -163,7 +193,10 @@ extern "C" cudaError_t kernel_dup_up(const dup_up_desc *d, cudaStream_t stream) 
     shortcut_args a = shortcut_of(&d->x, &d->out, d->assign);
     a.time = d->time_factor, a.drop = d->drop;
     a.group = 4 * a.time * a.out_dim[3] / a.x_dim[3];
-    if (shortcut_blocks(&a) > 0)
+    if (runs_fit(&d->out) && a.x_stride[3] == 1 && a.out_stride[3] == 1 &&
+        shortcut_blocks(&a) > 0)
+        dup_up_runs<<<(shortcut_blocks(&a) + RUN - 1) / RUN, THREADS, 0, stream>>>(a);
+    else if (shortcut_blocks(&a) > 0)
         dup_up_each<<<shortcut_blocks(&a), THREADS, 0, stream>>>(a);
     return cudaGetLastError();
 }
