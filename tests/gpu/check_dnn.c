@@ -1,7 +1,7 @@
 /* check_dnn.c: convolutions and attention of the cuda backend on a GPU: odd shapes and the
  * published ones against plain kernels, bits against bits, and how fast they are.
  *
- *   check_dnn [odd | few | conv | sound | attention]...   nothing: all
+ *   check_dnn [odd | few | conv | parts | sound | attention]...   nothing: all
  *
  * Exit status 0 if every result is within its tolerance. */
 #include <math.h>
@@ -302,6 +302,54 @@ static void check_decoder(cuda *c) {
     printf("     doubled rows count all nine taps; folded ones compute four\n");
 }
 
+/* ---- parts of a picture ---- */
+
+/* A window of the frames, dense. */
+static tensor window(tensor x, int64_t at, int64_t h, int64_t w) {
+    tensor t = filled(x.type, SHAPE(x.dim[0], h, w, x.dim[3]), 1);
+    const size_t pixel = (size_t)x.dim[3] * dtype_size(x.type);
+    for (int64_t f = 0; f < x.dim[0]; f++)
+        cudaMemcpy2D((char *)t.data + (size_t)(f * h * w) * pixel, (size_t)w * pixel,
+                     (char *)x.data +
+                         (size_t)((f * x.dim[1] + at) * x.dim[2] + at) * pixel,
+                     (size_t)x.dim[2] * pixel, (size_t)w * pixel, (size_t)h,
+                     cudaMemcpyDeviceToDevice);
+    cudaDeviceSynchronize();
+    return t;
+}
+
+/* Has a pixel the same bits in a part of the picture as in the whole? */
+static void check_parts(cuda *c) {
+    static const int64_t rows[][6] = {
+        {1024, 1024, 3, 44, 30, 26},  {1024, 1024, 4, 88, 60, 51},
+        {1024, 512, 6, 176, 100, 90}, {512, 512, 6, 176, 90, 130},
+        {512, 256, 6, 352, 190, 200}, {256, 256, 6, 352, 180, 352 - 16}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const int64_t *r = rows[i], edge = 8, h = r[4], w = r[5];
+        conv_desc d = {.geometry = {r[1], r[0], {3, 3, 3}},
+                       .pad_lo = {0, 1, 1},
+                       .pad_hi = {0, 1, 1}};
+        d.bias = filled(DTYPE_F32, SHAPE(r[1]), 1);
+        conv_case k = conv_of(c, d, DTYPE_BF16, (int64_t[3]){r[2], r[3], r[3]}, false);
+        cuda_conv(c, &k.d, k.w);
+        conv_case part = k;
+        part.d.x = window(k.d.x, edge, h, w);
+        part.d.out = filled(DTYPE_BF16, SHAPE(r[2] - 2, h, w, r[1]), 1);
+        cudaDeviceSynchronize();
+        cuda_conv(c, &part.d, part.w);
+        cuda_ok(c, cudaStreamSynchronize(c->stream), "parts");
+        const tensor whole = window(k.d.out, edge + 1, h - 2, w - 2);
+        const tensor piece = window(part.d.out, 1, h - 2, w - 2);
+        const bool same =
+            naive_same(whole.data, piece.data, (int64_t)tensor_bytes(&whole));
+        printf("%s a part of %lldx%lld of %lldx%lld, %lld -> %lld: %s bits\n",
+               same ? "ok  " : "note", (long long)h, (long long)w, (long long)r[3],
+               (long long)r[3], (long long)r[0], (long long)r[1],
+               same ? "the same" : "OTHER");
+        pool_used = 0;
+    }
+}
+
 /* ---- the vocoder ---- */
 
 static void check_sound(cuda *c) {
@@ -477,6 +525,8 @@ int main(int argc, char **argv) {
             check_odd(&c, 40);
         if (wanted(argc, argv, "conv") && (!with || dnn))
             check_decoder(&c);
+        if (wanted(argc, argv, "parts"))
+            check_parts(&c);
         if (wanted(argc, argv, "sound"))
             check_sound(&c);
     }
