@@ -70,7 +70,7 @@ static void a_doubling_is_four_convolutions(void **state) {
     cuda_conv_work p = cuda_conv_pieces(&d);
     assert_int_equal(p.weights, 4 * 4 * 512 * 512 * 2);
     assert_int_equal(p.frames, 1);
-    assert_int_equal(p.planes, 176 * 176 * 512 * 2);
+    assert_int_equal(p.planes, 177 * 177 * 512 * 2);
     assert_int_equal(bytes_of(&d), CUDA_CONV_CAP + p.weights + p.planes);
     d = doubled(frames(DTYPE_BF16, 2, 44, 44, 1024), 1024);
     assert_int_equal(cuda_conv_pieces(&d).frames, 2);

@@ -96,7 +96,7 @@ cuda_conv_work cuda_conv_pieces(const conv_desc *d) {
     const size_t out = (size_t)d->geometry.out_channels, type = dtype_size(d->x.type);
     cuda_conv_work p = {0};
     if (cuda_conv_is_folded(d)) {
-        const size_t frame = (size_t)(d->x.dim[1] * d->x.dim[2]) * out * type;
+        const size_t frame = (size_t)((d->x.dim[1] + 1) * (d->x.dim[2] + 1)) * out * type;
         p.cap = CUDA_CONV_CAP;
         p.weights = cuda_round256(16 * out * (size_t)d->geometry.in_channels * type);
         p.frames = frames_at_a_time(d->x.dim[0], frame);

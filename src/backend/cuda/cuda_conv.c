@@ -45,28 +45,28 @@ void cuda_conv_clear(cuda *self) {
 static bool conv_in_library(cuda *c, const conv_desc *d, work w) {
     const cuda_conv_work p = cuda_conv_pieces(d);
     void *bias = (char *)w.data + p.cap;
-    if (d->bias.data && !cuda_ok(c, kernel_conv_bias(&d->bias, bias, c->stream), "bias"))
+    if (d->bias.data &&
+        !cuda_ok(c, kernel_convert(&d->bias, bias, DTYPE_BF16, c->stream), "bias"))
         return true;
     return cuda_dnn_conv(c, d, bias, (work){w.data, p.cap});
 }
 
 /* The convolution of one parity, of frames [first, first + n). Row 2i reads rows i - 1 and i
- * of x, row 2i + 1 rows i and i + 1. */
+ * of x, row 2i + 1 rows i and i + 1: row i of the one is row i + 1 of the other but for the
+ * weights. So all have zeros on all sides and give a row and a column more, of which either
+ * the last or the first is not used: cuDNN has slow engines alone for zeros on one side. */
 static conv_desc parity_conv(const conv_desc *d, int parity, int64_t first, int64_t n,
                              char *weights, char *plane) {
     const conv_geometry *g = &d->geometry;
     const int64_t piece = 4 * g->out_channels * g->in_channels;
-    conv_desc one = {.geometry = {g->out_channels, g->in_channels, {1, 2, 2}},
-                     .x = tensor_slice(d->x, 0, first, n)};
-    one.w = tensor_make(weights + parity * piece * 2, DTYPE_U8, SHAPE(piece * 2));
-    one.out = tensor_make(plane, DTYPE_BF16,
-                          SHAPE(n, d->x.dim[1], d->x.dim[2], g->out_channels));
-    const int odd[2] = {parity / 2, parity % 2};
-    for (int i = 0; i < 2; i++) {
-        one.pad_lo[i + 1] = !odd[i];
-        one.pad_hi[i + 1] = odd[i];
-    }
-    return one;
+    const shape given = SHAPE(n, d->x.dim[1] + 1, d->x.dim[2] + 1, g->out_channels);
+    return (conv_desc){
+        .geometry = {g->out_channels, g->in_channels, {1, 2, 2}},
+        .x = tensor_slice(d->x, 0, first, n),
+        .w = tensor_make(weights + parity * piece * 2, DTYPE_U8, SHAPE(piece * 2)),
+        .out = tensor_make(plane, DTYPE_BF16, given),
+        .pad_lo = {0, 1, 1},
+        .pad_hi = {0, 1, 1}};
 }
 
 /* Runs all four parities of every few frames, or only asks whether all are offered. */

@@ -491,17 +491,6 @@ extern "C" cudaError_t kernel_conv_pack(const conv_geometry *g, dtype type,
     return cudaGetLastError();
 }
 
-static __global__ void to_bf16(const float *x, int64_t stride, int64_t n, bf16 *out) {
-    FOR_ALL(i, n)
-    put(out + i, x[i * stride]);
-}
-
-extern "C" cudaError_t kernel_conv_bias(const tensor *x, void *out, cudaStream_t stream) {
-    to_bf16<<<grid_for(x->dim[0], 256), 256, 0, stream>>>(
-        (const float *)x->data, x->stride[0], x->dim[0], (bf16 *)out);
-    return cudaGetLastError();
-}
-
 /* Taps of 3 that parity p and tap k of 2 stand for: p 0 reads rows {0}, {1, 2}; p 1 {0, 1},
  * {2}. */
 static __device__ inline int tap_from(int p, int k) {
@@ -543,7 +532,9 @@ static __global__ void unfold(const conv_view v, const bf16 *plane, int64_t firs
                                v.out_channels +
                            c;
         float sum[RUN], more[RUN];
-        load_run(sum, plane + pixel * v.out_channels + c);
+        const int64_t given =
+            ((pixel / w / h * (h + 1) + y + parity / 2) * (w + 1) + x + parity % 2);
+        load_run(sum, plane + given * v.out_channels + c);
         if (v.residual)
             load_run(more, (const bf16 *)v.residual + t * v.residual_frame + to);
 #pragma unroll

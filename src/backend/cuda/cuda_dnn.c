@@ -236,21 +236,25 @@ static bool plan_with(cuda_dnn *d, dnn_plan *p, cudnnBackendDescriptor_t graph,
     return p->plan != NULL;
 }
 
-/* With the first engine that is named and serves. */
-static bool choose(cuda_dnn *d, dnn_plan *p, cudnnBackendDescriptor_t graph,
-                   cudnnBackendHeurMode_t mode) {
+/* With the first engine that is named for a like graph and serves. */
+static bool choose(cuda_dnn *d, dnn_plan *p, cudnnBackendDescriptor_t like,
+                   cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode) {
     dnn_bag bag = {0};
     dnn_maker m = {.lib = &d->lib, .bag = &bag};
     cudnnBackendDescriptor_t named[DNN_MAX_NAMED];
-    const int n = dnn_name_engines(&m, target_of(d), graph, mode, named);
-    bool found = false;
-    for (int k = 0; k < n && !found; k++) {
+    const int n = dnn_name_engines(&m, target_of(d), like, mode, named);
+    const int mark = p->bag.n;
+    int64_t pass = p->problem.passed;
+    for (int k = 0; k < n && !p->plan; k++) {
         dnn_engine engine;
-        found = dnn_look_at(&d->lib, named[k], &engine) && engine.repeats &&
-                !engine.compiles && plan_with(d, p, graph, &engine);
+        if (dnn_look_at(&d->lib, named[k], &engine) && engine.repeats &&
+            !engine.compiles && plan_with(d, p, graph, &engine) && pass-- > 0) {
+            dnn_bag_cut(&d->lib, &p->bag, mark);
+            p->plan = NULL;
+        }
     }
     dnn_bag_cut(&d->lib, &bag, 0);
-    return found;
+    return p->plan != NULL;
 }
 
 /* The engine of an attention of this kind over 1,024 queries and keys. */
@@ -287,12 +291,31 @@ static void plan_attention(cuda_dnn *d, dnn_plan *p) {
         plan_with(d, p, graph, &engine);
 }
 
+/* The same convolution of a picture of one fixed size. */
+static dnn_conv canonical_conv(const dnn_conv *c) {
+    dnn_conv like = *c;
+    for (int i = 1; i < 3; i++) {
+        const int64_t reach = c->dilation[i] * (c->kernel[i] - 1) + 1;
+        like.out_size[i] = 128;
+        like.size[i] = 127 * c->stride[i] + reach - c->pad_lo[i] - c->pad_hi[i];
+    }
+    return like;
+}
+
+/* Pictures, that is: sound is one line, and is not cut. */
 static void plan_conv(cuda_dnn *d, dnn_plan *p) {
+    const dnn_conv *c = &p->problem.conv;
+    const dnn_conv like =
+        c->out_size[1] == 1 || p->problem.own_size ? *c : canonical_conv(c);
+    dnn_bag bag = {0};
     dnn_maker m = {.lib = &d->lib, .bag = &p->bag};
-    cudnnBackendDescriptor_t graph = dnn_conv_graph(&m, target_of(d), &p->problem.conv);
-    if (m.status == CUDNN_STATUS_SUCCESS)
-        (void)(choose(d, p, graph, CUDNN_HEUR_MODE_A) ||
-               choose(d, p, graph, CUDNN_HEUR_MODE_FALLBACK));
+    dnn_maker other = {.lib = &d->lib, .bag = &bag};
+    cudnnBackendDescriptor_t graph = dnn_conv_graph(&m, target_of(d), c);
+    cudnnBackendDescriptor_t named_for = dnn_conv_graph(&other, target_of(d), &like);
+    if (m.status == CUDNN_STATUS_SUCCESS && other.status == CUDNN_STATUS_SUCCESS)
+        (void)(choose(d, p, named_for, graph, CUDNN_HEUR_MODE_A) ||
+               choose(d, p, named_for, graph, CUDNN_HEUR_MODE_FALLBACK));
+    dnn_bag_cut(&d->lib, &bag, 0);
 }
 
 /* ---- plans that are kept ---- */

@@ -46,7 +46,9 @@ typedef struct dnn_attention {
 
 typedef struct dnn_problem {
     int64_t workspace; /* the most that its plan may take */
-    dnn_conv conv;     /* in == 0: attention */
+    int64_t passed;   /* choices that would serve and are passed over: for measurements */
+    int64_t own_size; /* engines as named for this very size: for measurements */
+    dnn_conv conv;    /* in == 0: attention */
     dnn_attention attention;
 } dnn_problem;
 

@@ -53,14 +53,13 @@ typedef struct conv_source {
 /* Into packed [O, taps, I] of a type. */
 cudaError_t kernel_conv_pack(const conv_geometry *g, dtype type, const conv_source *from,
                              void *packed, cudaStream_t stream);
-/* out [n] bf16 = x [n] f32 */
-cudaError_t kernel_conv_bias(const tensor *x, void *out, cudaStream_t stream);
 /* packed [O, 3, 3, I] bf16 -> [2, 2][O, 2, 2, I]: behind a doubling, the weights of rows and
  * columns that fall on the same pixel are one, of output parity (y, x). */
 cudaError_t kernel_conv_fold(const conv_geometry *g, const void *packed, void *folded,
                              cudaStream_t stream);
 /* Frames [first, first + n) of d->out, rows and columns of that parity: act(plane + bias) +
- * residual, plane [n, H, W, O]. */
+ * residual, plane [n, H + 1, W + 1, O]: of even rows the last is not used, of odd ones the
+ * first, and so with columns. */
 cudaError_t kernel_conv_unfold(const conv_desc *d, const void *plane, int64_t first,
                                int64_t n, int parity, cudaStream_t stream);
 
