@@ -2,7 +2,7 @@
  * every path, odd shapes, strides, biases; equal bits however queries and branches are cut;
  * and how fast real shapes are.
  *
- * usage: attention-check [check|bits|speed|wide]... (none: all but wide, a part of check
+ * usage: attention-check [check|bits|speed|small]... (none: all but small, a part of check
  * and bits). Exit status 1: a check failed. As on a smaller device: ATTENTION_SM=80,
  * ATTENTION_SHARED=101376. */
 #include <math.h>
@@ -417,7 +417,7 @@ static void all_bits(void) {
 }
 
 /* What depends on shared memory: see ATTENTION_SHARED. */
-static void wide_checks(void) {
+static void small_checks(void) {
     static const int sizes[] = {200, 256, 512, 520, 1024};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         const int d = sizes[i];
@@ -425,7 +425,12 @@ static void wide_checks(void) {
         check((shape_case){1, 3, 150, 200, d, true, true, true, true, PACKED});
         check((shape_case){1, 1, 1, 1, d, true, false, false, false, DENSE});
     }
+    check((shape_case){2, 24, 1000, 200, 128, true, true, false, false, PACKED});
+    check((shape_case){2, 24, 1000, 200, 96, true, false, true, true, DENSE});
+    check_bits((shape_case){2, 24, 1500, 513, 128, true, true, false, true, DENSE});
     check_bits((shape_case){2, 1, 400, 300, 1024, true, false, false, false, DENSE});
+    time_shape((shape_case){1, 24, 15004, 15004, 128, true, .layout = DENSE},
+               "one branch");
     time_shape((shape_case){4, 1, 1936, 1936, 1024, true, .layout = PACKED}, "video VAE");
 }
 
@@ -475,8 +480,8 @@ int main(int argc, char **argv) {
         const char *what = argc > 1 ? argv[i] : "";
         if (!*what || !strcmp(what, "check"))
             all_checks();
-        if (!strcmp(what, "wide"))
-            wide_checks();
+        if (!strcmp(what, "small"))
+            small_checks();
         if (!*what || !strcmp(what, "bits"))
             all_bits();
         if (!*what || !strcmp(what, "speed"))

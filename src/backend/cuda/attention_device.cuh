@@ -49,18 +49,16 @@ __device__ inline T *attention_head(const attention_side &x, const attention_pla
     return (T *)x.data + p.batch * x.b + p.head * x.h;
 }
 
-// The score of key j with scale and bias of the key.
-__device__ inline float attention_key_score(const attention_args &a, float s, int j) {
-    s = __fmul_rn(s, a.scale);
-    return a.key_bias ? fmaf(__ldg(a.key_bias + j), LOG2_E, s) : s;
-}
-
-// The score of query i and key j with scale and both biases. head: of rel_bias.
+// The score of query i and key j with scale and biases. Queries past the end have biases of
+// the last one.
 __device__ inline float attention_score(const attention_args &a, float s, int i, int j,
                                         int head) {
-    s = attention_key_score(a, s, j);
+    s = __fmul_rn(s, a.scale);
+    if (a.key_bias)
+        s = fmaf(__ldg(a.key_bias + j), LOG2_E, s);
     if (a.rel_bias)
-        s = fmaf(__ldg(a.rel_bias + head * a.rel_stride + (j - i)), LOG2_E, s);
+        s = fmaf(__ldg(a.rel_bias + head * a.rel_stride + j - min(i, a.sq - 1)), LOG2_E,
+                 s);
     return s;
 }
 

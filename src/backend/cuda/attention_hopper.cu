@@ -37,7 +37,7 @@ bool hopper_map(CUtensorMap *map, const attention_side &x, int rows, int box_row
 }
 
 template <bool BIAS> static cudaError_t run(const attention_run &r) {
-    using shape = hopper_shape<128, 2, BIAS, true>;
+    using shape = hopper_shape<160, 2, BIAS, true>;
     hopper_maps maps;
     if (r.device.shared < shape::SHARED || !hopper_is_built<shape>() ||
         !hopper_map_all<shape>(&maps, r))

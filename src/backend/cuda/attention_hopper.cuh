@@ -2,7 +2,8 @@
 // size 128, after FlashAttention-3 (Shah et al. 2024).
 //
 // A block stays on its multiprocessor and takes one tile of 128 queries after the other. One
-// thread starts copies: queries, keys and values, each with a ring of buffers. Two warpgroups of 64 queries each multiply:
+// thread starts copies: queries, keys and values, each with a ring of buffers; one warp
+// copies biases of keys. Two warpgroups of 64 queries each multiply:
 //
 //   start s' = q k[j]^T; start o += p v[j-1]; wait for s'; softmax step of s'; wait for o;
 //   rescale o; p = s' as operand
@@ -173,12 +174,13 @@ template <int KEYS_, int QUERY_TILES_, bool BIAS_, bool TURNS_> struct hopper_sh
     static constexpr int QUERY_TILES = QUERY_TILES_, STAGES = 2;
     static constexpr bool BIAS = BIAS_, TURNS = TURNS_;
     // Tiles in shared memory, each as two halves of 64 columns: queries, keys, values; then
-    // barriers.
+    // barriers and biases of keys.
     static constexpr uint32_t QUERY_HALF = QUERIES * 128, KEY_HALF = KEYS * 128,
                               KEY_TILES = QUERY_TILES * 2 * QUERY_HALF,
                               VALUE_TILES = KEY_TILES + STAGES * 2 * KEY_HALF,
                               BARRIERS = VALUE_TILES + STAGES * 2 * KEY_HALF;
-    static constexpr size_t SHARED = BARRIERS + 8 * (2 * QUERY_TILES + 4 * STAGES) + 1024;
+    static constexpr uint32_t BIASES = BARRIERS + 8 * (2 * QUERY_TILES + 4 * STAGES);
+    static constexpr size_t SHARED = BIASES + (BIAS ? 4 * STAGES * KEYS : 0) + 1024;
 };
 
 #if ATTENTION_HOPPER_CODE
@@ -186,7 +188,7 @@ template <int KEYS_, int QUERY_TILES_, bool BIAS_, bool TURNS_> struct hopper_sh
 template <class S> struct hopper_block {
     const attention_args &a;
     const uint32_t shared;
-    const int64_t end; // block of the whole grid
+    const int end; // block of the whole grid
 
     __device__ uint32_t query_tile(int i) const {
         return shared + i % S::QUERY_TILES * 2 * S::QUERY_HALF;
@@ -196,6 +198,9 @@ template <class S> struct hopper_block {
     }
     __device__ uint32_t value_tile(int i) const {
         return shared + S::VALUE_TILES + i % S::STAGES * 2 * S::KEY_HALF;
+    }
+    __device__ uint32_t bias_tile(int i) const {
+        return shared + S::BIASES + i % S::STAGES * 4 * S::KEYS;
     }
     // Barriers of buffers that are full (empty: 0), of buffers that are empty again (1).
     __device__ uint32_t key_barrier(int i, int empty) const {
@@ -210,9 +215,10 @@ template <class S> struct hopper_block {
     }
     __device__ static uint32_t phase(int i, int buffers) { return i / buffers & 1; }
 
-    __device__ attention_place place(int64_t block) const {
-        const int64_t row = block / a.tiles;
-        return {(int)(block % a.tiles), (int)(row % a.heads), row / a.heads};
+    __device__ int first() const { return (int)a.first + (int)blockIdx.x; }
+    __device__ attention_place place(int block) const {
+        const int row = block / a.tiles;
+        return {block % a.tiles, row % a.heads, row / a.heads};
     }
 
     __device__ void init_barriers() const {
@@ -221,7 +227,7 @@ template <class S> struct hopper_block {
             barrier_init(query_barrier(i, 1), 8);
         }
         for (int i = 0; i < S::STAGES; i++) {
-            barrier_init(key_barrier(i, 0), 1);
+            barrier_init(key_barrier(i, 0), S::BIAS ? 2 : 1);
             barrier_init(key_barrier(i, 1), 8); // warps
             barrier_init(value_barrier(i, 0), 1);
             barrier_init(value_barrier(i, 1), 8);
@@ -239,7 +245,7 @@ template <class S> struct hopper_block {
     // One thread: all copies of this block, as far ahead as there are buffers.
     __device__ void produce(const hopper_maps &maps) const {
         int i = 0, n = 0; // tiles of keys, of queries so far
-        for (int64_t block = a.first + blockIdx.x; block < end; block += gridDim.x, n++) {
+        for (int block = first(); block < end; block += gridDim.x, n++) {
             const attention_place at = place(block);
             barrier_wait(query_barrier(n, 1), phase(n, S::QUERY_TILES) ^ 1);
             copy(query_tile(n), S::QUERY_HALF, &maps.q, query_barrier(n, 0),
@@ -252,6 +258,26 @@ template <class S> struct hopper_block {
                 copy(value_tile(i), S::KEY_HALF, &maps.v, value_barrier(i, 0), key0, at);
             }
         }
+    }
+
+    // One warp: the biases of every tile of keys, in units of log2; none past the last key.
+    __device__ void produce_biases() const {
+        int i = 0;
+        for (int block = first(); block < end; block += gridDim.x)
+            for (int key0 = 0; key0 < a.sk; key0 += S::KEYS, i++) {
+                barrier_wait(key_barrier(i, 1), phase(i, S::STAGES) ^ 1);
+                for (int k = threadIdx.x % 32; k < S::KEYS; k += 32) {
+                    float bias = -INFINITY;
+                    if (key0 + k < a.sk)
+                        bias = a.key_bias ? a.key_bias[key0 + k] * LOG2_E : 0;
+                    asm volatile("st.shared.f32 [%0], %1;" ::"r"(bias_tile(i) + 4 * k),
+                                 "f"(bias)
+                                 : "memory");
+                }
+                __syncwarp();
+                if (threadIdx.x % 32 == 0)
+                    barrier_arrive(key_barrier(i, 0));
+            }
     }
 };
 
@@ -288,30 +314,34 @@ template <class S> struct hopper_rows {
     }
 
     __device__ void release(uint32_t barrier) const {
+        __syncwarp();
         if (lane == 0)
             barrier_arrive(barrier);
     }
 
-    // Scale and bias of the key (where the next step does not do the scaling), and no score
+    // Scale and biases of tile i (where the next step does not do the scaling), and no score
     // for keys past the end.
-    __device__ void adjust(float (&s)[S::KEYS / 8][4], int key0) const {
-        const bool tail = key0 + S::KEYS > a.sk;
-        if (!S::BIAS && !tail)
+    __device__ void adjust(float (&s)[S::KEYS / 8][4], int key0, int i) const {
+        if (!S::BIAS && key0 + S::KEYS <= a.sk)
             return;
+        const uint32_t biases = block.bias_tile(i) + lane % 4 * 8;
 #pragma unroll
-        for (int n = 0; n < S::KEYS / 8; n++)
+        for (int n = 0; n < S::KEYS / 8; n++) {
+            float b[2];
+            if (S::BIAS)
+                asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+                             : "=f"(b[0]), "=f"(b[1])
+                             : "r"(biases + n * 32)
+                             : "memory");
 #pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const int key = key0 + n * 8 + lane % 4 * 2 + e;
-                const bool past = tail && key >= a.sk;
-                if (S::BIAS) {
-                    const int from = past ? 0 : key;
-                    s[n][e] = attention_key_score(a, s[n][e], from);
-                    s[n][e + 2] = attention_key_score(a, s[n][e + 2], from);
-                }
-                s[n][e] = past ? -INFINITY : s[n][e];
-                s[n][e + 2] = past ? -INFINITY : s[n][e + 2];
+            for (int e = 0; e < 4; e++) {
+                const int key = key0 + n * 8 + lane % 4 * 2 + e % 2;
+                if (S::BIAS)
+                    s[n][e] = fmaf(s[n][e], a.scale, b[e % 2]);
+                else if (key >= a.sk)
+                    s[n][e] = -INFINITY;
             }
+        }
     }
 
     __device__ void pack(const float (&s)[S::KEYS / 8][4]) {
@@ -331,8 +361,8 @@ template <class S> struct hopper_rows {
         start_scores(s, n, i);
         wgmma_wait<0>();
         hold(s);
+        adjust(s, 0, i);
         release(block.key_barrier(i, 1));
-        adjust(s, 0);
         soften<S::BIAS>(s, 0, row[0], a.scale);
         soften<S::BIAS>(s, 1, row[1], a.scale);
         pack(s);
@@ -349,8 +379,8 @@ template <class S> struct hopper_rows {
                 turn_give(1 - group);
             wgmma_wait<1>();
             hold(s);
+            adjust(s, key0, i + 1);
             release(block.key_barrier(i + 1, 1));
-            adjust(s, key0);
             const float shrink0 = soften<S::BIAS>(s, 0, row[0], a.scale);
             const float shrink1 = soften<S::BIAS>(s, 1, row[1], a.scale);
             wgmma_wait<0>();
@@ -386,7 +416,7 @@ template <class S> struct hopper_rows {
 template <class S>
 __global__ __launch_bounds__(S::THREADS, 1) void hopper_kernel(
     const __grid_constant__ attention_args a, const __grid_constant__ hopper_maps maps,
-    int64_t end) {
+    int end) {
 #if ATTENTION_HOPPER_CODE
     extern __shared__ uint4 memory[];
     const uint32_t shared = ((uint32_t)__cvta_generic_to_shared(memory) + 1023) & ~1023u;
@@ -398,13 +428,15 @@ __global__ __launch_bounds__(S::THREADS, 1) void hopper_kernel(
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
         if (threadIdx.x == 0)
             block.produce(maps);
+        else if (S::BIAS && threadIdx.x / 32 == 1)
+            block.produce_biases();
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         hopper_rows<S> rows(block);
         if (S::TURNS && rows.group == 1)
             turn_give(0);
         int i = 0, n = 0;
-        for (int64_t b = a.first + blockIdx.x; b < end; b += gridDim.x, n++) {
+        for (int b = block.first(); b < end; b += gridDim.x, n++) {
             const attention_place at = block.place(b);
             i = rows.attend(at, n, i);
             rows.store(at);
@@ -443,9 +475,11 @@ cudaError_t hopper_launch(const attention_run &r, const hopper_maps &maps) {
     const void *kernel = (const void *)hopper_kernel<S>;
     cudaError_t e = cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)S::SHARED);
-    for (int64_t end = 0; end < blocks && e == cudaSuccess;) {
+    if (blocks > INT32_MAX / 2)
+        return cudaErrorNotSupported;
+    for (int end = 0; end < blocks && e == cudaSuccess;) {
         a.first = end;
-        end = blocks - end < at_most ? blocks : end + at_most;
+        end = (int)(blocks - end < at_most ? blocks : end + at_most);
         const int64_t n = end - a.first;
         const unsigned grid = n < r.device.processors ? (unsigned)n : r.device.processors;
         void *args[] = {&a, (void *)&maps, &end};

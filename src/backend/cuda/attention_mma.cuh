@@ -94,19 +94,18 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
             return;
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
-        for (int m = 0; m < M; m++)
+        for (int r = 0; r < 2 * M; r++) {
+            const int query = at.tile * QUERIES + warp * M * 16 + lane / 4 + 8 * r;
 #pragma unroll
-            for (int e = 0; e < N * 4; e++) {
-                const int key = key0 + e / 4 * 8 + lane % 4 * 2 + e % 2;
-                float &x = s[m][e / 4][e % 4];
+            for (int e = 0; e < 2 * N; e++) {
+                const int key = key0 + e / 2 * 8 + lane % 4 * 2 + e % 2;
+                float &x = s[r / 2][e / 2][e % 2 + r % 2 * 2];
                 if (key >= a.sk)
                     x = -INFINITY;
                 else if (BIAS)
-                    x = attention_score(a, x,
-                                        at.tile * QUERIES + (warp * M + m) * 16 +
-                                            lane / 4 + e % 4 / 2 * 8,
-                                        key, at.head);
+                    x = attention_score(a, x, query, key, at.head);
             }
+        }
     }
 
     __device__ void multiply_values(const float (&s)[M][N][4], uint32_t from) {

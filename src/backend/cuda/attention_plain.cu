@@ -60,7 +60,7 @@ template <typename T, int D, int R> struct plain {
         const int x = threadIdx.x % 16, y = threadIdx.x / 16;
 #pragma unroll
         for (int i = 0; i < R; i++) {
-            const int query = min(at.tile * QUERIES + y + 16 * i, a.sq - 1);
+            const int query = at.tile * QUERIES + y + 16 * i;
             float most = top[i];
 #pragma unroll
             for (int j = 0; j < 4; j++) {

@@ -99,7 +99,7 @@ template <int D, int M, int STAGES> struct wide {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int row = rows + lane / 4 + 8 * h;
-            const int query = min(at.tile * QUERIES + row, a.sq - 1);
+            const int query = at.tile * QUERIES + row;
             float most = -INFINITY;
 #pragma unroll
             for (int n = 0; n < M; n++)
