@@ -21,11 +21,11 @@
 #include "residency/prefetch.h"
 #include "residency/upload.h"
 
-#define SLAB_ALIGN     64
-#define MIN_SLOTS      2
-#define NO_PART        64 /* more than every part */
-#define FEW_WINDOWS    4  /* pinned at a time where the page cache is to be left alone */
-#define WARM_MIN_BYTES 65536 /* smaller rows are made as fast as found */
+#define SLAB_ALIGN   64
+#define MIN_SLOTS    2
+#define NO_PART      64 /* more than every part */
+#define FEW_WINDOWS  4  /* pinned at a time where the page cache is to be left alone */
+#define SOME_WINDOWS 8  /* while rows that stay are brought in */
 
 /* What a stage asks of one model. */
 typedef struct demand {
@@ -278,7 +278,10 @@ static bool pack_pinned(model_state *m, const weight *row, const placement *p,
     device *d = m->owner->dev;
     const dtype type = weight_file_type(row);
     const conv_geometry g = geometry_of(&row->spec.placed);
-    if (device_backend(d)->host_memory || (type != DTYPE_F32 && type != DTYPE_BF16))
+    const bool folded =
+        row->spec.fold && !(row->spec.only_rounds && p->type == DTYPE_BF16);
+    if (device_backend(d)->host_memory || folded ||
+        (type != DTYPE_F32 && type != DTYPE_BF16))
         return false;
     const void *src = upload_pinned(&m->way, l, row);
     if (!src || weights_check(l->files, row->entry[0], l->err) != OVI_OK)
@@ -426,6 +429,8 @@ static void start_flow(model_state *m, const store_bytes *bytes) {
         placement p = place(m, m->flows, row);
         row->placed = view_at(row, &p, NULL);
     }
+    if (!m->evict) /* what flows round and round stays pinned */
+        upload_allow(&m->way, 0);
     m->last_pinned = NO_PART;
     m->slots = (char *)m->slab + bytes->rows_bytes;
     m->slot_bytes = bytes->slots_bytes / (size_t)m->now.slots;
@@ -487,7 +492,7 @@ static void bring_in(model_state *m, demand want) {
     m->slab_bytes = bytes.slab;
     m->now = want;
     m->evict = m->owner->evict;
-    upload_init(&m->way, d, m->evict ? FEW_WINDOWS : 0);
+    upload_init(&m->way, d, m->evict ? FEW_WINDOWS : SOME_WINDOWS);
     if (!dry && bytes.staging && !device_failed(d))
         m->staging = mem_alloc(&device_host(d)->err, bytes.staging, 1);
     if (!dry && flow_staging && !device_failed(d))

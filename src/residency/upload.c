@@ -1,10 +1,13 @@
 /* upload.c: two ways to a device: pinned windows of the mapping, or staging. */
 #include "residency/upload.h"
 
+void upload_allow(uploader *u, int limit) {
+    u->limit = limit <= 0 || limit > UPLOAD_MAX_WINDOWS ? UPLOAD_MAX_WINDOWS : limit;
+}
+
 void upload_init(uploader *u, device *d, int limit) {
-    *u = (uploader){.dev = d, .limit = limit};
-    if (limit <= 0 || limit > UPLOAD_MAX_WINDOWS)
-        u->limit = UPLOAD_MAX_WINDOWS;
+    *u = (uploader){.dev = d};
+    upload_allow(u, limit);
 }
 
 static void unpin_all(uploader *u) {
@@ -46,7 +49,7 @@ static bool pin(uploader *u, const char *from, size_t n) {
 
 const void *upload_pinned(uploader *u, const loader *l, const weight *row) {
     const weights_entry *x = row->entry[0];
-    if (row->spec.fold || !x || !weights_entry_dense(x) || u->refused)
+    if (!x || !weights_entry_dense(x) || u->refused)
         return NULL;
     const char *src = weights_data(l->files, x), *base = NULL;
     const size_t size = weights_mapping(l->files, x, (const void **)&base);

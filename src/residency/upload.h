@@ -24,11 +24,12 @@ typedef struct uploader {
 
 /* limit 0: as many windows as there are. */
 void upload_init(uploader *u, device *d, int limit);
+void upload_allow(uploader *u, int limit); /* from now on */
 /* Waits for what is under way and unpins all. */
 void upload_release(uploader *u);
 
 /* The stored bytes of a row in its mapping, pinned until the next upload_finish or
- * upload_release; NULL: it is not stored in one piece, or cannot be pinned. */
+ * upload_release; NULL: it is not stored in one piece, or cannot be pinned. Not folded. */
 const void *upload_pinned(uploader *u, const loader *l, const weight *row);
 
 /* Host bytes of staging that a row of this type takes. */

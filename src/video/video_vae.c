@@ -186,7 +186,8 @@ static wref declare(maker *m, weight_use use, shape dims, const char *prefix,
                         .published = DTYPE_F32,
                         .n_parts = 1,
                         .part = {{.dims = dims}},
-                        .fold = round_to_bf16};
+                        .fold = round_to_bf16,
+                        .only_rounds = true};
     join(m, spec.part[0].name, prefix, leaf);
     if (use == WEIGHT_LINEAR)
         spec.placed = SHAPE(dims.dim[0], dims.dim[1]);

@@ -43,7 +43,8 @@ typedef struct weight_spec {
     weight_part part[WEIGHT_MAX_PARTS];
     shape placed;        /* after folding or reshaping; rank 0 = that of part 0 */
     weight_fold_fn fold; /* NULL: part 0 as it is */
-    bool optional;       /* absent parts leave the row unbound */
+    bool only_rounds; /* fold is rounding to bf16: nothing is left of it in that type */
+    bool optional;    /* absent parts leave the row unbound */
     /* A tensor of part 0's shape that a file may hold in place of all parts, folded
      * already (plain weights where weight norm was removed): it is entry 0 then, and the
      * fold sees NULL for the other parts. "": there is none. */

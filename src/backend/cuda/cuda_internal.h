@@ -30,9 +30,10 @@ typedef struct cuda {
     int n_processors;    /* multiprocessors */
     cudaStream_t stream; /* operations */
     cudaStream_t copies; /* weights on their way */
-    cudaEvent_t fence[BACKEND_MAX_SLOTS]; /* of operations that used a slot; made when met */
-    cudaError_t upload_failed;            /* first failure since the last wait */
-    size_t overhead;                      /* bytes of context and libraries */
+    cudaEvent_t
+        fence[BACKEND_MAX_SLOTS]; /* of operations that used a slot; made when met */
+    cudaError_t upload_failed;    /* first failure since the last wait */
+    size_t overhead;              /* bytes of context and libraries */
     cublasLtHandle_t lt;
     cuda_linear_cache *products; /* owned: algorithms chosen so far */
     cuda_dnn *dnn;               /* owned; NULL: cuDNN is not here, or switched off */

@@ -4,23 +4,27 @@
  * Bias, tanh GELU and a plain residual are cuBLASLt's epilogue, everything else follows in
  * one pass (linear.cu). Branches that lie behind each other are one product.
  *
- * One algorithm for each (N, K, types, epilogue), found once with MANY_ROWS rows and used for
- * every number of rows, without split-K: the bits of a row depend neither on how many rows
- * there are nor on the budget that cut them. */
+ * Algorithms are chosen once for each (N, K, types, epilogue), for few rows and for many:
+ * cuBLASLt's suggestions without split-K are run on the operands at hand and the fastest is
+ * kept, out of those whose result has the very bits of the first suggestion for MANY_ROWS.
+ * So the bits of a row depend neither on how many rows there are, nor on the budget that cut
+ * them, nor on what was measured. */
 #include <string.h>
 
 #include "backend/cuda/cuda_internal.h"
 #include "backend/cuda/kernels.h"
 
 #define MANY_ROWS  8192
+#define FEW_ROWS   512 /* of a branch, at most: sound and text */
 #define MAX_CHOSEN 256 /* products of different kinds in one process: about 60 */
 #define MAX_ASKED  16
+#define MAX_TRIED  6 /* that are measured */
 
 /* What an algorithm is chosen for. All fields are compared as bytes. */
 typedef struct product_key {
     int64_t n, k;
     int32_t x_type, out_type, epilogue, with_residual;
-    int64_t alignment; /* in bytes, of all operands and their rows: 16 or less */
+    int32_t few_rows, alignment; /* bytes, of all operands and their rows: 16 or less */
 } product_key;
 
 typedef struct chosen {
@@ -114,14 +118,14 @@ static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static int64_t product_alignment(const product *p) {
+static int32_t product_alignment(const product *p) {
     const product_key *key = &p->key;
     int64_t a = least(alignment_of(p->x, p->x_row, key->x_type),
                       alignment_of(p->out, p->out_row, key->out_type));
     a = least(a, alignment_of(p->w, key->k, key->x_type));
     if (p->residual)
         a = least(a, alignment_of(p->residual, p->residual_row, key->out_type));
-    return a;
+    return (int32_t)a;
 }
 
 /* Rows must not be summed in an order that depends on how many there are. */
@@ -184,47 +188,27 @@ static bool serves_all(cuda *c, const product *p, const cublasLtMatmulAlgo_t *al
     return true;
 }
 
-/* The best that cuBLASLt knows and we allow; false: none. */
-static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
+/* What cuBLASLt suggests for that many rows and we allow, best first; returns how many. */
+static int suggestions(cuda *c, const product *p, int64_t rows,
+                       cublasLtMatmulAlgo_t list[MAX_TRIED]) {
     cublasLtMatmulHeuristicResult_t found[MAX_ASKED];
     lt_layouts l;
-    int n = 0;
+    int asked = 0, n = 0;
     cublasLtMatmulPreference_t wish = preference(p->key.alignment);
-    if (layouts_make(&l, p, MANY_ROWS) && wish &&
+    if (layouts_make(&l, p, rows) && wish &&
         cublasLtMatmulAlgoGetHeuristic(c->lt, l.op, l.w, l.x, l.c, l.out, wish, MAX_ASKED,
-                                       found, &n) != CUBLAS_STATUS_SUCCESS)
-        n = 0;
-    int i = 0;
-    while (i < n &&
-           (found[i].state != CUBLAS_STATUS_SUCCESS ||
-            found[i].workspaceSize > CUDA_LINEAR_CAP || !in_order(&found[i].algo)))
-        i++;
-    if (i < n)
-        *out = found[i].algo;
+                                       found, &asked) != CUBLAS_STATUS_SUCCESS)
+        asked = 0;
+    for (int i = 0; i < asked && n < MAX_TRIED; i++)
+        if (found[i].state == CUBLAS_STATUS_SUCCESS &&
+            found[i].workspaceSize <= CUDA_LINEAR_CAP && in_order(&found[i].algo) &&
+            serves_all(c, p, &found[i].algo))
+            list[n++] = found[i].algo;
     layouts_release(&l);
     if (wish)
         cublasLtMatmulPreferenceDestroy(wish);
-    return i < n;
+    return n;
 }
-
-/* NULL: failed. */
-static chosen *choose(cuda *c, const product *p) {
-    if (!c->products) {
-        c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
-        if (!c->products)
-            return NULL;
-    }
-    cuda_linear_cache *cache = c->products;
-    for (int i = 0; i < cache->n; i++)
-        if (memcmp(&cache->one[i].key, &p->key, sizeof p->key) == 0)
-            return &cache->one[i];
-    chosen *next = &cache->one[cache->n < MAX_CHOSEN ? cache->n++ : MAX_CHOSEN - 1];
-    next->key = p->key;
-    next->found = find_algorithm(c, p, &next->algorithm);
-    return next;
-}
-
-/* ---- running ---- */
 
 static cublasStatus_t multiply(cuda *c, const product *p,
                                const cublasLtMatmulAlgo_t *algorithm) {
@@ -239,6 +223,109 @@ static cublasStatus_t multiply(cuda *c, const product *p,
     layouts_release(&l);
     return r;
 }
+
+/* A number that any changed bit of the result changes; false: it cannot be told. */
+static bool digest(cuda *c, const product *p, uint64_t *sum) {
+    const tensor out = {.data = p->out,
+                        .type = (dtype)p->key.out_type,
+                        .rank = 2,
+                        .dim = {p->rows, p->key.n},
+                        .stride = {p->out_row, 1}};
+    return cudaMemsetAsync(p->workspace, 0, sizeof *sum, c->stream) == cudaSuccess &&
+           kernel_digest(&out, p->workspace, c->stream) == cudaSuccess &&
+           cudaMemcpyAsync(sum, p->workspace, sizeof *sum, cudaMemcpyDeviceToHost,
+                           c->stream) == cudaSuccess &&
+           cudaStreamSynchronize(c->stream) == cudaSuccess;
+}
+
+/* Milliseconds of one product, warm, and its digest; negative: it failed. */
+static float try_algorithm(cuda *c, const product *p,
+                           const cublasLtMatmulAlgo_t *algorithm, uint64_t *sum) {
+    float ms = -1;
+    cudaEvent_t begin = NULL, end = NULL;
+    if (cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess &&
+        multiply(c, p, algorithm) == CUBLAS_STATUS_SUCCESS && digest(c, p, sum)) {
+        cudaEventRecord(begin, c->stream);
+        const bool ok = multiply(c, p, algorithm) == CUBLAS_STATUS_SUCCESS;
+        cudaEventRecord(end, c->stream);
+        if (cudaEventSynchronize(end) != cudaSuccess || !ok ||
+            cudaEventElapsedTime(&ms, begin, end) != cudaSuccess)
+            ms = -1;
+    }
+    if (begin)
+        cudaEventDestroy(begin);
+    if (end)
+        cudaEventDestroy(end);
+    (void)cudaGetLastError();
+    return ms;
+}
+
+/* The fastest in the list that has the bits of `first`, which it is compared with. */
+static cublasLtMatmulAlgo_t fastest(cuda *c, const product *p,
+                                    const cublasLtMatmulAlgo_t *first,
+                                    const cublasLtMatmulAlgo_t *list, int n) {
+    uint64_t expected = 0, sum = 0;
+    float best = try_algorithm(c, p, first, &expected);
+    const cublasLtMatmulAlgo_t *winner = first;
+    for (int i = 0; i < n && best >= 0; i++) {
+        const float ms = try_algorithm(c, p, &list[i], &sum);
+        if (ms >= 0 && ms < best && sum == expected) {
+            best = ms;
+            winner = &list[i];
+        }
+    }
+    return *winner;
+}
+
+/* A product without residual of the same kind was measured: what served it serves here. */
+static bool take_sibling(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
+    product_key plain = p->key;
+    plain.with_residual = 0;
+    for (int i = 0; i < c->products->n; i++) {
+        const chosen *one = &c->products->one[i];
+        if (memcmp(&one->key, &plain, sizeof plain) == 0 && one->found &&
+            serves_all(c, p, &one->algorithm)) {
+            *out = one->algorithm;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Results may be written several times only where nothing is read from their place. */
+static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
+    cublasLtMatmulAlgo_t many[MAX_TRIED], few[MAX_TRIED];
+    const int n = suggestions(c, p, MANY_ROWS, many);
+    if (n == 0)
+        return false;
+    *out = many[0];
+    if (p->key.with_residual)
+        (void)take_sibling(c, p, out);
+    else if (p->key.few_rows && p->workspace)
+        *out = fastest(c, p, &many[0], few, suggestions(c, p, p->rows, few));
+    else if (p->workspace)
+        *out = fastest(c, p, &many[0], many + 1, n - 1);
+    return true;
+}
+
+/* NULL: failed. */
+static chosen *choose(cuda *c, const product *p) {
+    if (!c->products) {
+        c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
+        if (!c->products)
+            return NULL;
+    }
+    cuda_linear_cache *cache = c->products;
+    for (int i = 0; i < cache->n; i++)
+        if (memcmp(&cache->one[i].key, &p->key, sizeof p->key) == 0)
+            return &cache->one[i];
+    chosen *next = &cache->one[cache->n < MAX_CHOSEN ? cache->n++ : MAX_CHOSEN - 1];
+    *next = (chosen){.key = p->key};
+    next->found = find_algorithm(c, p, &next->algorithm);
+    return next;
+}
+
+/* ---- running ---- */
 
 /* The pieces of the workspace of one call. */
 typedef struct linear_run {
@@ -309,7 +396,8 @@ static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
                           .x_type = x->type,
                           .out_type = out->type,
                           .epilogue = (int32_t)r->epilogue,
-                          .with_residual = p.residual != NULL};
+                          .with_residual = p.residual != NULL,
+                          .few_rows = x->dim[last] <= FEW_ROWS};
     p.key.alignment = product_alignment(&p);
     return p;
 }

@@ -28,6 +28,8 @@ cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *sum, bool w
                                  cudaStream_t stream);
 /* Dense x (F32, BF16 or F8_E4M3) to dst in another type (F32 or BF16). */
 cudaError_t kernel_convert(const tensor *x, void *dst, dtype type, cudaStream_t stream);
+/* Adds a number that any changed bit of x [M, N] changes to *sum on the device. */
+cudaError_t kernel_digest(const tensor *x, void *sum, cudaStream_t stream);
 /* The whole layer, for shapes that cuBLASLt does not take: sums in f32, in order of k. */
 cudaError_t kernel_linear(const linear_desc *d, cudaStream_t stream);
 
