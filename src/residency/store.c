@@ -21,11 +21,12 @@
 #include "residency/prefetch.h"
 #include "residency/upload.h"
 
-#define SLAB_ALIGN   64
-#define MIN_SLOTS    2
-#define NO_PART      64 /* more than every part */
-#define FEW_WINDOWS  4  /* pinned at a time where the page cache is to be left alone */
-#define SOME_WINDOWS 8  /* while rows that stay are brought in */
+#define SLAB_ALIGN     64
+#define MIN_SLOTS      2
+#define NO_PART        64 /* more than every part */
+#define FEW_WINDOWS    4  /* pinned at a time where the page cache is to be left alone */
+#define SOME_WINDOWS   8  /* while rows that stay are brought in */
+#define WARM_MIN_BYTES 65536 /* smaller rows are made as fast as found */
 
 /* What a stage asks of one model. */
 typedef struct demand {
