@@ -313,8 +313,7 @@ size_t job_host_bytes(const job *j, stage_id id) {
         int group = (int)video_vae_time(&j->engine->models.spec.video_vae);
         media_format format = {
             .width = s->width, .height = s->height, .sample_rate = s->sample_rate};
-        sum += (sizeof(float) + 1) * frame * (size_t)group +
-               media_queue_bytes(&format, group);
+        sum += frame * (size_t)group + media_queue_bytes(&format, group);
     }
     return sum;
 }

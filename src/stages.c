@@ -3,6 +3,7 @@
 #include "stages.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "resume.h"
 
@@ -192,17 +193,17 @@ static void hand_on_frames(job *j, const uint8_t *rgb, int n) {
         err_set(&h->err, OVI_CALLBACK, "the frame sink refused a group of frames");
 }
 
-/* One group from the device to bytes; values is room for its floats, bytes follow. */
-static void take_frames(stage_context *c, const tensor *frames, float *values) {
-    size_t count = (size_t)tensor_count(frames);
-    uint8_t *rgb = (uint8_t *)(values + count);
-    if (device_get_f32(c->dev, values, frames) != OVI_OK)
-        return;
-    video_pixels_to_rgb8(rgb, values, count);
-    hand_on_frames(c->job, rgb, (int)frames->dim[0]);
+/* Pixels of a group or of a tile of it, as bytes on the host; false: failed, or a dry run. */
+static bool take_pixels(stage_context *c, const tensor *pixels, uint8_t *rgb) {
+    const size_t mark = arena_mark(c->dev);
+    const tensor bytes = arena_push(c->dev, DTYPE_U8, tensor_shape(pixels));
+    op_pixels(c->dev, &(pixels_desc){.x = *pixels, .out = bytes});
+    const bool ok = !c->dry && device_read(c->dev, rgb, &bytes) == OVI_OK;
+    arena_reset(c->dev, mark);
+    return ok;
 }
 
-static size_t group_values(const job *j) {
+static size_t group_bytes(const job *j) {
     return (size_t)video_vae_time(&j->engine->models.spec.video_vae) *
            (size_t)j->shape.width * (size_t)j->shape.height * 3;
 }
@@ -211,10 +212,10 @@ static size_t group_values(const job *j) {
 static void decode_whole(stage_context *c) {
     job *j = c->job;
     const int *v = j->shape.video;
-    float *values = NULL;
+    uint8_t *rgb = NULL;
     if (!c->dry) {
-        values = mem_alloc(&j->engine->host.err, group_values(j), sizeof(float) + 1);
-        if (!values)
+        rgb = mem_alloc(&j->engine->host.err, group_bytes(j), 1);
+        if (!rgb)
             return;
     }
     video_decoder decoder;
@@ -223,20 +224,20 @@ static void decode_whole(stage_context *c) {
     for (int i = 0; i < v[1] && !device_failed(c->dev); i++) {
         size_t mark = arena_mark(c->dev);
         tensor frames = video_decode_next(&decoder);
-        if (!c->dry)
-            take_frames(c, &frames, values);
+        if (take_pixels(c, &frames, rgb))
+            hand_on_frames(j, rgb, (int)frames.dim[0]);
         arena_reset(c->dev, mark);
         if (!c->dry && !device_failed(c->dev))
             job_progress(j, "decode_video", i + 1, v[1]);
     }
-    mem_free(values);
+    mem_free(rgb);
 }
 
 /* Tiles come one after the other, each through the whole clip: pixels wait as bytes. */
 typedef struct tile_sink {
     stage_context *c;
     uint8_t *rgb;  /* [frames, height, width, 3]; NULL on a dry run */
-    float *values; /* room for one tile's group */
+    uint8_t *tile; /* room for one tile's group */
     int done, all;
 } tile_sink;
 
@@ -244,14 +245,14 @@ static void put_tile(void *user, const video_tile *tile) {
     tile_sink *s = user;
     const ovi_shape *clip = &s->c->job->shape;
     const int64_t *dim = tile->pixels.dim; /* [n, h, w, 3] */
-    if (s->c->dry || device_get_f32(s->c->dev, s->values, &tile->pixels) != OVI_OK)
+    const size_t row_bytes = (size_t)dim[2] * 3;
+    if (!take_pixels(s->c, &tile->pixels, s->tile))
         return;
     for (int64_t f = 0; f < dim[0]; f++)
         for (int64_t y = 0; y < dim[1]; y++) {
             int64_t row = (tile->frame + f) * clip->height + tile->y + y;
-            video_pixels_to_rgb8(s->rgb + (row * clip->width + tile->x) * 3,
-                                 s->values + (f * dim[1] + y) * dim[2] * 3,
-                                 (size_t)dim[2] * 3);
+            memcpy(s->rgb + (row * clip->width + tile->x) * 3,
+                   s->tile + (size_t)(f * dim[1] + y) * row_bytes, row_bytes);
         }
     job_progress(s->c->job, "decode_video", ++s->done, s->all);
 }
@@ -309,14 +310,14 @@ static void decode_tiles(stage_context *c) {
     if (!c->dry) {
         tiling.front = mem_alloc(e, video_front_bytes(&tiling), 1);
         sink.rgb = mem_alloc(e, clip_bytes(j), 1);
-        sink.values = mem_alloc(e, group_values(j), sizeof(float));
+        sink.tile = mem_alloc(e, group_bytes(j), 1);
     }
     if (!err_failed(e))
         video_decode_front(&tiling, j->video);
     if (!err_failed(e) && stage_enter(c, stage_at(STAGE_DECODE_VIDEO), 1))
         video_decode_tiles(&tiling, put_tile, &sink);
     mem_free(tiling.front);
-    mem_free(sink.values);
+    mem_free(sink.tile);
     int group = (int)video_vae_time(&c->models->spec.video_vae);
     size_t frame = (size_t)j->shape.width * (size_t)j->shape.height * 3;
     for (int f = 0; !c->dry && !err_failed(e) && f < j->shape.frames; f += group) {

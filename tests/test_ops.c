@@ -755,6 +755,35 @@ static void case_fill(lab *l) {
     op_fill(l->d, &(fill_desc){result(l, pick_type(l), any_shape(l), LAYOUT_ANY)});
 }
 
+/* Bytes are the same everywhere: values at the ends, and a sweep behind them. */
+static void pixels_are_clamped_and_truncated(void **state) {
+    (void)state;
+    enum { SWEEP = 1024 };
+    float v[SWEEP] = {-1.0f, 1.0f,   -2.0f,   3.0f,      0.0f,
+                      NAN,   0.999f, -0.999f, -INFINITY, INFINITY};
+    uint8_t want[SWEEP] = {0, 255, 0, 255, 127, 0, 254, 0, 0, 255}, got[SWEEP];
+    for (int i = 10; i < SWEEP; i++) {
+        v[i] = -1 + (float)i * (2.0f / SWEEP);
+        want[i] = (uint8_t)((v[i] + 1) / 2 * 255);
+    }
+    for (int i = 0; i < n_subjects; i++) {
+        device *d = subjects[i].real;
+        device_arena_open(d, 16384);
+        tensor x = arena_keep(d, DTYPE_F32, SHAPE(4, SWEEP / 4));
+        tensor out = arena_keep(d, DTYPE_U8, SHAPE(4, SWEEP / 4 + 1));
+        device_put_f32(d, &x, v);
+        op_fill(d, &(fill_desc){out});
+        out = tensor_slice(out, 1, 0, SWEEP / 4); /* rows apart */
+        op_pixels(d, &(pixels_desc){x, out});
+        for (int row = 0; row < 4; row++) {
+            tensor one = tensor_index(out, 0, row);
+            assert_int_equal(device_read(d, got + row * (SWEEP / 4), &one), OVI_OK);
+        }
+        assert_memory_equal(got, want, sizeof want);
+        device_arena_close(d);
+    }
+}
+
 /* ------------------------------------------------------------------------- tests ---- */
 
 #define CASE_LIST(X)                                                                     \
@@ -816,6 +845,7 @@ int main(void) {
         CASE_LIST(CASE_ROW)
 #undef CASE_ROW
             cmocka_unit_test_teardown(large_shapes_agree_on_every_backend, report),
+        cmocka_unit_test(pixels_are_clamped_and_truncated),
         cmocka_unit_test_teardown(branches_batched_or_in_turn_give_the_same_bytes,
                                   report),
     };

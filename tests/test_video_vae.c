@@ -446,16 +446,6 @@ static void asking_for_too_many_groups_is_refused(void **state) {
     bench_close(&b);
 }
 
-static void pixels_are_clamped_and_truncated(void **state) {
-    (void)state;
-    const float v[] = {-1.0f, 1.0f,   -2.0f,   3.0f,      0.0f,
-                       NAN,   0.999f, -0.999f, -INFINITY, INFINITY};
-    const uint8_t want[] = {0, 255, 0, 255, 127, 0, 254, 0, 0, 255};
-    uint8_t got[sizeof want];
-    video_pixels_to_rgb8(got, v, sizeof want);
-    assert_memory_equal(got, want, sizeof want);
-}
-
 /* Reads text as a configuration; the sentence stands in e. */
 static ovi_status read_config(const char *text, video_vae_config *cfg, err *e) {
     *e = (err){0};
@@ -538,7 +528,6 @@ int main(void) {
         cmocka_unit_test(sizes_that_do_not_fit_are_refused),
         cmocka_unit_test(a_device_that_fails_anywhere_is_walked_through),
         cmocka_unit_test(asking_for_too_many_groups_is_refused),
-        cmocka_unit_test(pixels_are_clamped_and_truncated),
         cmocka_unit_test(configuration_is_read),
         cmocka_unit_test(bad_configuration_is_refused_by_key),
     };

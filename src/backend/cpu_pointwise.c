@@ -142,6 +142,7 @@ NO_WORKSPACE(copy)
 NO_WORKSPACE(lincomb)
 NO_WORKSPACE(affine)
 NO_WORKSPACE(fill)
+NO_WORKSPACE(pixels)
 
 void cpu_copy(void *self_, const copy_desc *d, work w) {
     (void)w;
@@ -222,4 +223,22 @@ void cpu_fill(void *self_, const fill_desc *d, work w) {
                 memset(cpu_at(&d->out, p.at[0] + j * step_of(&k, 0)), 0, size);
     }
     cpu_finish(self, "fill", dnnl_success);
+}
+
+void cpu_pixels(void *self_, const pixels_desc *d, work w) {
+    (void)w;
+    cpu *self = self_;
+    walk k = walk_make((const tensor *const[]){&d->out, &d->x}, 2, false);
+#pragma omp parallel for num_threads(self->n_threads) schedule(static)
+    for (int64_t i = 0; i < k.rows * k.pieces; i++) {
+        float y[PIECE];
+        piece p = piece_at(&k, i);
+        load(y, &d->x, p.at[1], step_of(&k, 1), p.n);
+        uint8_t *to = (uint8_t *)cpu_at(&d->out, p.at[0]);
+        for (int64_t j = 0; j < p.n; j++) {
+            float v = y[j] > -1 ? y[j] : -1;
+            to[j * step_of(&k, 0)] = (uint8_t)(((v < 1 ? v : 1) + 1) / 2 * 255);
+        }
+    }
+    cpu_finish(self, "pixels", dnnl_success);
 }

@@ -504,3 +504,13 @@ bool check_fill(device *d, const fill_desc *x) {
     checker c = {d, "fill"};
     return has_rank(c, OPERAND(out), 1, TENSOR_MAX_RANK) && is_writable(c, OPERAND(out));
 }
+
+bool check_pixels(device *d, const pixels_desc *x) {
+    checker c = {d, "pixels"};
+    return is_movable(c, OPERAND(x), 1, TENSOR_MAX_RANK) &&
+           has_type(c, OPERAND(x), DTYPE_F32) &&
+           has_rank(c, OPERAND(out), 1, TENSOR_MAX_RANK) &&
+           has_type(c, OPERAND(out), DTYPE_U8) && is_writable(c, OPERAND(out)) &&
+           same_shape(c, OPERAND(x), OPERAND(out)) &&
+           are_apart(c, OPERAND(x), OPERAND(out));
+}

@@ -86,6 +86,10 @@ op_cost cost_avg_down(const avg_down_desc *x) {
                      moved(&x->x) + moved(&x->out) * (x->assign ? 1.0 : 2.0)};
 }
 
+op_cost cost_pixels(const pixels_desc *x) {
+    return (op_cost){5.0 * elements(&x->x), moved(&x->x) + moved(&x->out)};
+}
+
 op_cost cost_fill(const fill_desc *x) {
     return (op_cost){0, moved(&x->out)};
 }

@@ -157,6 +157,12 @@ typedef struct fill_desc {
     tensor out;
 } fill_desc;
 
+/* out = x as bytes of a picture: v = clamp(x, -1, 1), then (v + 1) / 2 * 255 truncated, every
+ * step in f32, as published; NaN is 0. x F32, out U8, equal shapes, any strides. */
+typedef struct pixels_desc {
+    tensor x, out;
+} pixels_desc;
+
 /* One list of all operations: enum tag, name. */
 #define OP_LIST(X)                                                                       \
     X(LINEAR, linear)                                                                    \
@@ -170,7 +176,8 @@ typedef struct fill_desc {
     X(SNAKE, snake)                                                                      \
     X(DUP_UP, dup_up)                                                                    \
     X(AVG_DOWN, avg_down)                                                                \
-    X(FILL, fill)
+    X(FILL, fill)                                                                        \
+    X(PIXELS, pixels)
 
 typedef enum op_kind {
 #define OP_ENUM(tag, name) OP_##tag,

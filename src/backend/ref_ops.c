@@ -268,3 +268,18 @@ void ref_fill(void *self, const fill_desc *x, work w) {
             memset((char *)row.data + c * row.stride[0] * (int64_t)size, 0, size);
     }
 }
+
+void ref_pixels(void *self, const pixels_desc *x, work w) {
+    (void)w;
+    float *row = ref_scratch(self, x->x.dim[x->x.rank - 1]);
+    int64_t n = ref_row_count(&x->x);
+    for (int64_t i = 0; row && i < n && !ref_cancelled(self); i++) {
+        tensor from = ref_row(&x->x, i), to = ref_row(&x->out, i);
+        ref_load(row, &from);
+        for (int64_t c = 0; c < to.dim[0]; c++) {
+            float v = row[c] > -1 ? row[c] : -1;
+            uint8_t *pixel = (uint8_t *)to.data + c * to.stride[0];
+            *pixel = (uint8_t)(((v < 1 ? v : 1) + 1) / 2 * 255);
+        }
+    }
+}

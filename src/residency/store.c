@@ -507,7 +507,11 @@ static void bring_in(model_state *m, demand want) {
     const bool beside = device_backend(d)->host_memory;
     if (m->flows && beside)
         start_flow(m, &bytes);
+    const double start = os_now();
     fill_resident(m, &bytes);
+    if (!dry && bytes.rows_bytes > 0)
+        host_log(device_host(d), OVI_LOG_DEBUG, "%s: %.3f GB brought in in %.3f s",
+                 m->table->model, (double)bytes.rows_bytes / 1e9, os_now() - start);
     if (m->flows && !beside && !device_failed(d))
         start_flow(m, &bytes);
     mem_free(m->staging);

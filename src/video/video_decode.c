@@ -245,10 +245,3 @@ tensor video_decode_next(video_decoder *s) {
     p->chunk++;
     return frames;
 }
-
-void video_pixels_to_rgb8(uint8_t *dst, const float *src, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        float v = src[i] > -1 ? src[i] : -1;
-        dst[i] = (uint8_t)(((v < 1 ? v : 1) + 1) / 2 * 255);
-    }
-}

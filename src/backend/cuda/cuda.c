@@ -351,6 +351,7 @@ ONE_KERNEL(snake)
 ONE_KERNEL(dup_up)
 ONE_KERNEL(avg_down)
 ONE_KERNEL(fill)
+ONE_KERNEL(pixels)
 #undef ONE_KERNEL
 
 /* ---- table ---- */

@@ -24,10 +24,15 @@ static bool describe_device(cuda *c, attention_device *gpu) {
     return true;
 }
 
+/* Measured on an H200 (docs/PERFORMANCE.md): on 9.0 our kernel is faster than cuDNN's. */
+static bool own_is_faster(const cuda *c, const attention_desc *d) {
+    return c->sm == 90 && d->q.type == DTYPE_BF16 && d->q.dim[3] == 128;
+}
+
 void cuda_attention(void *self, const attention_desc *d, work w) {
     cuda *c = self;
     attention_device gpu;
-    if (cuda_dnn_attention(c, d, w))
+    if (!own_is_faster(c, d) && cuda_dnn_attention(c, d, w))
         return;
     if (describe_device(c, &gpu))
         cuda_ok(c, kernel_attention(d, &gpu, c->stream), "attention");

@@ -10,7 +10,7 @@
 
 typedef struct place {
     void *data;
-    bool is_bf16;
+    bool is_bf16, is_f32;
     int64_t stride[TENSOR_MAX_RANK];
 } place;
 
@@ -95,6 +95,7 @@ static places places_of(int n, const tensor *const *view) {
     for (int v = 0; v < n; v++) {
         p.view[v].data = view[v]->data;
         p.view[v].is_bf16 = is_bf16(view[v]);
+        p.view[v].is_f32 = view[v]->type == DTYPE_F32;
         for (int k = 0; k < p.rank; k++)
             p.view[v].stride[k] = view[v]->stride[k];
     }
@@ -113,7 +114,7 @@ static bool take_runs(places *p) {
     if (p->dim[last] % RUN != 0)
         return false;
     for (int v = 0; v < p->n; v++) {
-        const int64_t in_16 = p->view[v].is_bf16 ? 8 : 4;
+        const int64_t in_16 = p->view[v].is_f32 ? 4 : 8; /* bytes: in 8 */
         if (p->view[v].stride[last] != 1 || (uintptr_t)p->view[v].data % 16 != 0)
             return false;
         for (int k = 0; k < last; k++)
@@ -196,6 +197,50 @@ extern "C" cudaError_t kernel_fill(const fill_desc *d, cudaStream_t stream) {
     if (p.rank == 1 && p.view[0].stride[0] == 1)
         return cudaMemsetAsync(p.view[0].data, 0, (size_t)p.count * size, stream);
     fill_each<<<blocks_for(&p), THREADS, 0, stream>>>(p, (int)size);
+    return cudaGetLastError();
+}
+
+/* ---- bytes of a picture ---- */
+
+__device__ inline uint8_t pixel_of(float v) {
+    v = v > -1.0f ? v : -1.0f;
+    v = v < 1.0f ? v : 1.0f;
+    return (uint8_t)__fmul_rn(__fmul_rn(__fadd_rn(v, 1.0f), 0.5f), 255.0f);
+}
+
+__global__ void pixels_runs(places p) {
+    const int64_t i = thread_number();
+    if (i >= p.count)
+        return;
+    int64_t at[2];
+    float v[RUN];
+    unsigned packed[2] = {0, 0};
+    offsets_of<2>(p, i, RUN, at);
+    load_run(v, (const float *)p.view[1].data + at[1]);
+#pragma unroll
+    for (int k = 0; k < RUN; k++)
+        packed[k / 4] |= (unsigned)pixel_of(v[k]) << (8 * (k % 4));
+    *(uint2 *)((uint8_t *)p.view[0].data + at[0]) = make_uint2(packed[0], packed[1]);
+}
+
+__global__ void pixels_each(places p) {
+    const int64_t i = thread_number();
+    if (i >= p.count)
+        return;
+    int64_t at[2];
+    offsets_of<2>(p, i, 1, at);
+    ((uint8_t *)p.view[0].data)[at[0]] = pixel_of(((const float *)p.view[1].data)[at[1]]);
+}
+
+extern "C" cudaError_t kernel_pixels(const pixels_desc *d, cudaStream_t stream) {
+    const tensor *const views[] = {&d->out, &d->x};
+    places p = places_of(2, views);
+    if (p.count == 0)
+        return cudaSuccess;
+    if (take_runs(&p))
+        pixels_runs<<<blocks_for(&p), THREADS, 0, stream>>>(p);
+    else
+        pixels_each<<<blocks_for(&p), THREADS, 0, stream>>>(p);
     return cudaGetLastError();
 }
 

@@ -20,6 +20,7 @@ cudaError_t kernel_gated(const gated_desc *d, cudaStream_t stream);
 cudaError_t kernel_snake(const snake_desc *d, cudaStream_t stream);
 cudaError_t kernel_dup_up(const dup_up_desc *d, cudaStream_t stream);
 cudaError_t kernel_avg_down(const avg_down_desc *d, cudaStream_t stream);
+cudaError_t kernel_pixels(const pixels_desc *d, cudaStream_t stream);
 cudaError_t kernel_fill(const fill_desc *d, cudaStream_t stream);
 
 /* out = residual + gate * act(sum + bias): what a product leaves to be done. sum has the

@@ -85,7 +85,7 @@ __device__ inline void norm_run(const norm_args &a, norm_factor f, float v[RUN],
 }
 
 __device__ inline void rotate_run(const norm_args &a, float v[RUN], int64_t token,
-                                  int64_t c) {
+                                  int c) {
     const int64_t pair = (unsigned)c % (unsigned)a.head_dim / 2;
     const float4 cosines = *(const float4 *)(a.cosines + token * a.cos_row + pair);
     const float4 sines = *(const float4 *)(a.sines + token * a.sin_row + pair);
@@ -99,22 +99,22 @@ __device__ inline void rotate_run(const norm_args &a, float v[RUN], int64_t toke
     }
 }
 
-/* RUNS runs a thread; THREADS threads a row, ROWS rows a block. */
+/* RUNS runs a thread and THREADS threads a row; THREADS is 32 or the block. */
 template <class X, class OUT, int THREADS, int RUNS>
 __global__ void __launch_bounds__(128) norm_runs(norm_args a) {
     __shared__ float shared[THREADS / 32];
-    const int64_t row = (int64_t)blockIdx.x * (128 / THREADS) + threadIdx.x / THREADS;
-    if (row >= a.rows)
+    const unsigned row = blockIdx.x * (128 / THREADS) + threadIdx.x / THREADS;
+    if (row >= (unsigned)a.rows)
         return; /* whole warps: the row of a warp, or none in the block */
     const int lane = threadIdx.x % THREADS;
-    const int64_t b = row / a.tokens, token = row % a.tokens;
+    const unsigned b = row / (unsigned)a.tokens, token = row % (unsigned)a.tokens;
     const X *x = (const X *)a.x + b * a.x_branch + token * a.x_row;
-    const int64_t n_runs = a.width / RUN;
+    const int n_runs = (int)(a.width / RUN);
     float v[RUNS][RUN];
     float sum = 0, squares = 0;
 #pragma unroll
     for (int i = 0; i < RUNS; i++) {
-        const int64_t run = (int64_t)i * THREADS + lane;
+        const int run = i * THREADS + lane;
         if (run < n_runs)
             load_run(v[i], x + run * RUN);
         else
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(128) norm_runs(norm_args a) {
     if (a.kind != NORM_NONE) {
 #pragma unroll
         for (int i = 0; i < RUNS; i++)
-            if ((int64_t)i * THREADS + lane < n_runs) {
+            if (i * THREADS + lane < n_runs) {
 #pragma unroll
                 for (int k = 0; k < RUN; k++)
                     squares += (v[i][k] - mean) * (v[i][k] - mean);
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(128) norm_runs(norm_args a) {
     OUT *out = (OUT *)a.out + b * a.out_branch + token * a.out_row;
 #pragma unroll
     for (int i = 0; i < RUNS; i++) {
-        const int64_t run = (int64_t)i * THREADS + lane, c = run * RUN;
+        const int run = i * THREADS + lane, c = run * RUN;
         if (run >= n_runs)
             continue;
         norm_run(a, f, v[i], c, scale, shift);
@@ -253,7 +253,7 @@ extern "C" cudaError_t kernel_norm(const norm_desc *d, cudaStream_t stream) {
     a.shift = modulation_of(&d->shift, d->split);
     if (a.rows == 0 || a.width == 0)
         return cudaSuccess;
-    if (!in_runs(d))
+    if (!in_runs(d) || a.rows > INT32_MAX)
         norm_plain<<<(unsigned)a.rows, 32, 0, stream>>>(a);
     else if (a.x_bf16 && a.out_bf16)
         launch_typed<bf16, bf16>(a, stream);

@@ -21,42 +21,51 @@ __device__ inline float sine_squared(float v) {
     return s * s;
 }
 
-/* The twice upsampled and snaked signal at i, of the channel that x points to. */
-__device__ inline float snake_at(const snake_args &a, const float *x, const float f[12],
-                                 float rate, float inverse, int64_t i) {
-    const int64_t m = i / 2, last = a.length - 1;
-    float v = 0;
-    if (i % 2 == 0) {
-#pragma unroll
-        for (int d = -3; d <= 2; d++)
-            v += 2.0f * f[5 - 2 * d] * x[min(max(m + d, (int64_t)0), last) * a.x_row];
-    } else {
-#pragma unroll
-        for (int d = -2; d <= 3; d++)
-            v += 2.0f * f[6 - 2 * d] * x[min(max(m + d, (int64_t)0), last) * a.x_row];
-    }
-    return v + sine_squared(v * rate) * inverse;
-}
+#define SPAN  8               /* samples of one channel that a thread makes */
+#define UPPER (2 * SPAN + 10) /* twice upsampled values that they take */
+#define LOWER (SPAN + 10)     /* samples that those take */
 
-/* A thread makes one sample of one channel; its twelve neighbours come from the cache. */
-__global__ void snake_each(snake_args a) {
+/* Samples at .. at + SPAN - 1 of one channel, in registers:
+ *   x [LOWER] from at - 5 on, ends repeated
+ *   u [UPPER] from 2 at - 5 on: upsampled, snaked; beyond its ends the last value repeats */
+__global__ void __launch_bounds__(128) snake_spans(snake_args a) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= a.length * a.channels)
+    const int64_t c = i % a.channels, at = i / a.channels * SPAN;
+    if (at >= a.length)
         return;
-    const int64_t at = i / a.channels, c = i % a.channels, end = 2 * a.length - 1;
-    float f[12];
+    const float rate = expf(a.alpha[c]);
+    const float inverse = __fdiv_rn(1.0f, expf(a.beta[c]) + 1e-9f);
+    float f[12], x[LOWER], u[UPPER];
 #pragma unroll
     for (int k = 0; k < 12; k++)
         f[k] = a.filter[k];
-    const float rate = expf(a.alpha[c]);
-    const float inverse = __fdiv_rn(1.0f, expf(a.beta[c]) + 1e-9f);
-    float v = 0;
 #pragma unroll
-    for (int k = 0; k < 12; k++) {
-        const int64_t u = min(max(2 * at + k - 5, (int64_t)0), end);
-        v += f[k] * snake_at(a, a.x + c, f, rate, inverse, u);
+    for (int k = 0; k < LOWER; k++)
+        x[k] = a.x[min(max(at - 5 + k, (int64_t)0), a.length - 1) * a.x_row + c];
+#pragma unroll
+    for (int k = 0; k < UPPER; k++) { /* an even k is an odd place */
+        float v = 0;
+#pragma unroll
+        for (int d = 0; d < 6; d++)
+            v += 2.0f * (k % 2 ? f[11 - 2 * d] : f[10 - 2 * d]) *
+                 x[k % 2 ? (k - 1) / 2 + d : k / 2 + d];
+        u[k] = v + sine_squared(v * rate) * inverse;
+        if (k > 0 && 2 * at - 5 + k > 2 * a.length - 1)
+            u[k] = u[k - 1];
     }
-    a.out[at * a.out_row + c] = v;
+#pragma unroll
+    for (int k = 4; k >= 0; k--)
+        if (2 * at - 5 + k < 0)
+            u[k] = u[k + 1];
+#pragma unroll
+    for (int n = 0; n < SPAN; n++) {
+        float v = 0;
+#pragma unroll
+        for (int k = 0; k < 12; k++)
+            v += f[k] * u[2 * n + k];
+        if (at + n < a.length)
+            a.out[(at + n) * a.out_row + c] = v;
+    }
 }
 
 extern "C" cudaError_t kernel_snake(const snake_desc *d, cudaStream_t stream) {
@@ -69,9 +78,9 @@ extern "C" cudaError_t kernel_snake(const snake_desc *d, cudaStream_t stream) {
                           d->x.dim[1],
                           d->x.stride[0],
                           d->out.stride[0]};
-    const int64_t count = a.length * a.channels;
+    const int64_t count = div_up(a.length, SPAN) * a.channels;
     if (count > 0)
-        snake_each<<<(unsigned)div_up(count, THREADS), THREADS, 0, stream>>>(a);
+        snake_spans<<<(unsigned)div_up(count, 128), 128, 0, stream>>>(a);
     return cudaGetLastError();
 }
 
