@@ -20,10 +20,16 @@ demo: configure
 check: all
 	@ctest --test-dir $(BUILD) --output-on-failure -j2
 
+# Every n as a fast build, one subject beside the other; then evenly spread ones with sanitizers.
+SUBJECTS = opening a_clip_survives from_an_image streamed decoding mp4 checkpoint plan inspection
 torture: deps
+	@cmake -S . -B $(BUILD)-torture -G Ninja -DOVI_FAULTS=ON -DCMAKE_BUILD_TYPE=Release >/dev/null
+	@cmake --build $(BUILD)-torture --target test_torture
+	@printf '*%s*\n' $(SUBJECTS) | OMP_WAIT_POLICY=passive xargs -P2 -n1 \
+		$(BUILD)-torture/tests/test_torture all
 	@cmake -S . -B $(BUILD)-faults -G Ninja -DOVI_FAULTS=ON -DOVI_SANITIZE=ON >/dev/null
 	@cmake --build $(BUILD)-faults --target test_torture
-	@OMP_WAIT_POLICY=passive $(BUILD)-faults/tests/test_torture all
+	@OMP_WAIT_POLICY=passive $(BUILD)-faults/tests/test_torture 40
 
 endurance: all
 	@OMP_WAIT_POLICY=passive $(BUILD)/tests/test_endurance 200
@@ -36,4 +42,4 @@ lint:
 	@cmake/lint.sh
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-faults
+	rm -rf $(BUILD) $(BUILD)-faults $(BUILD)-torture

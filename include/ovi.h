@@ -339,7 +339,8 @@ typedef struct ovi_stage_plan {
     int fits;       /* within the budget */
 } ovi_stage_plan;
 
-#define OVI_MAX_WAYS 48
+#define OVI_MAX_WAYS   48
+#define OVI_ADVICE_MAX 160
 
 /* One way of running a stage, as the planner weighed it. */
 typedef struct ovi_way {
@@ -357,6 +358,7 @@ typedef struct ovi_plan {
     size_t budget_bytes; /* that the ways were held against */
     size_t warm_bytes;   /* with keep_warm: host bytes beside those of every stage */
     double flops, seconds;
+    char advice[OVI_ADVICE_MAX]; /* where nothing fits: what would; else "" */
     int n_ways;
     ovi_way way[OVI_MAX_WAYS];
     ovi_shape shape;

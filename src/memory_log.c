@@ -50,6 +50,10 @@ static memory_sample take_sample(ovi_engine *engine, const char *stage,
                          .reserved =
                              same ? last->reserved : device_reserved_memory(engine->dev),
                          .free = device_free_memory(engine->dev)};
+    if (event) {
+        now.own = os_resident_own();
+        now.files = os_resident_files();
+    }
     for (int i = 0; i < MODEL_COUNT; i++)
         now.model[i] = store_model_bytes(engine->store, i);
     memory_sample *kept = next_sample(&engine->memory, &engine->host.err);
@@ -142,8 +146,12 @@ static json_t *sample_rows(const memory_log *m, bool events) {
         if (events && !s->event)
             continue;
         json_t *row = sample_row(s);
-        if (events)
+        if (events) {
             json_object_set_new(row, "event", json_string(s->event));
+            json_object_set_new(row, "host_own", json_integer((json_int_t)s->own));
+            json_object_set_new(row, "host_mapped_files",
+                                json_integer((json_int_t)s->files));
+        }
         json_array_append_new(rows, row);
     }
     return rows;

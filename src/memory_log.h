@@ -16,6 +16,8 @@ typedef struct memory_sample {
     size_t allocated;            /* by our counters */
     size_t reserved;             /* what the system says our regions cost */
     size_t free;
+    size_t own,
+        files; /* with an event: our own pages, and those of mapped files beside them */
 } memory_sample;
 
 typedef struct memory_log {

@@ -82,6 +82,10 @@ memory_budget engine_budget_now(const ovi_engine *engine) {
         b.device = b.device > overhead ? b.device - overhead : 1;
     if (!b.device || usable < b.device)
         b.device = usable;
+    if (!b.ram) { /* auto */
+        free_now = os_free_memory();
+        b.ram = free_now - free_now / 16;
+    }
     return b;
 }
 
@@ -92,11 +96,12 @@ static ovi_status nothing_fits(const job *j, const char *what,
     plan_advice(j, budget, advice);
     return err_set(
         &j->engine->host.err, OVI_MEMORY,
-        "%s: no way of running it fits: the smallest (%s) needs %.2f GB on the "
-        "device and %.2f GB of our own on the host, the budget is %.2f GB%s%s",
+        "%s: no way of running it fits: the smallest (%s) needs %.3f GB on the "
+        "device and %.3f GB of our own on the host, what may be used is %.3f GB "
+        "and %.3f GB%s%s",
         smallest->name, what, (double)profile_peak(smallest) / 1e9,
         (double)smallest->host / 1e9, (double)budget->device / 1e9,
-        budget->ram ? ", with a bound on RAM" : "", advice);
+        (double)budget->ram / 1e9, budget->unified ? " for both together" : "", advice);
 }
 
 ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {

@@ -61,8 +61,9 @@ typedef struct stage_choice {
 
 /* The first way that fits what may be used now; OVI_MEMORY if none does. */
 ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) OVI_MUST_CHECK;
-#define PLAN_ADVICE_MAX 96
-/* What would fit a budget that this request does not, as words to append; "": nothing. */
+#define PLAN_ADVICE_MAX OVI_ADVICE_MAX
+/* For a budget that this request does not fit: the smallest that would do, and the nearest
+ * request that fits, as words to append; "": neither is known. Needs an engine at rest. */
 void plan_advice(const job *j, const memory_budget *budget, char text[PLAN_ADVICE_MAX]);
 /* Brings in what the phase needs and releases everything else; false: failed (latched). */
 bool stage_enter(stage_context *c, const stage *st, int phase);

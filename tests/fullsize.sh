@@ -79,9 +79,9 @@ for s in stages:
     print("%-13s planned %12d  measured %12d  read %12d  %7.1f s" % (s["name"],
           s["planned_peak_bytes"], s["measured_peak_bytes"], s["bytes_read"], s["seconds"]))
     assert s["planned_peak_bytes"] == s["measured_peak_bytes"], s
-    # Each weight is read once in one step, and ahead of a next pass at most what slots hold.
+    # Each weight is read once in one step, but for the few used in place.
     if s["name"] == "diffuse":
-        assert fusion < s["bytes_read"] < fusion + s["planned_peak_bytes"], s
+        assert fusion - (16 << 20) < s["bytes_read"] <= fusion, s
 print("files: the stages read %d bytes, the process %s (rchar), the disk gave %s (read_bytes)"
       % (read, io["rchar"], io["read_bytes"]))
 assert 0 <= int(io["rchar"]) - read < 32 << 20  # headers, tokenizer, libraries

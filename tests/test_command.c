@@ -160,6 +160,30 @@ static void json_reports_planned_and_measured(void **state) {
     json_decref(root_value);
 }
 
+/* The lines of the log as JSON, our own memory and beside it the pages of mapped files. */
+static void a_memory_report_has_the_lines_of_the_log(void **state) {
+    (void)state;
+    char path[128];
+    outcome o = run("generate --steps 1 --quiet --keep-warm --memory-report report.json "
+                    "-o clip.wav x");
+    assert_int_equal(o.code, 0);
+    snprintf(path, sizeof path, "%s/report.json", root);
+    json_t *report = json_load_file(path, 0, NULL), *event;
+    assert_non_null(report);
+    bool unloaded = false;
+    size_t i;
+    json_array_foreach(json_object_get(report, "events"), i, event) {
+        const char *line = json_string_value(json_object_get(event, "event"));
+        assert_true(json_integer_value(json_object_get(event, "host_own")) > 0);
+        assert_true(json_integer_value(json_object_get(event, "host_mapped_files")) > 0);
+        assert_int_equal(json_integer_value(json_object_get(event, "alloc")),
+                         json_integer_value(json_object_get(event, "reserved")));
+        unloaded |= strcmp(line, "Fusion model unloaded") == 0;
+    }
+    assert_true(unloaded);
+    json_decref(report);
+}
+
 static void plans_need_no_weights(void **state) {
     (void)state;
     outcome o = run("plan --models /nonexistent");
@@ -229,6 +253,7 @@ int main(void) {
         cmocka_unit_test(help_names_every_option),
         cmocka_unit_test(output_to_a_pipe_is_the_file_name_alone),
         cmocka_unit_test(json_reports_planned_and_measured),
+        cmocka_unit_test(a_memory_report_has_the_lines_of_the_log),
         cmocka_unit_test(plans_need_no_weights),
         cmocka_unit_test(every_decoder_has_its_inverse),
         cmocka_unit_test(ctrl_c_stops_within_two_seconds_and_leaves_nothing),

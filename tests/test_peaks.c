@@ -165,6 +165,36 @@ static void every_way_takes_what_its_plan_says(void **state) {
     try_modes(root, "bf16");
 }
 
+/* ---- what does not fit ---- */
+
+/* The sentence names the smallest budget that does, for the whole clip, to the byte. */
+static void a_refusal_names_the_budget_that_does(void **state) {
+    (void)state;
+    static subject s;
+    ovi_plan plan;
+    subject_open(&s, root, "f32");
+    s.engine->budget.device = PAGE_BYTES;
+    assert_int_equal(ovi_generate(s.engine, &s.request, NULL), OVI_MEMORY);
+    const char *at = strstr(ovi_error(s.engine), "the smallest --vram that would do is ");
+    assert_non_null(at);
+    size_t least = strtoull(strstr(at, " is ") + 4, NULL, 10);
+    s.engine->budget.device = least - 1;
+    assert_int_equal(ovi_generate(s.engine, &s.request, NULL), OVI_MEMORY);
+    s.engine->budget.device = least;
+    must(&s, ovi_generate(s.engine, &s.request, NULL));
+    /* A plan says it as well, and of host memory where that is the bound. */
+    s.engine->budget.device = 0;
+    s.engine->budget.ram = PAGE_BYTES;
+    must(&s, ovi_make_plan(s.engine, &s.request, &plan));
+    at = strstr(plan.advice, "the smallest --ram that would do is ");
+    assert_non_null(at);
+    s.engine->budget.ram = strtoull(strstr(at, " is ") + 4, NULL, 10);
+    must(&s, ovi_make_plan(s.engine, &s.request, &plan));
+    assert_string_equal(plan.advice, "");
+    must(&s, ovi_generate(s.engine, &s.request, NULL));
+    ovi_close(s.engine);
+}
+
 /* ---- a stage that is larger than its plan ---- */
 
 static void a_stage_larger_than_its_plan_fails(void **state) {
@@ -186,6 +216,7 @@ int main(int argc, char **argv) {
         preset = argv[1];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_way_takes_what_its_plan_says),
+        cmocka_unit_test(a_refusal_names_the_budget_that_does),
         cmocka_unit_test(a_stage_larger_than_its_plan_fails),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);

@@ -344,12 +344,20 @@ size_t os_resident_peak(void) {
     return proc_field("/proc/self/status", "VmHWM");
 }
 
+size_t os_resident_own(void) {
+    return proc_field("/proc/self/status", "RssAnon");
+}
+
+size_t os_resident_files(void) {
+    return proc_field("/proc/self/status", "RssFile");
+}
+
 size_t os_free_memory(void) {
     return proc_field("/proc/meminfo", "MemAvailable");
 }
 
 size_t os_used_by_others(void) {
     size_t all = proc_field("/proc/meminfo", "MemTotal"),
-           rest = os_free_memory() + proc_field("/proc/self/status", "RssAnon");
+           rest = os_free_memory() + os_resident_own();
     return all > rest ? all - rest : 0;
 }

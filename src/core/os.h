@@ -65,12 +65,14 @@ bool os_is_file(const char *path);
 bool os_is_dir(const char *path);
 /* dir + "/" + name in owned memory, NULL (error set) on no memory. */
 char *os_join(const char *dir, const char *name, err *e) OVI_MUST_CHECK;
-double os_now(void);            /* monotonic seconds */
+double os_now(void); /* monotonic seconds */
 /* The folder of the running program's file; false if it cannot be told. */
 bool os_program_folder(char *folder, size_t size);
 int os_cpu_count(void);         /* processors this process may use */
 size_t os_resident_bytes(void); /* resident set of this process, 0 if unknown */
 size_t os_resident_peak(void);  /* largest resident set so far */
+size_t os_resident_own(void);   /* of the resident set: anonymous pages */
+size_t os_resident_files(void); /* and pages of mapped files, which the system may take */
 size_t os_free_memory(void);    /* what the system could still give us */
 size_t os_used_by_others(void); /* what is neither free nor anonymous memory of ours */
 #endif

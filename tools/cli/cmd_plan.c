@@ -37,11 +37,12 @@ static void print_json(const ovi_plan *plan) {
         json_array_append_new(stages, stage_json(&plan->stage[i]));
     for (int i = 0; i < plan->n_ways; i++)
         json_array_append_new(ways, way_json(plan, &plan->way[i]));
-    json_t *root = json_pack(
-        "{s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:f}", "shape", shape_json(&plan->shape),
-        "stages", stages, "ways", ways, "budget_bytes", (json_int_t)plan->budget_bytes,
-        "peak_bytes", (json_int_t)plan->peak_bytes, "warm_bytes",
-        (json_int_t)plan->warm_bytes, "flops", plan->flops, "seconds", plan->seconds);
+    json_t *root = json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:f, s:s}", "shape",
+                             shape_json(&plan->shape), "stages", stages, "ways", ways,
+                             "budget_bytes", (json_int_t)plan->budget_bytes, "peak_bytes",
+                             (json_int_t)plan->peak_bytes, "warm_bytes",
+                             (json_int_t)plan->warm_bytes, "flops", plan->flops,
+                             "seconds", plan->seconds, "advice", plan->advice);
     json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(root);
@@ -84,6 +85,8 @@ static void print_table(const ovi_plan *plan) {
     if (plan->warm_bytes)
         printf("kept on the host for the next clip, beside every stage: %s\n",
                cli_bytes(peak, plan->warm_bytes));
+    if (plan->advice[0])
+        printf("does not fit%s\n", plan->advice);
     if (plan->budget_bytes)
         print_ways(plan);
 }
