@@ -303,7 +303,9 @@ OVI_API ovi_status ovi_encode_text(ovi_engine *engine, const ovi_request *reques
 /* request->image to the latent of a first frame: video [C][1][h][w] of latents. */
 OVI_API ovi_status ovi_encode_image(ovi_engine *engine, const ovi_request *request,
                                     ovi_latents *latents, const ovi_sinks *sinks);
-/* Noise to latents. first_frame (from ovi_encode_image) may be NULL. */
+/* Noise to latents. first_frame (from ovi_encode_image) may be NULL. With checkpoint_every
+ * and an output the state is kept beside it as by ovi_generate; whoever saves the latents
+ * removes it. */
 OVI_API ovi_status ovi_diffuse(ovi_engine *engine, const ovi_request *request,
                                const ovi_text *text, const ovi_latents *first_frame,
                                ovi_latents *latents, const ovi_sinks *sinks);
@@ -317,6 +319,15 @@ OVI_API ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *lat
 OVI_API ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
                                    const ovi_request *request, ovi_latents *latents,
                                    const ovi_sinks *sinks);
+
+/* For callers who run one stage for many clips. 1: the models of a stage stay on the device
+ * after it, where the budget has room for that, until a call needs others: the next call of
+ * the same stage brings nothing in. Decoding keeps the models of sound and picture together.
+ * 0 (as engines begin): releases them. No bit of a result changes. */
+OVI_API void ovi_hold(ovi_engine *engine, int on);
+/* Host bytes of the caller's own (features that wait, ..) which the budget of ram is to
+ * count from now on. */
+OVI_API void ovi_count_host(ovi_engine *engine, size_t bytes);
 
 /* ------------------------------------------------------------------------ plan ---- */
 
@@ -386,6 +397,8 @@ typedef struct ovi_stage_report {
     double seconds;
     uint64_t fallbacks;  /* operations done by the plain reference */
     uint64_t bytes_read; /* of weight files; what is used in place is not read */
+    int reused; /* models that ovi_hold had left on the device, and their bytes there */
+    size_t reused_bytes;
     int n_ops;
     ovi_op_report op[OVI_MAX_OPS]; /* those that were called */
 } ovi_stage_report;

@@ -301,7 +301,7 @@ char *job_request_json(const job *j, err *e) {
 size_t job_host_bytes(const job *j, stage_id id) {
     const ovi_shape *s = &j->shape;
     size_t video = sizeof(float) * count_of(s->video, 4);
-    size_t sum = video + sizeof(float) * count_of(s->audio, 2);
+    size_t sum = j->engine->caller_bytes + video + sizeof(float) * count_of(s->audio, 2);
     size_t frame = (size_t)s->width * (size_t)s->height * 3;
     for (int i = 0; i < j->n_prompts; i++)
         sum += sizeof(float) * (size_t)j->rows[i] * (size_t)s->text_dim;

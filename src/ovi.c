@@ -320,9 +320,26 @@ ovi_status ovi_diffuse(ovi_engine *engine, const ovi_request *request,
         j.audio = latents->audio;
         j.image = first_frame != NULL;
         j.first_frame = first_frame ? first_frame->video : NULL;
-        (void)(stage_run(&j, STAGE_DIFFUSE) == OVI_OK);
+        char *state = request->checkpoint_every > 0
+                          ? job_path_beside(&j, OVI_RESUME_ENDING, &engine->host.err)
+                          : NULL;
+        j.checkpoint = state;
+        if (!err_failed(&engine->host.err))
+            (void)(stage_run(&j, STAGE_DIFFUSE) == OVI_OK);
+        mem_free(state);
     }
     return call_end(&j, engine);
+}
+
+void ovi_hold(ovi_engine *engine, int on) {
+    const store_needs nothing = {0};
+    engine->hold = on != 0;
+    if (!engine->hold && engine->store)
+        pipeline_release(engine, &nothing);
+}
+
+void ovi_count_host(ovi_engine *engine, size_t bytes) {
+    engine->caller_bytes = bytes;
 }
 
 /* Channels must be the model's; every other size is what the latents say. */
