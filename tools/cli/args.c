@@ -1,5 +1,6 @@
 /* args.c: command lines. Options of the library come from its own table; the few that only
  * the command knows stand here. */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +84,39 @@ static const char *set_checkpoint_threads(cli_args *args, const char *value) {
     return NULL;
 }
 
+static const char *set_format(cli_args *args, const char *value) {
+    args->format = value + (value[0] == '.');
+    return NULL;
+}
+
+static const char *set_repeat(cli_args *args, const char *value) {
+    unsigned long long n;
+    if (!whole_number(value, 1000, &n) || n == 0)
+        return "a whole number from 1 to 1000";
+    args->repeat = (int)n;
+    return NULL;
+}
+
+static const char *set_group(cli_args *args, const char *value) {
+    unsigned long long n;
+    if (!whole_number(value, 100000, &n))
+        return "a whole number up to 100000";
+    args->group = (int)n;
+    return NULL;
+}
+
+static const char *set_force(cli_args *args, const char *value) {
+    (void)value;
+    args->force = true;
+    return NULL;
+}
+
+static const char *set_retry_failed(cli_args *args, const char *value) {
+    (void)value;
+    args->retry_failed = true;
+    return NULL;
+}
+
 static const own_option own_options[] = {
     {"image", "image", "FILE", "first frame of the clip (PNG, JPEG)", set_image},
     {"resume", "resume", "FILE",
@@ -95,6 +129,15 @@ static const own_option own_options[] = {
     {"checkpoint-threads", "threads", "N", "processor threads; 0: all",
      set_checkpoint_threads},
     {"svg", "svg", "FILE", "draw the plan: bytes over time", set_svg},
+    {"format", "format", "ENDING", "of clips that a row does not name (default: mp4)",
+     set_format},
+    {"repeat", "repeat", "N", "clips of every row, with seeds that follow each other",
+     set_repeat},
+    {"group", "group", "N",
+     "most clips that go through a stage together; 0: as memory allows", set_group},
+    {"retry-failed", "retry-failed", NULL, "try clips again that failed in a run before",
+     set_retry_failed},
+    {"force", "force", NULL, "replace files that exist", set_force},
     {"json", "json", NULL, "results as JSON on standard output", set_json},
     {"quiet", "quiet", NULL, "no progress and no notices", set_quiet},
     {"log-level", "log-level", "LEVEL", "error, warn, info or debug", set_log_level},
@@ -119,13 +162,14 @@ static const own_option *find_own(const cli_command *command, const char *name) 
     return NULL;
 }
 
-static const ovi_option *find_shared(const cli_command *command, const char *name) {
+/* Index of an option of the library; -1: none. */
+static int find_shared(const cli_command *command, const char *name) {
     for (int i = 0; i < ovi_option_count(); i++) {
         const ovi_option *o = ovi_option_at(i);
         if (strcmp(o->name, name) == 0 && in_list(command->stages, o->stage))
-            return o;
+            return i;
     }
-    return NULL;
+    return -1;
 }
 
 /* ---- parsing ---- */
@@ -149,15 +193,24 @@ static bool apply_own(const own_option *o, const char *value, cli_args *args) {
     return false;
 }
 
-static bool apply_shared(const ovi_option *o, const char *value, cli_args *args) {
+bool cli_shapes_clip(const char *name) {
+    static const char others[] =
+        "models threads vram ram unified speed output "
+        "save-latents memory-report checkpoint-every repeat image";
+    return !in_list(others, name);
+}
+
+static bool apply_shared(int index, const char *value, cli_args *args) {
+    const ovi_option *o = ovi_option_at(index);
     ovi_message message;
     ovi_status status = o->scope == OVI_OPTION_SETTINGS
                             ? ovi_settings_set(&args->settings, o->name, value, &message)
                             : ovi_request_set(&args->request, o->name, value, &message);
     if (status == OVI_OK)
-        return true;
-    fprintf(stderr, "ovi: %s\n", message.text);
-    return false;
+        args->given[index] = value;
+    else
+        fprintf(stderr, "ovi: %s\n", message.text);
+    return status == OVI_OK;
 }
 
 /* Takes one option, with its value from "=" or the next argument. *at moves on. */
@@ -172,11 +225,12 @@ static bool take_option(const cli_command *command, char **argv, int argc, int *
     name[n] = '\0';
 
     const own_option *own = find_own(command, name);
-    const ovi_option *shared = own ? NULL : find_shared(command, name);
-    if (!own && !shared)
+    int shared = own ? -1 : find_shared(command, name);
+    if (!own && shared < 0)
         return usage_error(command, "there is no option --", name);
-    bool takes_value = shared ? !is_switch(shared) : own->metavar != NULL;
-    const char *value = equals ? equals + 1 : shared ? "yes" : "";
+    bool takes_value =
+        shared >= 0 ? !is_switch(ovi_option_at(shared)) : own->metavar != NULL;
+    const char *value = equals ? equals + 1 : shared >= 0 ? "yes" : "";
     if (takes_value && !equals) {
         if (*at + 1 >= argc)
             return usage_error(command, "a value is missing after --", name);
@@ -195,7 +249,8 @@ static bool take_word(const cli_command *command, const char *word, cli_args *ar
 }
 
 bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args) {
-    *args = (cli_args){0};
+    assert(ovi_option_count() <= CLI_MAX_OPTIONS);
+    *args = (cli_args){.repeat = 1};
     ovi_settings_init(&args->settings);
     ovi_request_init(&args->request);
     ovi_checkpoint_init(&args->checkpoint);
@@ -208,7 +263,7 @@ bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args
             args->help = true;
             return true;
         } else if (options && strcmp(arg, "-o") == 0) {
-            if (i + 1 >= argc || !find_shared(command, "output"))
+            if (i + 1 >= argc || find_shared(command, "output") < 0)
                 return usage_error(command, "no output file belongs to -o", "");
             args->request.output = argv[++i];
         } else if (options && strncmp(arg, "--", 2) == 0) {
@@ -249,7 +304,7 @@ void cli_help(const cli_command *command) {
         if (in_list(command->own, own_options[i].key))
             print_option(own_options[i].name, own_options[i].metavar, own_options[i].help,
                          NULL);
-    if (find_shared(command, "output"))
+    if (find_shared(command, "output") >= 0)
         puts("  -o FILE                      short for --output");
 }
 

@@ -6,7 +6,8 @@
 
 #include "ovi.h"
 
-#define CLI_MAX_WORDS 2
+#define CLI_MAX_WORDS   2
+#define CLI_MAX_OPTIONS 64 /* of the library */
 
 /* Exit codes of the command. */
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
@@ -19,6 +20,11 @@ typedef struct cli_args {
     const char *image;  /* file of the first frame */
     const char *resume; /* file of an interrupted run */
     const char *svg;    /* picture of a plan */
+    const char *format; /* ending of clips without a name: "mp4" */
+    int repeat;         /* clips of each row, with seeds that follow each other */
+    int group;          /* most clips of a group; 0: as memory allows */
+    bool force, retry_failed;
+    const char *given[CLI_MAX_OPTIONS]; /* values by the option's index; NULL: not given */
     bool json, quiet, help;
     int n_words;
     const char *word[CLI_MAX_WORDS]; /* positional arguments */
@@ -35,9 +41,12 @@ typedef struct cli_command {
 } cli_command;
 
 extern const cli_command cli_commands[]; /* ends with a NULL name */
+const cli_command *cli_find_command(const char *name);
 
 /* Reads argv into args; false after a message (usage error). */
 bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args);
+/* Does this option of the library change what is in a clip? */
+bool cli_shapes_clip(const char *name);
 void cli_help(const cli_command *command);
 void cli_usage(void);
 
@@ -45,6 +54,10 @@ void cli_usage(void);
  * ovi_cancel. NULL after a message. */
 ovi_engine *cli_open(cli_args *args, bool with_weights);
 void cli_close(ovi_engine *engine);
+/* Has there been Ctrl-C or SIGTERM? Also between calls of the library. */
+bool cli_interrupted(void);
+/* Log lines that follow are about this row of a list, and each is printed once; 0: no row. */
+void cli_log_row(int row);
 /* Prints why the last call failed and gives the exit code for it. */
 int cli_failure(const ovi_engine *engine, ovi_status status);
 
@@ -58,6 +71,7 @@ void cli_progress(void *user, const ovi_progress *progress);
 const char *cli_bytes(char text[32], size_t bytes);
 
 int cli_generate(cli_args *args);
+int cli_batch(cli_args *args);
 int cli_encode(cli_args *args);
 int cli_decode(cli_args *args);
 int cli_plan(cli_args *args);

@@ -3,8 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
+#include "list.h"
 
 static json_t *ops_of(const ovi_stage_report *s) {
     json_t *ops = json_array();
@@ -98,9 +100,17 @@ static int generate(cli_args *args) {
     return code;
 }
 
+/* The published command takes a list in the place of a prompt. */
+static bool names_list(const cli_args *args) {
+    return args->word[0] && list_is_named(args->word[0]) &&
+           access(args->word[0], F_OK) == 0;
+}
+
 int cli_generate(cli_args *args) {
     ovi_image image = {0};
     ovi_message message;
+    if (names_list(args))
+        return cli_batch(args);
     args->request.prompt = args->word[0];
     if (args->image) {
         if (ovi_image_load(args->image, &image, &message) != OVI_OK) {

@@ -7,15 +7,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "cli.h"
 
 /* The one engine of this process, for the signal handler. */
 static ovi_engine *volatile running;
+static volatile sig_atomic_t interrupted;
 static bool progress_shown;
 
 static void on_interrupt(int number) {
     (void)number;
+    interrupted = 1;
     ovi_cancel(running);
+}
+
+bool cli_interrupted(void) {
+    return interrupted != 0;
 }
 
 static void catch_interrupts(void) {
@@ -26,11 +33,29 @@ static void catch_interrupts(void) {
     sigaction(SIGTERM, &action, NULL);
 }
 
+static int log_row;          /* of a list; 0: none */
+static hash_set log_printed; /* lines about rows */
+
+void cli_log_row(int row) {
+    log_row = row;
+}
+
+/* Stages of one clip say the same about its request: once is enough. */
+static bool said_before(const char *line) {
+    uint64_t hash = hash_bytes(HASH_START, &log_row, sizeof log_row);
+    return log_row && !hash_set_add(&log_printed, hash_text(hash, line));
+}
+
 static void print_line(void *user, ovi_log_level level, const char *line) {
     (void)user;
     static const char *const prefix[] = {"error: ", "warning: ", "", ""};
+    char row[24] = "";
+    if (level < OVI_LOG_DEBUG && said_before(line))
+        return;
+    if (log_row)
+        snprintf(row, sizeof row, "row %d: ", log_row);
     cli_progress_clear();
-    fprintf(stderr, "%s%s\n", prefix[level], line);
+    fprintf(stderr, "%s%s%s\n", row, prefix[level], line);
 }
 
 static bool is_folder(const char *path) {
