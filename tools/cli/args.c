@@ -84,6 +84,11 @@ static const char *set_checkpoint_threads(cli_args *args, const char *value) {
     return NULL;
 }
 
+static const char *set_config(cli_args *args, const char *value) {
+    args->config.path = value; /* read before all other options: take_config */
+    return NULL;
+}
+
 static const char *set_format(cli_args *args, const char *value) {
     args->format = value + (value[0] == '.');
     return NULL;
@@ -129,6 +134,8 @@ static const own_option own_options[] = {
     {"checkpoint-threads", "threads", "N", "processor threads; 0: all",
      set_checkpoint_threads},
     {"svg", "svg", "FILE", "draw the plan: bytes over time", set_svg},
+    {"config", "config", "FILE",
+     "the published inference configuration (.yaml); options given here win", set_config},
     {"format", "format", "ENDING", "of clips that a row does not name (default: mp4)",
      set_format},
     {"repeat", "repeat", "N", "clips of every row, with seeds that follow each other",
@@ -162,14 +169,17 @@ static const own_option *find_own(const cli_command *command, const char *name) 
     return NULL;
 }
 
-/* Index of an option of the library; -1: none. */
-static int find_shared(const cli_command *command, const char *name) {
-    for (int i = 0; i < ovi_option_count(); i++) {
-        const ovi_option *o = ovi_option_at(i);
-        if (strcmp(o->name, name) == 0 && in_list(command->stages, o->stage))
+int cli_option_index(const char *name) {
+    for (int i = 0; i < ovi_option_count(); i++)
+        if (strcmp(ovi_option_at(i)->name, name) == 0)
             return i;
-    }
     return -1;
+}
+
+/* The same, of this command's; -1: none. */
+static int find_shared(const cli_command *command, const char *name) {
+    int i = cli_option_index(name);
+    return i >= 0 && in_list(command->stages, ovi_option_at(i)->stage) ? i : -1;
 }
 
 /* ---- parsing ---- */
@@ -200,17 +210,22 @@ bool cli_shapes_clip(const char *name) {
     return !in_list(others, name);
 }
 
-static bool apply_shared(int index, const char *value, cli_args *args) {
+bool cli_set_option(cli_args *args, int index, const char *value, ovi_message *message) {
     const ovi_option *o = ovi_option_at(index);
-    ovi_message message;
     ovi_status status = o->scope == OVI_OPTION_SETTINGS
-                            ? ovi_settings_set(&args->settings, o->name, value, &message)
-                            : ovi_request_set(&args->request, o->name, value, &message);
+                            ? ovi_settings_set(&args->settings, o->name, value, message)
+                            : ovi_request_set(&args->request, o->name, value, message);
     if (status == OVI_OK)
         args->given[index] = value;
-    else
-        fprintf(stderr, "ovi: %s\n", message.text);
     return status == OVI_OK;
+}
+
+static bool apply_shared(int index, const char *value, cli_args *args) {
+    ovi_message message;
+    bool ok = cli_set_option(args, index, value, &message);
+    if (!ok)
+        fprintf(stderr, "ovi: %s\n", message.text);
+    return ok;
 }
 
 /* Takes one option, with its value from "=" or the next argument. *at moves on. */
@@ -248,12 +263,35 @@ static bool take_word(const cli_command *command, const char *word, cli_args *ar
     return true;
 }
 
+/* The configuration comes first, so that options win wherever they stand. */
+static bool take_config(const cli_command *command, char **argv, int argc,
+                        cli_args *args) {
+    const char *path = NULL;
+    ovi_message message;
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
+            path = argv[i + 1];
+        else if (strncmp(argv[i], "--config=", 9) == 0)
+            path = argv[i] + 9;
+    }
+    if (!path || !find_own(command, "config") || config_apply(args, path, &message))
+        return true;
+    fprintf(stderr, "ovi: %s\n", message.text);
+    return false;
+}
+
+void cli_args_release(cli_args *args) {
+    config_release(&args->config);
+}
+
 bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args) {
     assert(ovi_option_count() <= CLI_MAX_OPTIONS);
     *args = (cli_args){.repeat = 1};
     ovi_settings_init(&args->settings);
     ovi_request_init(&args->request);
     ovi_checkpoint_init(&args->checkpoint);
+    if (!take_config(command, argv, argc, args))
+        return false;
     bool options = true;
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i];
@@ -275,7 +313,7 @@ bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args
             return false;
         }
     }
-    if (args->n_words < command->n_words && !args->resume)
+    if (args->n_words < command->n_words && !args->resume && !args->config.prompt)
         return usage_error(command, "expected ", command->words);
     return true;
 }

@@ -11,8 +11,6 @@
 #include "batch.h"
 #include "clip_name.h"
 
-#define MAX_REPEATS 1000
-
 static const list_row *row_of(const batch *b, const clip_status *clip) {
     return &b->list.row[clip->row - 1];
 }
@@ -25,6 +23,14 @@ static bool handled_here(const char *name) {
         if (strcmp(names[i], name) == 0)
             return true;
     return false;
+}
+
+/* The file of a first frame as it was named; NULL: none. */
+static const char *image_name(const batch *b, const clip_status *clip) {
+    if (b->args->config.mode == MODE_T2V)
+        return NULL; /* as published: lists may have images all the same */
+    const char *name = list_value(row_of(b, clip), "image");
+    return name ? name : b->args->image;
 }
 
 bool batch_request(const batch *b, const clip_status *clip, ovi_request *request,
@@ -40,6 +46,8 @@ bool batch_request(const batch *b, const clip_status *clip, ovi_request *request
             return false;
     }
     request->seed += (uint64_t)clip->repeat;
+    if (image_name(b, clip))
+        request->size = request->aspect = NULL;
     return true;
 }
 
@@ -52,9 +60,9 @@ static char *beside_list(const batch *b, const char *name) {
 }
 
 char *batch_image(const batch *b, const clip_status *clip) {
-    const char *name = list_value(row_of(b, clip), "image");
+    const char *name = image_name(b, clip);
     if (!name)
-        return b->args->image ? cli_copy(b->args->image) : NULL;
+        return NULL;
     return access(name, F_OK) == 0 ? cli_copy(name) : beside_list(b, name);
 }
 
@@ -86,6 +94,8 @@ static void check_row(const batch *b, clip_status *clip) {
         fail(clip, cli_copy(row->problem));
     if (!prompt || strspn(prompt, " \t\r\n") == strlen(prompt))
         fail(clip, cli_copy("text_prompt: expected a text, found none"));
+    if (b->args->config.mode == MODE_I2V && !image_name(b, clip))
+        fail(clip, cli_copy("image_path: expected one, for the mode is i2v"));
     if (list_value(row, "memory-report"))
         fail(clip, cli_copy("memory-report: not offered for the clips of a list"));
     for (int i = 0; i < 2; i++)
@@ -105,7 +115,9 @@ static char *usual_name(const batch *b, clip_status *clip, const ovi_request *re
         fail(clip, cli_copy(ovi_error(b->engine)));
         return NULL;
     }
-    if (!request->size || sscanf(request->size, "%dx%d", &width, &height) != 2) {
+    const char *size = list_value(row_of(b, clip), "size");
+    size = size ? size : b->args->request.size;
+    if (!size || sscanf(size, "%dx%d", &width, &height) != 2) {
         width = shape.width;
         height = shape.height;
     }
@@ -205,13 +217,13 @@ static int repeats_of(const batch *b, list_row *row) {
     if (!text)
         return b->args->repeat;
     long n = strtol(text, &end, 10);
-    if (*end == '\0' && n >= 1 && n <= MAX_REPEATS)
+    if (*end == '\0' && n >= 1 && n <= CLI_MAX_REPEATS)
         return (int)n;
     if (!row->problem)
         row->problem =
             cli_text("each_example_n_times: expected a whole number from 1 to %d, found "
                      "\"%s\"",
-                     MAX_REPEATS, text);
+                     CLI_MAX_REPEATS, text);
     return 1;
 }
 
@@ -241,30 +253,56 @@ static char *without_ending(const char *path) {
     return cli_text("%.*s", (int)(strrchr(path, '.') - path), path);
 }
 
-static bool take_paths(batch *b, const char *path, ovi_message *message) {
-    const char *output = b->args->request.output;
+/* Where clips go that a row does not name otherwise; owned. */
+static char *choose_folder(const batch *b) {
+    const cli_args *args = b->args;
+    const char *named =
+        args->request.output ? args->request.output : args->config.output_dir;
+    char *folder = named       ? cli_copy(named)
+                   : b->prompt ? cli_copy("outputs")
+                               : without_ending(b->path);
+    for (size_t n = strlen(folder); n > 1 && folder[n - 1] == '/'; n--)
+        folder[n - 1] = '\0';
+    return folder;
+}
+
+static bool take_paths(batch *b, ovi_message *message) {
     const char *format = b->args->format         ? b->args->format
                          : ovi_can_write(".mp4") ? "mp4"
                                                  : "y4m";
-    b->path = path;
-    b->folder = output ? cli_copy(output) : without_ending(path);
-    for (size_t n = strlen(b->folder); n > 1 && b->folder[n - 1] == '/'; n--)
-        b->folder[n - 1] = '\0';
+    b->folder = choose_folder(b);
     b->ending = cli_text(".%s", format);
-    b->status_path = cli_text("%s.status.jsonl", path);
-    if (ovi_can_write(b->ending))
+    b->status_path = cli_text("%s.status.jsonl", b->path);
+    if (ovi_can_write(b->folder))
+        snprintf(message->text, sizeof message->text,
+                 "output: expected a folder for these clips, found \"%s\"", b->folder);
+    else if (!ovi_can_write(b->ending))
+        snprintf(message->text, sizeof message->text,
+                 "format: this build writes no clips that end in %s", b->ending);
+    else
         return true;
-    snprintf(message->text, sizeof message->text,
-             "format: this build writes no clips that end in %s", b->ending);
     return false;
 }
 
-bool batch_plan(batch *b, const char *path, ovi_message *message) {
-    if (!take_paths(b, path, message) || !list_read(&b->list, path, message))
+void batch_init(batch *b, cli_args *args) {
+    const char *given = args->n_words ? args->word[0] : args->config.prompt;
+    bool one = args->config.path && !list_is_there(given);
+    *b = (batch){.args = args,
+                 .path = one ? args->config.path : given,
+                 .prompt = one ? given : NULL,
+                 .status.fd = -1};
+}
+
+bool batch_plan(batch *b, ovi_message *message) {
+    if (b->prompt)
+        list_of_one(&b->list, b->prompt, b->args->config.image);
+    else if (!list_read(&b->list, b->path, message))
+        return false;
+    if (!take_paths(b, message))
         return false;
     if (b->list.n == 0) {
         snprintf(message->text, sizeof message->text, "%s: expected rows, found none",
-                 path);
+                 b->path);
         return false;
     }
     make_clips(b);

@@ -4,10 +4,12 @@
 
 #include <stdbool.h>
 
+#include "config.h"
 #include "ovi.h"
 
 #define CLI_MAX_WORDS   2
 #define CLI_MAX_OPTIONS 64 /* of the library */
+#define CLI_MAX_REPEATS 1000
 
 /* Exit codes of the command. */
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
@@ -20,11 +22,13 @@ typedef struct cli_args {
     const char *image;  /* file of the first frame */
     const char *resume; /* file of an interrupted run */
     const char *svg;    /* picture of a plan */
+    cli_config config;  /* of a file, see config.h */
     const char *format; /* ending of clips without a name: "mp4" */
     int repeat;         /* clips of each row, with seeds that follow each other */
     int group;          /* most clips of a group; 0: as memory allows */
     bool force, retry_failed;
-    const char *given[CLI_MAX_OPTIONS]; /* values by the option's index; NULL: not given */
+    const char
+        *given[CLI_MAX_OPTIONS]; /* values by the option's index; NULL: not given */
     bool json, quiet, help;
     int n_words;
     const char *word[CLI_MAX_WORDS]; /* positional arguments */
@@ -45,6 +49,11 @@ const cli_command *cli_find_command(const char *name);
 
 /* Reads argv into args; false after a message (usage error). */
 bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args);
+void cli_args_release(cli_args *args);
+/* Index of an option of the library by its name; -1: none. */
+int cli_option_index(const char *name);
+/* Sets it, and notes that it was given. False: see message. */
+bool cli_set_option(cli_args *args, int index, const char *value, ovi_message *message);
 /* Does this option of the library change what is in a clip? */
 bool cli_shapes_clip(const char *name);
 void cli_help(const cli_command *command);

@@ -616,11 +616,11 @@ static bool check_args(const cli_args *args, ovi_message *message) {
     return !option;
 }
 
-static int run_batch(batch *b, const char *path) {
+static int run_batch(batch *b) {
     run r = {.b = b};
     ovi_message message;
     int code = EXIT_FAILED;
-    if (batch_plan(b, path, &message) && run_clips(&r, &message))
+    if (batch_plan(b, &message) && run_clips(&r, &message))
         code = count(b, CLIP_DONE) == b->n ? EXIT_DONE : EXIT_FAILED;
     else
         fprintf(stderr, "ovi: %s\n", message.text);
@@ -630,10 +630,10 @@ static int run_batch(batch *b, const char *path) {
 }
 
 int cli_batch(cli_args *args) {
-    batch b = {.args = args, .status.fd = -1};
+    batch b;
     ovi_message message;
-    const char *path = args->word[0];
-    int lock = check_args(args, &message) ? lock_list(path, &message) : -1;
+    batch_init(&b, args);
+    int lock = check_args(args, &message) ? lock_list(b.path, &message) : -1;
     if (lock < 0) {
         fprintf(stderr, "ovi: %s\n", message.text);
         return EXIT_FAILED;
@@ -641,7 +641,7 @@ int cli_batch(cli_args *args) {
     int code = EXIT_FAILED;
     b.engine = cli_open(args, true);
     if (b.engine) {
-        code = run_batch(&b, path);
+        code = run_batch(&b);
         cli_close(b.engine);
     }
     batch_release(&b);

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli.h"
 #include "list.h"
@@ -100,16 +99,16 @@ static int generate(cli_args *args) {
     return code;
 }
 
-/* The published command takes a list in the place of a prompt. */
-static bool names_list(const cli_args *args) {
-    return args->word[0] && list_is_named(args->word[0]) &&
-           access(args->word[0], F_OK) == 0;
+/* The published command takes a list in the place of a prompt, and its configuration names
+ * clips as those of a list. */
+static bool is_batch(const cli_args *args) {
+    return !args->resume && (args->config.path || list_is_there(args->word[0]));
 }
 
 int cli_generate(cli_args *args) {
     ovi_image image = {0};
     ovi_message message;
-    if (names_list(args))
+    if (is_batch(args))
         return cli_batch(args);
     args->request.prompt = args->word[0];
     if (args->image) {

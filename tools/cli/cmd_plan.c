@@ -91,12 +91,15 @@ static void print_table(const ovi_plan *plan) {
 int cli_plan(cli_args *args) {
     ovi_image image = {0};
     ovi_message message;
+    if (!args->image && args->config.mode != MODE_T2V)
+        args->image = args->config.image;
     if (args->image) {
         if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
             fprintf(stderr, "ovi: %s\n", message.text);
             return EXIT_FAILED;
         }
         args->request.image = &image;
+        args->request.size = args->request.aspect = NULL; /* the image decides */
     }
     int code = EXIT_FAILED;
     /* With named models the plan takes types and layout from the files themselves. */

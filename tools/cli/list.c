@@ -1,24 +1,29 @@
 /* list.c: reads lists of clips (list.h). */
 #include "list.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "alloc.h"
 #include "csv.h"
 #include "names.h"
+#include "read_file.h"
 
 static bool ends_in(const char *path, const char *ending) {
     size_t n = strlen(path), m = strlen(ending);
     return n > m && strcasecmp(path + n - m, ending) == 0;
 }
 
-bool list_is_named(const char *path) {
+static bool is_named_list(const char *path) {
     return ends_in(path, ".csv") || ends_in(path, ".tsv") || ends_in(path, ".jsonl");
+}
+
+bool list_is_there(const char *path) {
+    return is_named_list(path) && access(path, F_OK) == 0;
 }
 
 /* ---- rows ---- */
@@ -61,9 +66,9 @@ static void take_value(list_row *row, const char *given, const char *value) {
 
 /* "there is no option ..", as text of its own. */
 static char *unknown_name(const char *given) {
-    const char *near = names_near_clip(given);
-    return cli_text("there is no option of a clip named \"%s\"%s%s%s", given,
-                    near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    char text[NAME_ROOM + 32];
+    return cli_text("there is no option of a clip named \"%s\"%s", given,
+                    names_did_you_mean(names_near_clip(given), text));
 }
 
 const char *list_value(const list_row *row, const char *name) {
@@ -195,37 +200,15 @@ static void read_json_lines(list *l, const char *bytes, size_t n) {
 
 /* ---- files ---- */
 
-/* The whole file, followed by a NUL that is not counted; NULL: see message. Owned. */
-static char *read_file(const char *path, size_t *n, ovi_message *message) {
-    FILE *f = fopen(path, "rb");
-    char *bytes = NULL;
-    size_t room = 0;
-    *n = 0;
-    bool ok = f != NULL;
-    while (ok && !feof(f) && *n <= CSV_MAX_BYTES) {
-        bytes = cli_grow(bytes, *n + 65536, &room, 1);
-        *n += fread(bytes + *n, 1, 65535, f);
-        ok = !ferror(f);
-    }
-    if (!ok)
-        snprintf(message->text, sizeof message->text, "%s: %s", path, strerror(errno));
-    else if (*n > CSV_MAX_BYTES)
-        snprintf(message->text, sizeof message->text, "%s: expected at most %zu bytes",
-                 path, CSV_MAX_BYTES);
-    if (f)
-        fclose(f);
-    if (ok && *n <= CSV_MAX_BYTES) {
-        bytes[*n] = '\0';
-        return bytes;
-    }
-    free(bytes);
-    return NULL;
-}
-
 bool list_read(list *l, const char *path, ovi_message *message) {
     size_t n;
     *l = (list){0};
-    char *bytes = read_file(path, &n, message);
+    if (!is_named_list(path)) {
+        snprintf(message->text, sizeof message->text,
+                 "%s: expected a list: a name that ends in .csv, .tsv or .jsonl", path);
+        return false;
+    }
+    char *bytes = read_file(path, CSV_MAX_BYTES, &n, message);
     bool ok = bytes != NULL;
     if (ok && ends_in(path, ".jsonl"))
         read_json_lines(l, bytes, n);
@@ -235,6 +218,14 @@ bool list_read(list *l, const char *path, ovi_message *message) {
     if (!ok)
         list_release(l);
     return ok;
+}
+
+void list_of_one(list *l, const char *prompt, const char *image) {
+    *l = (list){0};
+    list_row *row = new_row(l, 1);
+    add_field(row, "prompt", prompt);
+    if (image)
+        add_field(row, "image", image);
 }
 
 void list_release(list *l) {

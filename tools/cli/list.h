@@ -30,10 +30,12 @@ typedef struct list {
     size_t n, room;
 } list;
 
-/* Does the name end as lists do (.csv, .tsv, .jsonl)? */
-bool list_is_named(const char *path);
+/* Is there a file that is named like a list (.csv, .tsv, .jsonl)? */
+bool list_is_there(const char *path);
 /* False: see message; the list is empty. */
 bool list_read(list *l, const char *path, ovi_message *message);
+/* A list of one clip; image may be NULL. */
+void list_of_one(list *l, const char *prompt, const char *image);
 void list_release(list *l);
 /* The row's value of an option; NULL: not given. */
 const char *list_value(const list_row *row, const char *name);

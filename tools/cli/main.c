@@ -21,11 +21,14 @@ int main(int argc, char **argv) {
     }
     ovi_handle_bus_errors();
     cli_args args;
-    if (!cli_parse(command, argc - 2, argv + 2, &args))
-        return EXIT_USAGE;
-    if (args.help) {
-        cli_help(command);
-        return EXIT_DONE;
+    int code = EXIT_USAGE;
+    if (cli_parse(command, argc - 2, argv + 2, &args)) {
+        code = EXIT_DONE;
+        if (args.help)
+            cli_help(command);
+        else
+            code = command->run(&args);
     }
-    return command->run(&args);
+    cli_args_release(&args);
+    return code;
 }

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME_ROOM 64
-
 /* Names that are not an option's own, with the option they mean. */
 static const struct {
     const char *given, *meant;
@@ -59,16 +57,20 @@ const char *names_of_clip(const char *given, name_value *value) {
     return NULL;
 }
 
-const char *names_near_clip(const char *given) {
+void names_suggest_clip(suggestion *s, const char *given) {
     char name[NAME_ROOM];
-    suggestion s = {0};
     if (!spell(given, name))
-        return NULL;
+        return;
     for (int i = 0; i < ovi_option_count(); i++)
         if (ovi_option_at(i)->scope == OVI_OPTION_REQUEST)
-            suggest(&s, name, ovi_option_at(i)->name);
+            suggest(s, name, ovi_option_at(i)->name);
     for (size_t i = 0; i < N_OTHERS; i++)
-        suggest(&s, name, others[i].given);
+        suggest(s, name, others[i].given);
+}
+
+const char *names_near_clip(const char *given) {
+    suggestion s = {0};
+    names_suggest_clip(&s, given);
     return s.near;
 }
 
@@ -91,6 +93,17 @@ bool names_size(const char *height_width, char size[32]) {
     if (n == 2)
         snprintf(size, 32, "%dx%d", value[1], value[0]);
     return n == 2;
+}
+
+const char *names_did_you_mean(const char *near, char text[NAME_ROOM + 32]) {
+    if (!near)
+        return "";
+    int n = snprintf(text, NAME_ROOM + 32, "; did you mean ");
+    for (; *near && n < NAME_ROOM + 30; near++)
+        text[n++] = *near == '-' ? '_' : *near;
+    text[n++] = '?';
+    text[n] = '\0';
+    return text;
 }
 
 /* ---- suggestions ---- */

@@ -16,8 +16,6 @@ typedef enum name_value {
 /* The name by which a clip's option is known here: an option of requests, or "prompt",
  * "image", "repeat"; NULL: there is none. */
 const char *names_of_clip(const char *given, name_value *value);
-/* The nearest of the names that names_of_clip knows, for "did you mean"; NULL: none is near. */
-const char *names_near_clip(const char *given);
 
 /* Two numbers, height first, in any brackets, as "WIDTHxHEIGHT". False: it is not that. */
 bool names_size(const char *height_width, char size[32]);
@@ -29,4 +27,11 @@ typedef struct suggestion {
     int distance;
 } suggestion;
 void suggest(suggestion *s, const char *word, const char *candidate);
+/* Offers all names that names_of_clip knows. */
+void names_suggest_clip(suggestion *s, const char *given);
+/* The nearest of them; NULL: none is near. */
+const char *names_near_clip(const char *given);
+#define NAME_ROOM 64
+/* "; did you mean slg_layer?" as files spell it, or "" without a name. */
+const char *names_did_you_mean(const char *near, char text[NAME_ROOM + 32]);
 #endif

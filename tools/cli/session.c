@@ -85,6 +85,21 @@ static void find_models(ovi_settings *settings, bool with_weights) {
     }
 }
 
+/* The published configuration names a variant; models that describe themselves are none. */
+static void drop_model_name(cli_args *args) {
+    ovi_settings *s = &args->settings;
+    char path[4096];
+    if (!s->models || !s->variant || s->variant != args->config.model_name)
+        return;
+    snprintf(path, sizeof path, "%s/ovi.json", s->models);
+    if (access(path, F_OK) != 0)
+        return;
+    if (s->log_level >= OVI_LOG_INFO)
+        fprintf(stderr, "%s: model_name does not count: %s is there\n", args->config.path,
+                path);
+    s->variant = NULL;
+}
+
 /* $OVI_ENGINE_DEBUG=1 is --log-level debug. */
 static void take_debug_level(ovi_settings *settings) {
     const char *wanted = getenv("OVI_ENGINE_DEBUG");
@@ -95,6 +110,7 @@ static void take_debug_level(ovi_settings *settings) {
 ovi_engine *cli_open(cli_args *args, bool with_weights) {
     take_debug_level(&args->settings);
     find_models(&args->settings, with_weights);
+    drop_model_name(args);
     args->settings.log = print_line;
     if (with_weights && !args->settings.models && !names_any_file(&args->settings)) {
         fprintf(
