@@ -256,6 +256,25 @@ OVI_API ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request,
 OVI_API ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
                                 const ovi_sinks *sinks);
 
+/* One thing worth knowing about a request before it is made. Texts are borrowed for the
+ * call. */
+typedef struct ovi_notice {
+    const char *subject; /* "prompt", "size", "image" */
+    const char
+        *about; /* "speech", "sound", "tags", "rewrite", "length", "encoding", ... */
+    int hint;   /* 1: nothing is wrong */
+    const char *sentence; /* for people */
+    const char
+        *detail; /* the prompt as rewritten, the text that is cut off; NULL: none */
+} ovi_notice;
+typedef void (*ovi_notice_fn)(void *user, const ovi_notice *notice);
+
+/* Says what ovi_generate would say to the log about this request, and makes nothing: tags of
+ * prompt, its length in tokens (where there is a tokenizer), sizes and aspects that become
+ * others. Works on an engine opened without weights. */
+OVI_API ovi_status ovi_lint(ovi_engine *engine, const ovi_request *request,
+                            ovi_notice_fn notice, void *user);
+
 /* With checkpoint_every ovi_generate keeps the sampler's state, with all that another process
  * needs to go on, in "<output>.resume.safetensors": it appears in one piece, replaces the one
  * before, and is removed when the latents are complete. ovi_resume goes on from such a file

@@ -61,7 +61,9 @@ struct ovi_engine {
     const device_speed *speed; /* for estimates */
     memory_log memory;
     ovi_report report;
-    bool hold;           /* models stay on the device after a stage, where that fits */
+    bool hold;            /* models stay on the device after a stage, where that fits */
+    ovi_notice_fn notice; /* during ovi_lint: takes notices in the place of the log */
+    void *notice_user;
     size_t caller_bytes; /* host memory of the caller's that the budget counts */
 };
 
@@ -118,6 +120,8 @@ ovi_status job_init(job *j, ovi_engine *engine, const ovi_request *request,
 void job_release(job *j);
 /* Memory that lives as long as the job; NULL: failed. */
 void *job_alloc(job *j, size_t count, size_t size) OVI_MUST_CHECK;
+/* Cleans the positive prompt and gives the notices about it, without a tokenizer. */
+ovi_status job_check_prompt(job *j) OVI_MUST_CHECK;
 /* Cleans and tokenises the prompts. */
 ovi_status job_tokenize(job *j) OVI_MUST_CHECK;
 /* The first frame of the request as pixels. */

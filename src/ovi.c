@@ -208,6 +208,26 @@ ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request, ovi_shape
     return call_end(&j, engine);
 }
 
+ovi_status ovi_lint(ovi_engine *engine, const ovi_request *request, ovi_notice_fn notice,
+                    void *user) {
+    job j = {0};
+    engine->notice = notice;
+    engine->notice_user = user;
+    if (call_begin(&j, engine, request, NULL) == OVI_OK && request->prompt) {
+        if (engine->models.tokenizer)
+            (void)(job_tokenize(&j) == OVI_OK);
+        else if (job_check_prompt(&j) == OVI_OK)
+            notice(user,
+                   &(ovi_notice){.subject = "prompt",
+                                 .about = "length",
+                                 .hint = 1,
+                                 .sentence =
+                                     "its length is not checked: no tokenizer is there"});
+    }
+    engine->notice = NULL;
+    return call_end(&j, engine);
+}
+
 ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
                         const ovi_sinks *sinks) {
     job j = {0};

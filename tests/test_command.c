@@ -180,6 +180,50 @@ static void plans_need_no_weights(void **state) {
     json_decref(plan);
 }
 
+static void expect_lint(const char *arguments, int code, const char *words) {
+    outcome o = run(arguments);
+    if (o.code != code || !strstr(o.out, words))
+        fail_msg("ovi %s: code %d, said: %s%s", arguments, o.code, o.out, o.err);
+    assert_string_equal(o.err, "");
+}
+
+static void lint_says_what_is_wrong(void **state) {
+    (void)state;
+    expect_lint("lint '<S>Hi<E> <AUDCAP>rain<ENDAUDCAP>'", 0, "");
+    expect_lint("lint '<AUDCAP>rain<ENDAUDCAP>'", 0, "hint: prompt: no speech");
+    expect_lint("lint '<S>Hi<E> Audio: rain'", 3,
+                "\n    <S>Hi<E> <AUDCAP>rain<ENDAUDCAP>\n");
+    expect_lint("lint '<S>a<S>b<E><E> <AUDCAP>x<ENDAUDCAP>'", 3, "stand in each other");
+    expect_lint("lint '<S>Hi<E>'", 3, "no sound description");
+    expect_lint("lint \"<S>Hi<E> <AUDCAP>x<ENDAUDCAP> $(yes word | head -600)\"", 3,
+                "tokens are past the limit of 64");
+    expect_lint("lint --quiet ''", 3, "no sound description");
+    expect_lint("lint --size 50x40 '<S>Hi<E> <AUDCAP>x<ENDAUDCAP>'", 3,
+                "size: 50x40 becomes");
+    outcome o = run("generate --quiet --steps 1 -o lint.wav '<S>Hi<E>'");
+    assert_int_equal(o.code, 0);
+    o = run("generate --steps 1 -o lint.wav '<S>Hi<E>'"); /* the same words in the log */
+    assert_non_null(strstr(o.err, "warning: prompt: no sound description"));
+}
+
+static void lint_reads_lists_and_files(void **state) {
+    (void)state;
+    assert_int_equal(run("--version; printf 'text_prompt,seed\\n<S>Hi<E> "
+                         "<AUDCAP>x<ENDAUDCAP>,1\\nB,x\\nC,2\\n' >lint.csv; "
+                         "printf '<S>Hi<E>' >lint.txt; true")
+                         .code,
+                     0);
+    expect_lint("lint lint.csv", 3, "row 2: request: seed: expected a whole number");
+    expect_lint("lint lint.csv", 3, "row 3: prompt: no sound description");
+    expect_lint(
+        "lint lint.txt --json", 3,
+        "{\"event\":\"notice\",\"subject\":\"prompt\",\"about\":\"sound\",\"hint\":"
+        "false,\"sentence\":\"no sound");
+    expect_lint("lint lint.txt --json", 3,
+                "{\"event\":\"lint\",\"problems\":1,\"hints\":0}");
+    assert_false(exists("lint.csv.status.jsonl"));
+}
+
 static void every_decoder_has_its_inverse(void **state) {
     (void)state;
     outcome o = run("generate --steps 1 --quiet -o round.y4m x");
@@ -230,6 +274,8 @@ int main(void) {
         cmocka_unit_test(output_to_a_pipe_is_the_file_name_alone),
         cmocka_unit_test(json_reports_planned_and_measured),
         cmocka_unit_test(plans_need_no_weights),
+        cmocka_unit_test(lint_says_what_is_wrong),
+        cmocka_unit_test(lint_reads_lists_and_files),
         cmocka_unit_test(every_decoder_has_its_inverse),
         cmocka_unit_test(ctrl_c_stops_within_two_seconds_and_leaves_nothing),
     };

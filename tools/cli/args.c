@@ -41,7 +41,7 @@ static const char *set_json(cli_args *args, const char *value) {
 static const char *set_quiet(cli_args *args, const char *value) {
     (void)value;
     args->quiet = true;
-    args->settings.log_level = OVI_LOG_WARN;
+    args->settings.log_level = OVI_LOG_ERROR;
     return NULL;
 }
 

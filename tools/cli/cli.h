@@ -12,7 +12,13 @@
 #define CLI_MAX_REPEATS 1000
 
 /* Exit codes of the command. */
-enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
+enum {
+    EXIT_DONE = 0,
+    EXIT_FAILED = 1,      /* something could not be made */
+    EXIT_USAGE = 2,       /* the command line or the configuration is wrong */
+    EXIT_NOTICES = 3,     /* ovi lint has found something */
+    EXIT_CANCELLED = 130, /* Ctrl-C or SIGTERM */
+};
 
 /* Everything the command line said. */
 typedef struct cli_args {
@@ -62,6 +68,8 @@ void cli_usage(void);
 /* The engine of this command: settings completed (models directory), opened, Ctrl-C tied to
  * ovi_cancel. NULL after a message. */
 ovi_engine *cli_open(cli_args *args, bool with_weights);
+/* Are there models to open: named, in $OVI_MODELS or in ./ckpts? */
+bool cli_models_are_there(cli_args *args);
 void cli_close(ovi_engine *engine);
 /* Has there been Ctrl-C or SIGTERM? Also between calls of the library. */
 bool cli_interrupted(void);
@@ -81,6 +89,7 @@ const char *cli_bytes(char text[32], size_t bytes);
 
 int cli_generate(cli_args *args);
 int cli_batch(cli_args *args);
+int cli_lint(cli_args *args);
 int cli_encode(cli_args *args);
 int cli_decode(cli_args *args);
 int cli_plan(cli_args *args);

@@ -12,6 +12,8 @@ const cli_command cli_commands[] = {
      "open text_encode diffuse decode_video",
      "config image format repeat group retry-failed force json quiet log-level",
      cli_batch},
+    {"lint", "PROMPT|FILE", 1, "what is wrong with a prompt, a text file or a list",
+     "open text_encode", "config image json quiet", cli_lint},
     {"encode", "FILE", 1, "turn a picture, clip or sound into latents",
      "open decode_video", "json quiet log-level", cli_encode},
     {"decode", "LATENTS", 1, "finish a clip from saved latents", "open decode_video",

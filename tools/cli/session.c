@@ -85,6 +85,12 @@ static void find_models(ovi_settings *settings, bool with_weights) {
     }
 }
 
+bool cli_models_are_there(cli_args *args) {
+    find_models(&args->settings, false);
+    return args->settings.models || names_any_file(&args->settings) ||
+           args->settings.tokenizer;
+}
+
 /* The published configuration names a variant; models that describe themselves are none. */
 static void drop_model_name(cli_args *args) {
     ovi_settings *s = &args->settings;
