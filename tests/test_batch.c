@@ -288,7 +288,7 @@ static const breakage breakages[] = {
     {"A", "nowhere.png", "1", "", "", "", "image_path: nowhere.png: No such file"},
     {"LONG", "", "1", "", "", "", "prompt"},
     {"A", "micro/ovi.json", "1", "", "", "", "micro/ovi.json"},
-    {"A", "", "1", "file/x.mp4", "", "", "file/x.mp4"},
+    {"A", "", "1", "file/", "", "", "file/"}, /* a file where a folder should be */
     {"", "", "1", "", "", "", "text_prompt: expected a text"},
     {"A", "", "many", "", "", "", "steps: expected a whole number"},
     {"A", "", "0", "", "", "", "steps: expected a whole number"},
@@ -315,6 +315,8 @@ static void write_long_list(void) {
                     row % 7 == 0 ? "picture.png" : "");
         else if (strcmp(b->prompt, "LONG") == 0)
             fprintf(f, "%040000d,,1,,,\n", row);
+        else if (strcmp(b->output, "file/") == 0)
+            fprintf(f, "A,,1,file/%d.mp4,,\n", row);
         else
             fprintf(f, "%s,%s,%s,%s,%s,%s\n", b->prompt, b->image, b->steps, b->output,
                     b->size, b->solver);

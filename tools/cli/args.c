@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "alloc.h"
 #include "cli.h"
+#include "names.h"
 
 /* ---- options of the command itself ---- */
 
@@ -122,6 +124,12 @@ static const char *set_retry_failed(cli_args *args, const char *value) {
     return NULL;
 }
 
+static const char *set_dry_run(cli_args *args, const char *value) {
+    (void)value;
+    args->dry_run = true;
+    return NULL;
+}
+
 static const own_option own_options[] = {
     {"image", "image", "FILE", "first frame of the clip (PNG, JPEG)", set_image},
     {"resume", "resume", "FILE",
@@ -144,6 +152,8 @@ static const own_option own_options[] = {
      "most clips that go through a stage together; 0: as memory allows", set_group},
     {"retry-failed", "retry-failed", NULL, "try clips again that failed in a run before",
      set_retry_failed},
+    {"dry-run", "dry-run", NULL, "make nothing: say what would be made, as ovi plan does",
+     set_dry_run},
     {"force", "force", NULL, "replace files that exist", set_force},
     {"json", "json", NULL, "results as JSON on standard output", set_json},
     {"quiet", "quiet", NULL, "no progress and no notices", set_quiet},
@@ -228,6 +238,27 @@ static bool apply_shared(int index, const char *value, cli_args *args) {
     return ok;
 }
 
+/* A mistyped option and the nearest that there is. */
+typedef struct mistake {
+    const char *typed;
+    suggestion near;
+} mistake;
+
+static void suggest_option(void *user, const cli_option *o) {
+    mistake *m = user;
+    suggest(&m->near, m->typed, o->name);
+}
+
+static bool unknown_option(const cli_command *command, const char *name) {
+    mistake m = {.typed = name};
+    cli_each_option(command, suggest_option, &m);
+    const char *near = m.near.near;
+    char *text = near ? cli_text("%s; did you mean --%s?", name, near) : cli_copy(name);
+    bool ok = usage_error(command, "there is no option --", text);
+    free(text);
+    return ok;
+}
+
 /* Takes one option, with its value from "=" or the next argument. *at moves on. */
 static bool take_option(const cli_command *command, char **argv, int argc, int *at,
                         cli_args *args) {
@@ -242,7 +273,7 @@ static bool take_option(const cli_command *command, char **argv, int argc, int *
     const own_option *own = find_own(command, name);
     int shared = own ? -1 : find_shared(command, name);
     if (!own && shared < 0)
-        return usage_error(command, "there is no option --", name);
+        return unknown_option(command, name);
     bool takes_value =
         shared >= 0 ? !is_switch(ovi_option_at(shared)) : own->metavar != NULL;
     const char *value = equals ? equals + 1 : shared >= 0 ? "yes" : "";
@@ -320,28 +351,35 @@ bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args
 
 /* ---- help ---- */
 
-static void print_option(const char *name, const char *metavar, const char *help,
-                         const char *default_value) {
+void cli_each_option(const cli_command *command, cli_option_fn fn, void *user) {
+    for (int i = 0; i < ovi_option_count(); i++) {
+        const ovi_option *o = ovi_option_at(i);
+        if (in_list(command->stages, o->stage))
+            fn(user,
+               &(cli_option){o->name, o->metavar, o->help, o->default_value, o->choices});
+    }
+    for (size_t i = 0; i < N_OWN; i++) {
+        const own_option *o = &own_options[i];
+        if (in_list(command->own, o->key))
+            fn(user,
+               &(cli_option){.name = o->name, .metavar = o->metavar, .help = o->help});
+    }
+}
+
+static void print_option(void *user, const cli_option *o) {
     char left[64];
-    snprintf(left, sizeof left, "  --%s %s", name, metavar ? metavar : "");
-    printf("%-30s %s", left, help);
-    if (default_value)
-        printf(" [%s]", default_value);
+    (void)user;
+    snprintf(left, sizeof left, "  --%s %s", o->name, o->metavar ? o->metavar : "");
+    printf("%-30s %s", left, o->help);
+    if (o->default_value)
+        printf(" [%s]", o->default_value);
     putchar('\n');
 }
 
 void cli_help(const cli_command *command) {
     printf("ovi %s %s[OPTIONS]: %s\n\n", command->name,
            command->n_words ? command->words : "", command->summary);
-    for (int i = 0; i < ovi_option_count(); i++) {
-        const ovi_option *o = ovi_option_at(i);
-        if (in_list(command->stages, o->stage))
-            print_option(o->name, o->metavar, o->help, o->default_value);
-    }
-    for (size_t i = 0; i < N_OWN; i++)
-        if (in_list(command->own, own_options[i].key))
-            print_option(own_options[i].name, own_options[i].metavar, own_options[i].help,
-                         NULL);
+    cli_each_option(command, print_option, NULL);
     if (find_shared(command, "output") >= 0)
         puts("  -o FILE                      short for --output");
 }
@@ -349,6 +387,9 @@ void cli_help(const cli_command *command) {
 void cli_usage(void) {
     puts("ovi: clips with picture and sound from a prompt\n");
     for (const cli_command *c = cli_commands; c->name; c++)
-        printf("  ovi %-16s %-8s  %s\n", c->name, c->words, c->summary);
-    puts("\nEach has --help. Models: --models DIR, or $OVI_MODELS, or ./ckpts.");
+        if (c->summary)
+            printf("  ovi %-16s %-12s  %s\n", c->name, c->words, c->summary);
+    puts("\nEach has --help. Models: --models DIR, or $OVI_MODELS, or ./ckpts.\n"
+         "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 lint has notices, "
+         "130 interrupted.");
 }

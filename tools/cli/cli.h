@@ -2,6 +2,7 @@
 #ifndef OVI_CLI_H
 #define OVI_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 
 #include "config.h"
@@ -32,7 +33,7 @@ typedef struct cli_args {
     const char *format; /* ending of clips without a name: "mp4" */
     int repeat;         /* clips of each row, with seeds that follow each other */
     int group;          /* most clips of a group; 0: as memory allows */
-    bool force, retry_failed;
+    bool force, retry_failed, dry_run;
     const char
         *given[CLI_MAX_OPTIONS]; /* values by the option's index; NULL: not given */
     bool json, quiet, help;
@@ -44,7 +45,7 @@ typedef struct cli_command {
     const char *name;
     const char *words;   /* "PROMPT": names of the positional arguments */
     int n_words;         /* how many are needed */
-    const char *summary; /* one line */
+    const char *summary; /* one line; NULL: a command that is not for people */
     const char *stages;  /* options of these stages apply, space separated */
     const char *own;     /* options of the command itself that apply, space separated */
     int (*run)(cli_args *args);
@@ -60,6 +61,14 @@ void cli_args_release(cli_args *args);
 int cli_option_index(const char *name);
 /* Sets it, and notes that it was given. False: see message. */
 bool cli_set_option(cli_args *args, int index, const char *value, ovi_message *message);
+/* An option as a command takes it. */
+typedef struct cli_option {
+    const char *name, *metavar; /* metavar NULL: a switch */
+    const char *help, *default_value, *choices;
+} cli_option;
+/* Every option of a command, those of the library first. */
+typedef void (*cli_option_fn)(void *user, const cli_option *option);
+void cli_each_option(const cli_command *command, cli_option_fn fn, void *user);
 /* Does this option of the library change what is in a clip? */
 bool cli_shapes_clip(const char *name);
 void cli_help(const cli_command *command);
@@ -71,6 +80,9 @@ ovi_engine *cli_open(cli_args *args, bool with_weights);
 /* Are there models to open: named, in $OVI_MODELS or in ./ckpts? */
 bool cli_models_are_there(cli_args *args);
 void cli_close(ovi_engine *engine);
+/* May a file be written here? False after a message: it is there, and --force is not given.
+ * NULL is no file. */
+bool cli_may_write(const cli_args *args, const char *path);
 /* Has there been Ctrl-C or SIGTERM? Also between calls of the library. */
 bool cli_interrupted(void);
 /* Log lines that follow are about this row of a list, and each is printed once; 0: no row. */
@@ -78,7 +90,9 @@ void cli_log_row(int row);
 /* Prints why the last call failed and gives the exit code for it. */
 int cli_failure(const ovi_engine *engine, ovi_status status);
 
-/* Sinks that show progress on a terminal and nothing elsewhere. */
+/* One line of JSON on standard output; the event is released. */
+void cli_print_event(json_t *event);
+/* Sinks that show progress on a terminal, or as JSON events where these are wanted. */
 ovi_sinks cli_sinks(const cli_args *args);
 /* Removes the progress line, so that what follows stands alone. */
 void cli_progress_clear(void);
@@ -90,6 +104,7 @@ const char *cli_bytes(char text[32], size_t bytes);
 int cli_generate(cli_args *args);
 int cli_batch(cli_args *args);
 int cli_lint(cli_args *args);
+int cli_docs(cli_args *args);
 int cli_encode(cli_args *args);
 int cli_decode(cli_args *args);
 int cli_plan(cli_args *args);

@@ -74,21 +74,14 @@ static double now(void) {
 
 /* ---- telling ---- */
 
-static void print_event(json_t *event) {
-    json_dumpf(event, stdout, JSON_COMPACT);
-    putchar('\n');
-    fflush(stdout);
-    json_decref(event);
-}
-
 static void tell_clip(const run *r, const clip_status *c) {
     const cli_args *args = r->b->args;
     cli_progress_clear();
     if (args->json) {
-        print_event(json_pack("{s:s, s:i, s:i, s:s, s:s*, s:f, s:s*}", "event", "clip",
-                              "row", c->row, "repeat", c->repeat, "state",
-                              clip_state_name(c->state), "output", c->output, "seconds",
-                              c->seconds, "error", c->error));
+        cli_print_event(json_pack("{s:s, s:i, s:i, s:s, s:s*, s:f, s:s*}", "event",
+                                  "clip", "row", c->row, "repeat", c->repeat, "state",
+                                  clip_state_name(c->state), "output", c->output,
+                                  "seconds", c->seconds, "error", c->error));
         return;
     }
     size_t number = r->tally.done + r->tally.failed;
@@ -537,7 +530,7 @@ static void tell_summary(const run *r) {
     size_t done = count(b, CLIP_DONE), failed = count(b, CLIP_FAILED);
     char bytes[32];
     if (b->args->json) {
-        print_event(
+        cli_print_event(
             json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:s}", "event", "summary",
                       "clips", (json_int_t)b->n, "done", (json_int_t)done, "done_before",
                       (json_int_t)t->before, "failed", (json_int_t)failed, "missing",
@@ -616,6 +609,32 @@ static bool check_args(const cli_args *args, ovi_message *message) {
     return !option;
 }
 
+/* What a run would do, and has done. */
+static void tell_plan(const batch *b) {
+    for (size_t i = 0; i < b->n; i++) {
+        const clip_status *c = &b->clip[i];
+        if (b->args->json)
+            cli_print_event(json_pack("{s:s, s:i, s:i, s:s, s:b, s:s*, s:s*}", "event",
+                                      "plan", "row", c->row, "repeat", c->repeat, "state",
+                                      clip_state_name(c->state), "to_do", to_do(b, c),
+                                      "output", c->output, "error", c->error));
+        else
+            printf("row %d: %s: %s\n", c->row,
+                   to_do(b, c) ? "to do" : clip_state_name(c->state),
+                   c->error && !to_do(b, c) ? c->error : c->output);
+    }
+}
+
+static int plan_batch(batch *b) {
+    ovi_message message;
+    if (batch_plan(b, &message)) {
+        tell_plan(b);
+        return EXIT_DONE;
+    }
+    fprintf(stderr, "ovi: %s\n", message.text);
+    return EXIT_FAILED;
+}
+
 static int run_batch(batch *b) {
     run r = {.b = b};
     ovi_message message;
@@ -641,7 +660,7 @@ int cli_batch(cli_args *args) {
     int code = EXIT_FAILED;
     b.engine = cli_open(args, true);
     if (b.engine) {
-        code = run_batch(&b);
+        code = args->dry_run ? plan_batch(&b) : run_batch(&b);
         cli_close(b.engine);
     }
     batch_release(&b);

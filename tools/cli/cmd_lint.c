@@ -25,9 +25,7 @@ static void print_json(const lint *l, const ovi_notice *n) {
                              "sentence", n->sentence, "detail", n->detail);
     if (l->row)
         json_object_set_new(line, "row", json_integer(l->row));
-    json_dumpf(line, stdout, JSON_COMPACT);
-    putchar('\n');
-    json_decref(line);
+    cli_print_event(line);
 }
 
 static void take_notice(void *user, const ovi_notice *n) {

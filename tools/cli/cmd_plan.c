@@ -102,8 +102,9 @@ int cli_plan(cli_args *args) {
         args->request.size = args->request.aspect = NULL; /* the image decides */
     }
     int code = EXIT_FAILED;
-    /* With named models the plan takes types and layout from the files themselves. */
-    ovi_engine *engine = cli_open(args, args->settings.models != NULL);
+    /* With named models the plan takes types and layout from the files themselves; a dry run
+     * has those that the run would have. */
+    ovi_engine *engine = cli_open(args, args->dry_run || args->settings.models != NULL);
     if (engine) {
         ovi_plan plan;
         ovi_status status = ovi_make_plan(engine, &args->request, &plan);
@@ -112,7 +113,9 @@ int cli_plan(cli_args *args) {
             print_json(&plan);
         else if (status == OVI_OK)
             print_table(&plan);
-        if (status == OVI_OK && args->svg) {
+        if (status == OVI_OK && args->svg && !cli_may_write(args, args->svg)) {
+            code = EXIT_FAILED;
+        } else if (status == OVI_OK && args->svg) {
             status = ovi_plan_svg(engine, &plan, args->svg);
             code = status == OVI_OK ? code : cli_failure(engine, status);
         }

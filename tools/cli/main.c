@@ -3,6 +3,17 @@
 #include <string.h>
 
 #include "cli.h"
+#include "names.h"
+
+static int unknown_command(const char *name) {
+    suggestion s = {0};
+    for (const cli_command *c = cli_commands; c->name; c++)
+        if (c->summary)
+            suggest(&s, name, c->name);
+    fprintf(stderr, "ovi: there is no command named \"%s\"%s%s%s; see ovi --help\n", name,
+            s.near ? "; did you mean " : "", s.near ? s.near : "", s.near ? "?" : "");
+    return EXIT_USAGE;
+}
 
 int main(int argc, char **argv) {
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
@@ -14,11 +25,8 @@ int main(int argc, char **argv) {
         return EXIT_DONE;
     }
     const cli_command *command = cli_find_command(argv[1]);
-    if (!command) {
-        fprintf(stderr, "ovi: there is no command named \"%s\"; see ovi --help\n",
-                argv[1]);
-        return EXIT_USAGE;
-    }
+    if (!command)
+        return unknown_command(argv[1]);
     ovi_handle_bus_errors();
     cli_args args;
     int code = EXIT_USAGE;

@@ -1,5 +1,6 @@
 /* session.c: what commands share: the engine, Ctrl-C, log lines and progress. */
 #include <errno.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -152,6 +153,13 @@ int cli_failure(const ovi_engine *engine, ovi_status status) {
     return status == OVI_CANCELLED ? EXIT_CANCELLED : EXIT_FAILED;
 }
 
+bool cli_may_write(const cli_args *args, const char *path) {
+    if (!path || args->force || access(path, F_OK) != 0)
+        return true;
+    fprintf(stderr, "ovi: %s: exists; --force replaces it\n", path);
+    return false;
+}
+
 /* ---- progress ---- */
 
 void cli_progress(void *user, const ovi_progress *p) {
@@ -171,7 +179,28 @@ void cli_progress_clear(void) {
     progress_shown = false;
 }
 
+/* The same for programs: one object a line on standard output. */
+static void progress_event(void *user, const ovi_progress *p) {
+    (void)user;
+    json_t *event =
+        json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:I}", "event", "progress", "stage",
+                  p->stage, "step", p->step, "steps", p->steps, "elapsed_s", p->elapsed_s,
+                  "left_s", p->left_s, "device_bytes", (json_int_t)p->device_bytes);
+    if (log_row)
+        json_object_set_new(event, "row", json_integer(log_row));
+    cli_print_event(event);
+}
+
+void cli_print_event(json_t *event) {
+    json_dumpf(event, stdout, JSON_COMPACT);
+    putchar('\n');
+    fflush(stdout);
+    json_decref(event);
+}
+
 ovi_sinks cli_sinks(const cli_args *args) {
+    if (args->json && !args->quiet)
+        return (ovi_sinks){.progress = progress_event};
     bool show = !args->quiet && isatty(STDERR_FILENO);
     return (ovi_sinks){.progress = show ? cli_progress : NULL};
 }
