@@ -3,7 +3,10 @@
 # `make batch-1000` a list of 1,000 rows.
 BUILD ?= build
 
-.PHONY: all configure deps demo check torture endurance batch-1000 bench lint clean
+# make install PREFIX=/usr/local DESTDIR=, after make.
+PREFIX ?= /usr/local
+
+.PHONY: all configure deps demo check install torture endurance batch-1000 bench lint clean
 
 all: configure
 	@cmake --build $(BUILD)
@@ -20,6 +23,9 @@ demo: configure
 
 check: all
 	@ctest --test-dir $(BUILD) --output-on-failure -j2
+
+install: all
+	@cmake --install $(BUILD) --prefix $(PREFIX)
 
 torture: deps
 	@cmake -S . -B $(BUILD)-faults -G Ninja -DOVI_FAULTS=ON -DOVI_SANITIZE=ON >/dev/null

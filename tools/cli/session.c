@@ -68,6 +68,14 @@ static bool names_any_file(const ovi_settings *s) {
     return s->fusion || s->video_vae || s->audio_vae || s->vocoder || s->text_encoder;
 }
 
+/* The small model, in the source or where it was installed; NULL: neither is there. */
+static const char *shipped_models(void) {
+    if (access(OVI_SHIPPED_MODELS "/ovi.json", R_OK) == 0)
+        return OVI_SHIPPED_MODELS;
+    return access(OVI_INSTALLED_MODELS "/ovi.json", R_OK) == 0 ? OVI_INSTALLED_MODELS
+                                                               : NULL;
+}
+
 /* --models, then $OVI_MODELS, then ./ckpts, then the small model that ships with the source. */
 static void find_models(ovi_settings *settings, bool with_weights) {
     const char *named = getenv("OVI_MODELS");
@@ -75,14 +83,13 @@ static void find_models(ovi_settings *settings, bool with_weights) {
         settings->models = named;
     if (!settings->models && is_folder("ckpts"))
         settings->models = "ckpts";
-    if (!settings->models && with_weights && !names_any_file(settings) &&
-        access(OVI_SHIPPED_MODELS "/ovi.json", R_OK) == 0) {
-        settings->models = OVI_SHIPPED_MODELS;
-        if (settings->log_level >= OVI_LOG_INFO)
+    if (!settings->models && with_weights && !names_any_file(settings)) {
+        settings->models = shipped_models();
+        if (settings->models && settings->log_level >= OVI_LOG_INFO)
             fprintf(stderr,
                     "no models named: using the small trained one in %s; see README "
                     "for the published ones\n",
-                    OVI_SHIPPED_MODELS);
+                    settings->models);
     }
 }
 
