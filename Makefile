@@ -1,8 +1,12 @@
 # Two commands for a newcomer: `make demo` and `make check`. CMake does the work.
-# The long ones: `make torture` fails every call once, `make endurance` makes 200 clips.
+# The long ones: `make torture` fails every call once, `make endurance` makes 200 clips,
+# `make batch-1000` a list of 1,000 rows.
 BUILD ?= build
 
-.PHONY: all configure deps demo check torture endurance bench lint clean
+# make install PREFIX=/usr/local DESTDIR=, after make.
+PREFIX ?= /usr/local
+
+.PHONY: all configure deps demo check install torture endurance batch-1000 bench lint clean
 
 all: configure
 	@cmake --build $(BUILD)
@@ -20,6 +24,9 @@ demo: configure
 check: all
 	@ctest --test-dir $(BUILD) --output-on-failure -j2
 
+install: all
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
 # Every n as a fast build, one subject beside the other; then evenly spread ones with sanitizers.
 SUBJECTS = opening a_clip_survives from_an_image streamed decoding mp4 checkpoint plan inspection
 torture: deps
@@ -33,6 +40,10 @@ torture: deps
 
 endurance: all
 	@OMP_WAIT_POLICY=passive $(BUILD)/tests/test_endurance 200
+
+# A list of 1,000 rows, 100 of them broken, with three kill -9 (docs/BATCH.md).
+batch-1000: all
+	@OMP_WAIT_POLICY=passive $(BUILD)/tests/test_batch 1000
 
 # BENCH="--threads 1 --clock cpu" and the like: bench/bench.h.
 bench: all

@@ -2,7 +2,7 @@
 # deps.sh: installs from Debian what the build and the tests need. Quiet when all is there.
 set -eu
 
-packages="build-essential cmake ninja-build pkg-config libdnnl-dev libjansson-dev
+packages="build-essential cmake ninja-build pkg-config libdnnl-dev libjansson-dev libyaml-dev
 libutf8proc-dev libcmocka-dev libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
 libswresample-dev sentencepiece clang clang-format clang-tidy libclang-rt-14-dev ffmpeg
 python3 git strace"

@@ -43,9 +43,11 @@ for file in $sources; do
     for included in $(sed -n 's/^#include "\([^"]*\)".*/\1/p' "$file"); do
         case $included in
             ovi.h) continue ;;
-            cli.h) [ "$folder" = tools/cli ] && continue ;;
             */*) target=${included%%/*} ;;
-            *) target=top ;;
+            *)
+                [ "$folder" = tools/cli ] && [ -f "tools/cli/$included" ] && continue
+                target=top
+                ;;
         esac
         ok=no
         for name in $rule; do

@@ -256,6 +256,25 @@ OVI_API ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request,
 OVI_API ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
                                 const ovi_sinks *sinks);
 
+/* One thing worth knowing about a request before it is made. Texts are borrowed for the
+ * call. */
+typedef struct ovi_notice {
+    const char *subject; /* "prompt", "size", "image" */
+    const char
+        *about; /* "speech", "sound", "tags", "rewrite", "length", "encoding", ... */
+    int hint;   /* 1: nothing is wrong */
+    const char *sentence; /* for people */
+    const char
+        *detail; /* the prompt as rewritten, the text that is cut off; NULL: none */
+} ovi_notice;
+typedef void (*ovi_notice_fn)(void *user, const ovi_notice *notice);
+
+/* Says what ovi_generate would say to the log about this request, and makes nothing: tags of
+ * prompt, its length in tokens (where there is a tokenizer), sizes and aspects that become
+ * others. Works on an engine opened without weights. */
+OVI_API ovi_status ovi_lint(ovi_engine *engine, const ovi_request *request,
+                            ovi_notice_fn notice, void *user);
+
 /* With checkpoint_every ovi_generate keeps the sampler's state, with all that another process
  * needs to go on, in "<output>.resume.safetensors": it appears in one piece, replaces the one
  * before, and is removed when the latents are complete. ovi_resume goes on from such a file
@@ -303,7 +322,9 @@ OVI_API ovi_status ovi_encode_text(ovi_engine *engine, const ovi_request *reques
 /* request->image to the latent of a first frame: video [C][1][h][w] of latents. */
 OVI_API ovi_status ovi_encode_image(ovi_engine *engine, const ovi_request *request,
                                     ovi_latents *latents, const ovi_sinks *sinks);
-/* Noise to latents. first_frame (from ovi_encode_image) may be NULL. */
+/* Noise to latents. first_frame (from ovi_encode_image) may be NULL. With checkpoint_every
+ * and an output the state is kept beside it as by ovi_generate; whoever saves the latents
+ * removes it. */
 OVI_API ovi_status ovi_diffuse(ovi_engine *engine, const ovi_request *request,
                                const ovi_text *text, const ovi_latents *first_frame,
                                ovi_latents *latents, const ovi_sinks *sinks);
@@ -317,6 +338,15 @@ OVI_API ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *lat
 OVI_API ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
                                    const ovi_request *request, ovi_latents *latents,
                                    const ovi_sinks *sinks);
+
+/* For callers who run one stage for many clips. 1: the models of a stage stay on the device
+ * after it, where the budget has room for that, until a call needs others: the next call of
+ * the same stage brings nothing in. Decoding keeps the models of sound and picture together.
+ * 0 (as engines begin): releases them. No bit of a result changes. */
+OVI_API void ovi_hold(ovi_engine *engine, int on);
+/* Host bytes of the caller's own (features that wait, ..) which the budget of ram is to
+ * count from now on. */
+OVI_API void ovi_count_host(ovi_engine *engine, size_t bytes);
 
 /* ------------------------------------------------------------------------ plan ---- */
 
@@ -388,6 +418,8 @@ typedef struct ovi_stage_report {
     double seconds;
     uint64_t fallbacks;  /* operations done by the plain reference */
     uint64_t bytes_read; /* of weight files; what is used in place is not read */
+    int reused; /* models that ovi_hold had left on the device, and their bytes there */
+    size_t reused_bytes;
     int n_ops;
     ovi_op_report op[OVI_MAX_OPS]; /* those that were called */
 } ovi_stage_report;

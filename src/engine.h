@@ -61,6 +61,10 @@ struct ovi_engine {
     const device_speed *speed; /* for estimates */
     memory_log memory;
     ovi_report report;
+    bool hold;            /* models stay on the device after a stage, where that fits */
+    ovi_notice_fn notice; /* during ovi_lint: takes notices in the place of the log */
+    void *notice_user;
+    size_t caller_bytes; /* host memory of the caller's that the budget counts */
 };
 
 /* The stages, in the order of the flow; stages.h knows them. */
@@ -99,6 +103,7 @@ typedef struct job {
     int64_t mel_frames;
     media_writer *writer;             /* owned; NULL: sinks only */
     bool handed_on;                   /* the caller's sinks have had frames or samples */
+    bool decodes_both;                /* sound and picture, one after the other */
     double stage_start;               /* seconds, for progress */
     int first_step;                   /* of the running stage, for progress */
     const struct resume_file *resume; /* the run that is continued; NULL: from noise */
@@ -115,6 +120,8 @@ ovi_status job_init(job *j, ovi_engine *engine, const ovi_request *request,
 void job_release(job *j);
 /* Memory that lives as long as the job; NULL: failed. */
 void *job_alloc(job *j, size_t count, size_t size) OVI_MUST_CHECK;
+/* Cleans the positive prompt and gives the notices about it, without a tokenizer. */
+ovi_status job_check_prompt(job *j) OVI_MUST_CHECK;
 /* Cleans and tokenises the prompts. */
 ovi_status job_tokenize(job *j) OVI_MUST_CHECK;
 /* The first frame of the request as pixels. */
@@ -145,6 +152,10 @@ ovi_status stage_run(job *j, stage_id id) OVI_MUST_CHECK;
 ovi_status pipeline_run(job *j) OVI_MUST_CHECK;
 /* The last part of it, from latents. */
 ovi_status pipeline_decode(job *j) OVI_MUST_CHECK;
+/* Releases what stages have left on the device (ovi_hold), but for what `needs` wants. */
+void pipeline_release(ovi_engine *engine, const store_needs *needs);
+/* "<output><ending>", or NULL if there is no output. Owned. */
+char *job_path_beside(const job *j, const char *ending, err *e);
 /* The latents of the job, with its request. */
 ovi_status job_save_latents(const job *j, const char *path) OVI_MUST_CHECK;
 /* The lines and samples around the release of a stage's models; held: what store_resident

@@ -1,6 +1,9 @@
 /* job.c: a request made definite before any work: sizes snapped, prompts cleaned and cut
  * into tokens, the image turned into a tensor. All notices about them are given here. */
 #include <assert.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,19 +11,63 @@
 #include "params.h"
 #include "text/sizes.h"
 
+/* ---- notices ---- */
+
+/* To the log, or to who asked for a lint. */
+static void tell(const job *j, const ovi_notice *notice) {
+    ovi_engine *engine = j->engine;
+    if (engine->notice)
+        engine->notice(engine->notice_user, notice);
+    else
+        host_log(&engine->host, notice->hint ? OVI_LOG_INFO : OVI_LOG_WARN, "%s: %s",
+                 notice->subject, notice->sentence);
+}
+
+static void tell_text(const job *j, ovi_notice notice, const char *format, ...)
+    OVI_PRINTF(3, 4);
+static void tell_text(const job *j, ovi_notice notice, const char *format, ...) {
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    notice.sentence = text;
+    tell(j, &notice);
+}
+
 /* ---- sizes ---- */
 
-static ovi_status take_size(const job *j, frame_size *size) {
+/* Do two shapes differ by more than this part of the first? */
+static bool shape_differs(int width, int height, int w, int h, double part) {
+    double a = (double)width / height, b = (double)w / h;
+    return fabs(a - b) > part * a;
+}
+
+static void image_size(const job *j, frame_size *size) {
+    const ovi_request *r = j->request;
+    const ovi_image *image = r->image;
+    const char *named = r->size ? "size" : "aspect";
+    int width, height;
+    *size =
+        size_for_image(image->height, image->width, j->engine->models.spec.target_area);
+    if (r->size || r->aspect) {
+        bool pair = params_parse_pair(r->size ? r->size : r->aspect, r->size ? 'x' : ':',
+                                      &width, &height);
+        bool other =
+            pair && shape_differs(width, height, image->width, image->height, 0.02);
+        tell_text(j, (ovi_notice){.subject = "image", .about = "size"},
+                  "the image decides the size: %s is ignored%s", named,
+                  other ? ", and has another shape" : "");
+    }
+    if (shape_differs(image->width, image->height, size->width, size->height, 0.02))
+        tell_text(j, (ovi_notice){.subject = "image", .about = "shape", .hint = 1},
+                  "%dx%d is stretched to %dx%d", image->width, image->height, size->width,
+                  size->height);
+}
+
+static void request_size(const job *j, frame_size *size) {
     const ovi_request *r = j->request;
     const model_spec *spec = &j->engine->models.spec;
-    host *h = &j->engine->host;
-    if (r->image) {
-        if (r->size || r->aspect)
-            host_log(h, OVI_LOG_WARN, "the image decides the size: %s is ignored",
-                     r->size ? "size" : "aspect");
-        *size = size_for_image(r->image->height, r->image->width, spec->target_area);
-        return OVI_OK;
-    }
     int width = spec->default_width, height = spec->default_height;
     if (r->size)
         params_parse_pair(r->size, 'x', &width, &height);
@@ -28,9 +75,13 @@ static ovi_status take_size(const job *j, frame_size *size) {
         params_parse_pair(r->aspect, ':', &width, &height);
     *size = size_for_request(height, width, spec->target_area);
     if (r->size && (size->width != width || size->height != height))
-        host_log(h, OVI_LOG_WARN, "size: %dx%d becomes %dx%d, which this model makes",
-                 width, height, size->width, size->height);
-    return OVI_OK;
+        tell_text(j, (ovi_notice){.subject = "size", .about = "size"},
+                  "%dx%d becomes %dx%d, which this model makes", width, height,
+                  size->width, size->height);
+    else if (r->aspect && shape_differs(width, height, size->width, size->height, 0.02))
+        tell_text(j, (ovi_notice){.subject = "size", .about = "aspect", .hint = 1},
+                  "aspect %s becomes %dx%d, %.2f:1", r->aspect, size->width, size->height,
+                  (double)size->width / size->height);
 }
 
 /* Pixel sizes and sample counts that follow from the latent sizes. */
@@ -49,8 +100,10 @@ static void follow_latents(job *j) {
 static ovi_status resolve_shape(job *j) {
     const model_spec *spec = &j->engine->models.spec;
     frame_size size = {0};
-    if (take_size(j, &size) != OVI_OK)
-        return j->engine->host.err.status;
+    if (j->request->image)
+        image_size(j, &size);
+    else
+        request_size(j, &size);
     int space = (int)video_vae_space(&spec->video_vae);
     const fusion_stream_config *video = &spec->fusion.stream[STREAM_VIDEO];
     int frames = spec->video_latent_frames, length = spec->audio_latent_frames;
@@ -75,21 +128,22 @@ static utf8_view view_of(const char *text) {
     return (utf8_view){text, strlen(text)};
 }
 
-/* Lines of text as one notice each. */
-static void log_lines(host *h, const buf *lines) {
-    const char *at = buf_text(lines);
-    while (*at) {
-        size_t n = strcspn(at, "\n");
-        host_log(h, OVI_LOG_INFO, "prompt: %.*s", (int)n, at);
-        at += n + (at[n] == '\n');
-    }
+static void tell_tags(const job *j, const buf *cleaned) {
+    prompt_notice found[PROMPT_MAX_NOTICES];
+    utf8_view text = {buf_text(cleaned), cleaned->size};
+    int n = prompt_notices(j->engine->models.spec.format, text, found);
+    for (int i = 0; i < n; i++)
+        tell(j, &(ovi_notice){.subject = "prompt",
+                              .about = found[i].about,
+                              .hint = found[i].hint,
+                              .sentence = found[i].sentence});
 }
 
 /* The positive prompt in the variant's form; the others as they are. */
-static ovi_status prepare_text(job *j, int i, const char *raw, buf *cleaned) {
+static ovi_status prepare_text(const job *j, int i, const char *raw, buf *cleaned) {
     host *h = &j->engine->host;
     prompt_style style = j->engine->models.spec.format;
-    buf rewritten = {0}, notices = {0};
+    buf rewritten = {0};
     bool changed = false;
     size_t damaged = 0;
     utf8_view text = view_of(raw);
@@ -98,21 +152,18 @@ static ovi_status prepare_text(job *j, int i, const char *raw, buf *cleaned) {
     if (!err_failed(&h->err) &&
         prompt_clean(text, cleaned, &damaged, &h->err) == OVI_OK) {
         if (changed)
-            host_log(
-                h, OVI_LOG_WARN,
-                "prompt: the sound description was rewritten for this model variant");
+            tell_text(j,
+                      (ovi_notice){.subject = "prompt",
+                                   .about = "rewrite",
+                                   .detail = buf_text(cleaned)},
+                      "the sound description was rewritten for this model variant");
         if (damaged)
-            host_log(h, OVI_LOG_WARN,
-                     "prompt: %zu parts were not UTF-8 and were replaced", damaged);
+            tell_text(j, (ovi_notice){.subject = "prompt", .about = "encoding"},
+                      "%zu parts were not UTF-8 and were replaced", damaged);
         if (i == 0)
-            prompt_notices(style, (utf8_view){buf_text(cleaned), cleaned->size},
-                           &notices);
-        log_lines(h, &notices);
+            tell_tags(j, cleaned);
     }
-    if (!buf_ok(&notices))
-        err_set(&h->err, OVI_MEMORY, "out of host memory: notices about the prompt");
     buf_release(&rewritten);
-    buf_release(&notices);
     return h->err.status;
 }
 
@@ -134,11 +185,12 @@ static ovi_status tokenize(job *j, int i, const char *raw) {
     if (tokenizer_encode(j->engine->models.tokenizer, text, j->shape.text_rows, &found,
                          &h->err) != OVI_OK)
         goto out;
-    if (found.n_cut > 0)
-        host_log(h, OVI_LOG_WARN,
-                 "prompt: %d tokens are past the limit of %d; cut from \"%.*s\" on",
-                 found.n_cut, j->shape.text_rows, shown_bytes(text.data + found.cut_at),
-                 text.data + found.cut_at);
+    if (found.n_cut > 0) {
+        const char *cut = text.data + found.cut_at;
+        tell_text(j, (ovi_notice){.subject = "prompt", .about = "length", .detail = cut},
+                  "%d tokens are past the limit of %d; cut from \"%.*s\" on", found.n_cut,
+                  j->shape.text_rows, shown_bytes(cut), cut);
+    }
     j->ids[i] = job_alloc(j, (size_t)found.n, sizeof(int32_t));
     if (j->ids[i])
         memcpy(j->ids[i], found.id, (size_t)found.n * sizeof(int32_t));
@@ -147,6 +199,13 @@ out:
     tokens_release(&found);
     buf_release(&cleaned);
     return h->err.status;
+}
+
+ovi_status job_check_prompt(job *j) {
+    buf cleaned = {0};
+    ovi_status status = prepare_text(j, 0, j->request->prompt, &cleaned);
+    buf_release(&cleaned);
+    return status;
 }
 
 ovi_status job_tokenize(job *j) {
@@ -301,7 +360,7 @@ char *job_request_json(const job *j, err *e) {
 size_t job_host_bytes(const job *j, stage_id id) {
     const ovi_shape *s = &j->shape;
     size_t video = sizeof(float) * count_of(s->video, 4);
-    size_t sum = video + sizeof(float) * count_of(s->audio, 2);
+    size_t sum = j->engine->caller_bytes + video + sizeof(float) * count_of(s->audio, 2);
     size_t frame = (size_t)s->width * (size_t)s->height * 3;
     for (int i = 0; i < j->n_prompts; i++)
         sum += sizeof(float) * (size_t)j->rows[i] * (size_t)s->text_dim;

@@ -208,6 +208,26 @@ ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request, ovi_shape
     return call_end(&j, engine);
 }
 
+ovi_status ovi_lint(ovi_engine *engine, const ovi_request *request, ovi_notice_fn notice,
+                    void *user) {
+    job j = {0};
+    engine->notice = notice;
+    engine->notice_user = user;
+    if (call_begin(&j, engine, request, NULL) == OVI_OK && request->prompt) {
+        if (engine->models.tokenizer)
+            (void)(job_tokenize(&j) == OVI_OK);
+        else if (job_check_prompt(&j) == OVI_OK)
+            notice(user,
+                   &(ovi_notice){.subject = "prompt",
+                                 .about = "length",
+                                 .hint = 1,
+                                 .sentence =
+                                     "its length is not checked: no tokenizer is there"});
+    }
+    engine->notice = NULL;
+    return call_end(&j, engine);
+}
+
 ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
                         const ovi_sinks *sinks) {
     job j = {0};
@@ -320,9 +340,26 @@ ovi_status ovi_diffuse(ovi_engine *engine, const ovi_request *request,
         j.audio = latents->audio;
         j.image = first_frame != NULL;
         j.first_frame = first_frame ? first_frame->video : NULL;
-        (void)(stage_run(&j, STAGE_DIFFUSE) == OVI_OK);
+        char *state = request->checkpoint_every > 0
+                          ? job_path_beside(&j, OVI_RESUME_ENDING, &engine->host.err)
+                          : NULL;
+        j.checkpoint = state;
+        if (!err_failed(&engine->host.err))
+            (void)(stage_run(&j, STAGE_DIFFUSE) == OVI_OK);
+        mem_free(state);
     }
     return call_end(&j, engine);
+}
+
+void ovi_hold(ovi_engine *engine, int on) {
+    const store_needs nothing = {0};
+    engine->hold = on != 0;
+    if (!engine->hold && engine->store)
+        pipeline_release(engine, &nothing);
+}
+
+void ovi_count_host(ovi_engine *engine, size_t bytes) {
+    engine->caller_bytes = bytes;
 }
 
 /* Channels must be the model's; every other size is what the latents say. */

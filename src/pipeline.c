@@ -75,7 +75,8 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
 
 memory_budget engine_budget_now(const ovi_engine *engine) {
     memory_budget b = engine->budget;
-    size_t free_now = device_free_memory(engine->dev);
+    /* What a stage before has left there (ovi_hold) is released or used. */
+    size_t free_now = device_free_memory(engine->dev) + store_slab_bytes(engine->store);
     size_t usable = free_now - free_now / 16;             /* others live here too */
     const size_t overhead = device_overhead(engine->dev); /* the budget is for all */
     if (b.device)
@@ -104,6 +105,18 @@ static ovi_status nothing_fits(const job *j, const char *what,
         (double)budget->ram / 1e9, budget->unified ? " for both together" : "", advice);
 }
 
+/* The plain way with its weights left on the device for the next call. */
+static bool fits_held(job *j, stage_id id, const memory_budget *budget,
+                      stage_choice *choice) {
+    stage_options *options = &choice->candidate.options;
+    options->held = true;
+    bool fits = stage_profile_count(j, id, options, &choice->profile) == OVI_OK &&
+                profile_fits(&choice->profile, budget);
+    choice->plain = choice->profile;
+    options->held = fits;
+    return fits;
+}
+
 ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     ovi_engine *engine = j->engine;
     const memory_budget budget = engine_budget_now(engine);
@@ -114,6 +127,8 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     for (int i = least; i < n; i++) {
         choice->way = i;
         choice->candidate = candidates[i];
+        if (i == 0 && engine->hold && fits_held(j, id, &budget, choice))
+            return OVI_OK;
         if (stage_profile_count(j, id, &candidates[i].options, &choice->profile) !=
             OVI_OK)
             return engine->host.err.status;
@@ -179,6 +194,8 @@ static void report_stage(const stage_context *c, const stage *st,
         .seconds = seconds,
         .fallbacks = device_get_counters(engine->dev)->fallbacks,
         .bytes_read = c->bytes_read + store_get_stats(c->store).bytes_read,
+        .reused = c->reused.n_reused,
+        .reused_bytes = c->reused.reused_bytes,
     };
     report_ops(device_get_counters(engine->dev), row);
 }
@@ -202,6 +219,38 @@ static void explain_no_memory(job *j, stage_id id, const stage_choice *failed,
             smaller);
 }
 
+void pipeline_release(ovi_engine *engine, const store_needs *needs) {
+    const uint32_t held = store_resident(engine->store);
+    store_trim(engine->store, needs);
+    const uint32_t gone = held & ~store_resident(engine->store);
+    if (!gone)
+        return;
+    os_give_back();
+    memory_log_after_release(engine, gone, "between calls");
+}
+
+/* What stages before have left goes before the arena comes, unless it is what is needed. */
+static void release_others(const stage_context *c, const stage *st) {
+    store_needs needs = {0};
+    if (st->needs(c, 0, &needs))
+        pipeline_release(c->job->engine, &needs);
+}
+
+/* The end of a stage: nothing is left on the device, unless it is held. */
+static void release_stage(const stage_context *c, const stage *st) {
+    ovi_engine *engine = c->job->engine;
+    if (c->options.held && !err_failed(&engine->host.err)) {
+        device_arena_close(c->dev);
+        return;
+    }
+    const uint32_t held = store_resident(engine->store);
+    memory_log_before_release(engine, held, st->name);
+    device_arena_close(c->dev);
+    store_leave(c->store);
+    os_give_back();
+    memory_log_after_release(engine, held, st->name);
+}
+
 ovi_status stage_run(job *j, stage_id id) {
     ovi_engine *engine = j->engine;
     const stage *st = stage_at(id);
@@ -218,11 +267,13 @@ ovi_status stage_run(job *j, stage_id id) {
     char answers[MEMORY_ANSWERS_MAX] = "";
     double start = j->stage_start = os_now();
     j->first_step = 0;
+    release_others(&c, st);
     device_reset_counters(c.dev);
     memory_log_event(engine, st->name, "before load");
     job_progress(j, st->name, 0, 1);
     device_arena_open(c.dev, choice.profile.arena);
     if (stage_enter(&c, st, 0)) {
+        c.reused = store_get_stats(c.store);
         memory_log_event(engine, st->name, "after load");
         st->run(&c);
         (void)(device_sync(c.dev) == OVI_OK && store_intact(c.store));
@@ -231,12 +282,7 @@ ovi_status stage_run(job *j, stage_id id) {
     const bool no_memory = engine->host.err.status == OVI_MEMORY;
     if (no_memory)
         memory_log_answers(engine, answers);
-    const uint32_t held = store_resident(engine->store);
-    memory_log_before_release(engine, held, st->name);
-    device_arena_close(c.dev);
-    store_leave(c.store);
-    os_give_back();
-    memory_log_after_release(engine, held, st->name);
+    release_stage(&c, st);
     keep_report(engine, st->name);
     if (no_memory)
         explain_no_memory(j, id, &choice, answers);
@@ -245,8 +291,7 @@ ovi_status stage_run(job *j, stage_id id) {
 
 /* ---- the way through ---- */
 
-/* "<output><ending>", or NULL if there is no output. Owned. */
-static char *path_beside(const job *j, const char *ending, err *e) {
+char *job_path_beside(const job *j, const char *ending, err *e) {
     const char *output = j->request->output;
     if (!output)
         return NULL;
@@ -303,6 +348,7 @@ ovi_status pipeline_decode(job *j) {
                            .sample_rate = j->audio ? j->shape.sample_rate : 0,
                            .quality = j->request->quality,
                            .metadata = metadata};
+    j->decodes_both = format.width && format.sample_rate;
     if (metadata && decode_once(j, &format) != OVI_OK && may_try_smaller(j))
         (void)(decode_once(j, &format) == OVI_OK);
     mem_free(metadata);
@@ -362,8 +408,8 @@ static ovi_status make_latents(job *j, const char *path) {
 
 ovi_status pipeline_run(job *j) {
     err *e = &j->engine->host.err;
-    char *beside = path_beside(j, ".latents.safetensors", e);
-    char *state = path_beside(j, OVI_RESUME_ENDING, e);
+    char *beside = job_path_beside(j, ".latents.safetensors", e);
+    char *state = job_path_beside(j, OVI_RESUME_ENDING, e);
     const char *keep = j->request->save_latents;
     j->checkpoint = j->request->checkpoint_every > 0 ? state : NULL;
     if (!err_failed(e) && check_before_work(j) == OVI_OK &&

@@ -364,15 +364,19 @@ static bool needs_encode_audio(const stage_context *c, int phase, store_needs *n
     return only_first_phase(phase);
 }
 
+/* Held, both decoders stay together: else every clip would bring in both anew. */
 static bool needs_decode_audio(const stage_context *c, int phase, store_needs *n) {
-    (void)c;
     n->parts[MODEL_AUDIO_VAE] = 1u << AUDIO_VAE_DECODER;
     n->parts[MODEL_VOCODER] = STORE_ALL_PARTS;
+    if (c->options.held && c->job->decodes_both)
+        n->parts[MODEL_VIDEO_VAE] = VIDEO_VAE_DECODER_PARTS;
     return only_first_phase(phase);
 }
 
 /* In tiles, phase 0 is what runs on whole frames, phase 1 the tiles. */
 static bool needs_decode_video(const stage_context *c, int phase, store_needs *n) {
+    if (c->options.held && c->job->decodes_both)
+        return needs_decode_audio(c, phase, n);
     n->parts[MODEL_VIDEO_VAE] = VIDEO_VAE_DECODER_PARTS;
     if (!c->options.tiles_y)
         return only_first_phase(phase);
@@ -388,12 +392,14 @@ static int steps_left(const job *j) {
 }
 
 /* Phase 0 prepares the clip, phase 1 runs the steps: weights that a clip reads once are gone
- * by then. */
+ * by then, unless they are held for the next clip. */
 static bool needs_diffuse(const stage_context *c, int phase, store_needs *n) {
     const fusion *m = &c->models->fusion;
     uint64_t once = UINT64_C(1) << fusion_part_clip(&m->cfg),
              stay = UINT64_C(1) << fusion_part_step(&m->cfg);
     n->parts[MODEL_FUSION] = phase == 0 ? fusion_parts_prepare(m) : fusion_parts_steps(m);
+    if (c->options.held)
+        n->parts[MODEL_FUSION] = fusion_parts_prepare(m) | fusion_parts_steps(m);
     if (c->options.streamed) {
         uint64_t flow = n->parts[MODEL_FUSION] & ~(phase == 0 ? once : stay);
         for (int i = 0; phase == 1 && i < c->options.resident_parts; i++)

@@ -14,6 +14,7 @@ typedef struct stage_options {
     int64_t ffn_rows, query_rows; /* rows at a time; 0: all */
     int tiles_y, tiles_x;         /* video decoder in exact parts; 0: the whole frame */
     int blended; /* the stages in front of them in so many parts a side: pixels change */
+    bool held;   /* weights of all phases stay, and after the stage as well (ovi_hold) */
 } stage_options;
 
 #define MAX_CANDIDATES 16
@@ -32,6 +33,7 @@ typedef struct stage_context {
     bool dry;
     stage_options options;
     uint64_t bytes_read; /* of weight files, in the phases before this one */
+    store_stats reused;  /* what the first phase found on the device */
 } stage_context;
 
 typedef struct stage {

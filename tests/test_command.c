@@ -87,8 +87,11 @@ static void expect_refusal(const char *arguments, int code, const char *words) {
 static void mistakes_are_one_line_and_a_code(void **state) {
     (void)state;
     expect_refusal("paint x", 2, "no command named \"paint\"");
+    expect_refusal("genrate x", 2, "did you mean generate?");
     expect_refusal("generate", 2, "expected PROMPT");
-    expect_refusal("generate --quiet x --stepz 3", 2, "no option --stepz");
+    expect_refusal("generate --quiet x --stepz 3", 2,
+                   "no option --stepz; did you mean --steps?");
+    expect_refusal("generate --quiet x --colour 3", 2, "no option --colour; see");
     expect_refusal("generate --quiet x --steps many", 2, "whole number from 1 to 1000");
     expect_refusal("generate --quiet x --steps", 2, "a value is missing");
     expect_refusal("generate --quiet x y", 2, "unexpected argument");
@@ -145,7 +148,7 @@ static void output_to_a_pipe_is_the_file_name_alone(void **state) {
 
 static void json_reports_planned_and_measured(void **state) {
     (void)state;
-    outcome o = run("generate --steps 1 --json --quiet -o clip.y4m x");
+    outcome o = run("generate --steps 1 --json --quiet -o json.y4m x");
     json_t *root_value = json_loads(o.out, 0, NULL);
     assert_non_null(root_value);
     json_t *stages = json_object_get(root_value, "stages"), *stage;
@@ -164,7 +167,7 @@ static void json_reports_planned_and_measured(void **state) {
 static void a_memory_report_has_the_lines_of_the_log(void **state) {
     (void)state;
     char path[128];
-    outcome o = run("generate --steps 1 --quiet --keep-warm --memory-report report.json "
+    outcome o = run("generate --steps 1 --quiet --force --keep-warm --memory-report report.json "
                     "-o clip.wav x");
     assert_int_equal(o.code, 0);
     snprintf(path, sizeof path, "%s/report.json", root);
@@ -182,6 +185,97 @@ static void a_memory_report_has_the_lines_of_the_log(void **state) {
     }
     assert_true(unloaded);
     json_decref(report);
+}
+
+static void json_events_are_lines(void **state) {
+    (void)state;
+    outcome o = run("generate --steps 3 --json -o events.wav x");
+    assert_int_equal(o.code, 0);
+    int n_progress = 0, n_done = 0;
+    for (char *line = strtok(o.out, "\n"); line; line = strtok(NULL, "\n")) {
+        json_t *event = json_loads(line, 0, NULL);
+        assert_non_null(event);
+        const char *what = json_string_value(json_object_get(event, "event"));
+        const char *stage = json_string_value(json_object_get(event, "stage"));
+        assert_int_equal(n_done, 0); /* the last one */
+        n_progress += strcmp(what, "progress") == 0 && strcmp(stage, "diffuse") == 0;
+        n_done += strcmp(what, "done") == 0;
+        json_decref(event);
+    }
+    assert_int_equal(n_progress, 4); /* 0 to 3 steps */
+    assert_int_equal(n_done, 1);
+}
+
+static void nothing_is_replaced_unasked(void **state) {
+    (void)state;
+    assert_int_equal(run("--version && echo mine | tee mine.wav mine.y4m m.json").code,
+                     0);
+    const char *const refused[] = {
+        "generate --steps 1 --quiet x -o mine.wav",
+        "generate --steps 1 --quiet x -o mine.y4m",
+        "generate --steps 1 --quiet x -o new.wav --memory-report m.json",
+        "generate --steps 1 --quiet x -o new.wav --save-latents m.json",
+        "decode clip.safetensors --quiet -o mine.wav",
+        "plan --svg m.json"};
+    assert_int_equal(
+        run("generate --steps 1 --quiet -o new2.wav --save-latents clip.safetensors x")
+            .code,
+        0);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        outcome o = run(refused[i]);
+        if (o.code != 1 || !strstr(o.err, "exists; --force replaces it"))
+            fail_msg("%s: code %d: %s", refused[i], o.code, o.err);
+        assert_false(exists("new.wav"));
+        assert_int_equal(
+            run("--version && test \"$(cat mine.wav mine.y4m m.json | uniq)\" "
+                "= mine")
+                .code,
+            0);
+    }
+    assert_int_equal(run("generate --steps 1 --quiet x -o mine.y4m").code,
+                     1); /* the sound */
+    assert_int_equal(run("generate --steps 1 --quiet x -o mine.wav --force").code, 0);
+    outcome o = run("generate --steps 1 --quiet x"); /* a name that is free */
+    assert_string_equal(o.out, "clip.mp4\n");
+    o = run("generate --steps 1 --quiet x");
+    assert_string_equal(o.out, "clip-2.mp4\n");
+}
+
+static void a_dry_run_is_the_plan(void **state) {
+    (void)state;
+    outcome plan = run("plan --models micro --steps 3 --image ../../dev/null --json");
+    assert_int_equal(plan.code, 1); /* the image is looked at as well */
+    outcome dry = run("generate --steps 3 --vram 20M --json --dry-run -o dry.mp4 x");
+    assert_int_equal(dry.code, 0);
+    assert_false(exists("dry.mp4"));
+    outcome real = run("generate --steps 3 --vram 20M --json --quiet -o dry.mp4 x");
+    json_t *planned = json_loads(dry.out, 0, NULL), *made = json_loads(real.out, 0, NULL);
+    json_t *a = json_object_get(planned, "stages"), *b = json_object_get(made, "stages");
+    assert_int_equal(json_array_size(a), 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(
+            json_integer_value(json_object_get(json_array_get(a, i), "peak_bytes")),
+            json_integer_value(
+                json_object_get(json_array_get(b, i), "measured_peak_bytes")));
+    json_decref(planned);
+    json_decref(made);
+}
+
+static void pages_come_from_the_tables(void **state) {
+    (void)state;
+    outcome o =
+        run("docs man >page.1; grep -q 'SH \"OVI BATCH' page.1 && test $(grep -c '^.TP' "
+            "page.1) -gt 100");
+    assert_int_equal(o.code, 0);
+    o = run(
+        "docs bash >page.bash; bash -c '. ./page.bash; COMP_WORDS=(ovi generate --sol); "
+        "COMP_CWORD=2; _ovi; echo ${COMPREPLY[*]}; COMP_WORDS=(ovi generate --solver u); "
+        "COMP_CWORD=3; _ovi; echo ${COMPREPLY[*]}; COMP_WORDS=(ovi ba); COMP_CWORD=1; "
+        "_ovi; echo ${COMPREPLY[*]}'");
+    assert_string_equal(o.out, "--solver\nunipc\nbatch\n");
+    assert_true(exists("page.1"));
+    assert_int_equal(run("docs flowers").code, 2);
+    assert_null(strstr(run("--help").out, "docs"));
 }
 
 static void plans_need_no_weights(void **state) {
@@ -202,6 +296,51 @@ static void plans_need_no_weights(void **state) {
     assert_true(json_array_size(json_object_get(plan, "ways")) > 10);
     assert_true(json_real_value(json_object_get(plan, "flops")) > 1e17);
     json_decref(plan);
+}
+
+static void expect_lint(const char *arguments, int code, const char *words) {
+    outcome o = run(arguments);
+    if (o.code != code || !strstr(o.out, words))
+        fail_msg("ovi %s: code %d, said: %s%s", arguments, o.code, o.out, o.err);
+    assert_string_equal(o.err, "");
+}
+
+static void lint_says_what_is_wrong(void **state) {
+    (void)state;
+    expect_lint("lint '<S>Hi<E> <AUDCAP>rain<ENDAUDCAP>'", 0, "");
+    expect_lint("lint '<AUDCAP>rain<ENDAUDCAP>'", 0, "hint: prompt: no speech");
+    expect_lint("lint '<S>Hi<E> Audio: rain'", 3,
+                "\n    <S>Hi<E> <AUDCAP>rain<ENDAUDCAP>\n");
+    expect_lint("lint '<S>a<S>b<E><E> <AUDCAP>x<ENDAUDCAP>'", 3, "stand in each other");
+    expect_lint("lint '<S>Hi<E>'", 3, "no sound description");
+    expect_lint("lint \"<S>Hi<E> <AUDCAP>x<ENDAUDCAP> $(yes word | head -600)\"", 3,
+                "tokens are past the limit of 64");
+    expect_lint("lint --quiet ''", 3, "no sound description");
+    expect_lint("lint --size 50x40 '<S>Hi<E> <AUDCAP>x<ENDAUDCAP>'", 3,
+                "size: 50x40 becomes");
+    outcome o = run("generate --quiet --steps 1 -o lint.wav '<S>Hi<E>'");
+    assert_int_equal(o.code, 0);
+    o = run(
+        "generate --steps 1 --force -o lint.wav '<S>Hi<E>'"); /* the same words in the log */
+    assert_non_null(strstr(o.err, "warning: prompt: no sound description"));
+}
+
+static void lint_reads_lists_and_files(void **state) {
+    (void)state;
+    assert_int_equal(run("--version; printf 'text_prompt,seed\\n<S>Hi<E> "
+                         "<AUDCAP>x<ENDAUDCAP>,1\\nB,x\\nC,2\\n' >lint.csv; "
+                         "printf '<S>Hi<E>' >lint.txt; true")
+                         .code,
+                     0);
+    expect_lint("lint lint.csv", 3, "row 2: request: seed: expected a whole number");
+    expect_lint("lint lint.csv", 3, "row 3: prompt: no sound description");
+    expect_lint(
+        "lint lint.txt --json", 3,
+        "{\"event\":\"notice\",\"subject\":\"prompt\",\"about\":\"sound\",\"hint\":"
+        "false,\"sentence\":\"no sound");
+    expect_lint("lint lint.txt --json", 3,
+                "{\"event\":\"lint\",\"problems\":1,\"hints\":0}");
+    assert_false(exists("lint.csv.status.jsonl"));
 }
 
 static void every_decoder_has_its_inverse(void **state) {
@@ -254,7 +393,13 @@ int main(void) {
         cmocka_unit_test(output_to_a_pipe_is_the_file_name_alone),
         cmocka_unit_test(json_reports_planned_and_measured),
         cmocka_unit_test(a_memory_report_has_the_lines_of_the_log),
+        cmocka_unit_test(json_events_are_lines),
+        cmocka_unit_test(nothing_is_replaced_unasked),
+        cmocka_unit_test(a_dry_run_is_the_plan),
+        cmocka_unit_test(pages_come_from_the_tables),
         cmocka_unit_test(plans_need_no_weights),
+        cmocka_unit_test(lint_says_what_is_wrong),
+        cmocka_unit_test(lint_reads_lists_and_files),
         cmocka_unit_test(every_decoder_has_its_inverse),
         cmocka_unit_test(ctrl_c_stops_within_two_seconds_and_leaves_nothing),
     };

@@ -164,6 +164,7 @@ static words generate(const char *name, const char *type) {
     words w = {.n = 0};
     add(&w, OVI);
     add(&w, "generate");
+    add(&w, "--force"); /* names are used again here */
     add_option(&w, "--models", in_root("micro"));
     add_option(&w, "--output", in_root(clip));
     add_option(&w, "--save-latents", in_root(latents));
@@ -662,6 +663,7 @@ static void decoding_never_asks_for_the_fusion_model(void **state) {
     words w = {.n = 0};
     add(&w, OVI);
     add(&w, "decode");
+    add(&w, "--force");
     add_option(&w, "--models", in_root("micro"));
     add_option(&w, "--output", in_root("decoded.y4m"));
     add_option(&w, "--dtype", "f32");

@@ -208,7 +208,7 @@ def generate(args, prompt, seed, folder, image=None):
     """A clip of the engine: frames [T,H,W,3] and sound."""
     path = os.path.join(folder, "clip.y4m")
     command = [args.ovi, "generate", "--models", args.models, prompt, "--steps", str(args.steps), "--seed", str(seed),
-               "--threads", "1", "--quiet", "-o", path]
+               "--threads", "1", "--quiet", "--force", "-o", path]
     if image is not None:
         first = os.path.join(folder, "first.png")
         write_png(first, image)

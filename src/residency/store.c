@@ -40,6 +40,7 @@ typedef struct model_state {
     demand now;          /* what is carried out; zero: nothing is resident */
     void *slab;          /* owned device region; NULL when empty */
     size_t slab_bytes, in_place;
+    size_t rows_bytes; /* of the slab: resident rows */
     const char *slots; /* within the slab */
     size_t slot_bytes;
     prefetch *flow;     /* owned; NULL: nothing is streamed */
@@ -63,6 +64,8 @@ struct store {
     atomic_ullong n_read, n_loads;
     uint64_t n_passes;
     double waits_s;
+    int n_reused;
+    size_t reused_bytes;
 };
 
 typedef struct placement {
@@ -446,8 +449,9 @@ static void start_flow(model_state *m, const store_bytes *bytes) {
     m->flow = prefetch_start(&desc, &device_host(d)->err);
 }
 
-/* Rows that stay for the whole stage. */
-static void fill_resident(model_state *m, const store_bytes *bytes) {
+/* Rows that stay for the whole stage: where they are and, when they come in, what they hold.
+ * A table serves the store of the dry run too, which forgets where they are. */
+static void fill_resident(model_state *m, bool read) {
     store *s = m->owner;
     host *h = device_host(s->dev);
     loader l = {.files = m->table->files,
@@ -464,18 +468,17 @@ static void fill_resident(model_state *m, const store_bytes *bytes) {
         placement p = place(m, m->now.streamed, row);
         row->placed =
             view_at(row, &p, p.in_place ? address_in_place(m->table, row) : next);
-        if (!p.in_place && !device_is_null(s->dev))
+        if (read && !p.in_place && !device_is_null(s->dev))
             fill_warm(m, i, &p, &l);
         if (!p.in_place)
             next += p.bytes;
         if (host_cancelled(h))
             device_fail(s->dev, OVI_CANCELLED, "cancelled");
     }
-    if (!device_is_null(s->dev) && !device_failed(s->dev))
+    if (read && !device_is_null(s->dev) && !device_failed(s->dev))
         (void)rows_arrived(m, &h->err);
     assert(device_failed(s->dev) ||
-           (size_t)(next - (char *)m->slab) == bytes->rows_bytes); /* S2 */
-    (void)bytes;
+           (size_t)(next - (char *)m->slab) == m->rows_bytes); /* S2 */
 }
 
 static void bring_in(model_state *m, demand want) {
@@ -491,6 +494,7 @@ static void bring_in(model_state *m, demand want) {
     store_bytes bytes = model_bytes(m, want, &flow_staging);
     m->slab = device_region_alloc(d, bytes.slab);
     m->slab_bytes = bytes.slab;
+    m->rows_bytes = bytes.rows_bytes;
     m->now = want;
     m->evict = m->owner->evict;
     upload_init(&m->way, d, m->evict ? FEW_WINDOWS : SOME_WINDOWS);
@@ -507,11 +511,7 @@ static void bring_in(model_state *m, demand want) {
     const bool beside = device_backend(d)->host_memory;
     if (m->flows && beside)
         start_flow(m, &bytes);
-    const double start = os_now();
-    fill_resident(m, &bytes);
-    if (!dry && bytes.rows_bytes > 0)
-        host_log(device_host(d), OVI_LOG_DEBUG, "%s: %.3f GB brought in in %.3f s",
-                 m->table->model, (double)bytes.rows_bytes / 1e9, os_now() - start);
+    fill_resident(m, true);
     if (m->flows && !beside && !device_failed(d))
         start_flow(m, &bytes);
     mem_free(m->staging);
@@ -562,18 +562,37 @@ static void release(model_state *m) {
     *m = (model_state){.owner = m->owner, .table = m->table};
 }
 
-ovi_status store_enter(store *s, const store_needs *needs) {
-    device *d = s->dev;
+void store_trim(store *s, const store_needs *needs) {
     for (int i = 0; i < STORE_MAX_MODELS; i++)
         if (!same_demand(s->model[i].now, demand_of(needs, i)))
             release(&s->model[i]);
+}
+
+/* What was there before counts as reused. */
+static void reset_stats(store *s) {
     atomic_store(&s->n_read, 0);
     atomic_store(&s->n_loads, 0);
     s->n_passes = 0;
     s->waits_s = 0;
+    s->n_reused = 0;
+    s->reused_bytes = 0;
+    for (int i = 0; i < STORE_MAX_MODELS; i++) {
+        if (!s->model[i].now.parts)
+            continue;
+        s->n_reused++;
+        s->reused_bytes += store_model_bytes(s, i);
+    }
+}
+
+ovi_status store_enter(store *s, const store_needs *needs) {
+    device *d = s->dev;
+    store_trim(s, needs);
+    reset_stats(s);
     for (int i = 0; i < STORE_MAX_MODELS && !device_failed(d); i++) {
         model_state *m = &s->model[i];
-        if (m->table && needs->parts[i] && !m->now.parts)
+        if (m->now.parts)
+            fill_resident(m, false);
+        else if (m->table && needs->parts[i])
             bring_in(m, demand_of(needs, i));
     }
     if (!store_intact(s) || device_failed(d))
@@ -601,11 +620,20 @@ size_t store_model_bytes(const store *s, int model) {
     return m->slab_bytes + m->in_place;
 }
 
+size_t store_slab_bytes(const store *s) {
+    size_t sum = 0;
+    for (int m = 0; m < STORE_MAX_MODELS; m++)
+        sum += s->model[m].slab_bytes;
+    return sum;
+}
+
 store_stats store_get_stats(const store *s) {
     return (store_stats){.bytes_read = atomic_load(&s->n_read),
                          .loads = atomic_load(&s->n_loads),
                          .passes = s->n_passes,
-                         .waits_s = s->waits_s};
+                         .waits_s = s->waits_s,
+                         .n_reused = s->n_reused,
+                         .reused_bytes = s->reused_bytes};
 }
 
 /* ---- use ---- */

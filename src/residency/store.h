@@ -58,6 +58,8 @@ typedef struct store_stats {
     uint64_t loads;      /* parts that were read into slots */
     uint64_t passes; /* rounds begun: pins of a part that does not follow the last one */
     double waits_s;  /* that pins took */
+    int n_reused;    /* models that the enter found as it wanted them */
+    size_t reused_bytes; /* and their bytes on the device */
 } store_stats;
 
 typedef struct store store;
@@ -80,6 +82,10 @@ void store_set_warm(store *s, warm *w);
  * On a dry run only counts. */
 ovi_status store_enter(store *s, const store_needs *needs) OVI_MUST_CHECK;
 void store_leave(store *s);
+/* Only the release of store_enter: what stays is there as these needs want it. */
+void store_trim(store *s, const store_needs *needs);
+/* Device bytes of all slabs: what releasing everything would give back. */
+size_t store_slab_bytes(const store *s);
 
 /* Are the files of what is resident still those that were opened? False: latched, with the
  * file's name. Asked at every enter and unpin; before results go anywhere, ask again. */

@@ -114,35 +114,51 @@ static bool has(utf8_view text, const char *word) {
     return find(text, 0, utf8_view_of(word)) != NOT_FOUND;
 }
 
-static void notice_speech(utf8_view text, buf *out) {
-    if (!is_balanced(text, utf8_view_of("<S>"), utf8_view_of("<E>")))
-        buf_puts(
-            out,
-            "speech tags are not balanced: every <S> wants one <E> after its words\n");
-    else if (!has(text, "<S>"))
-        buf_puts(out, "no speech: words to be spoken stand between <S> and <E>\n");
-    if (has(text, "<s>") || has(text, "<e>"))
-        buf_puts(out, "<s> and <e> are not speech tags: write <S> and <E> in capitals\n");
+/* Appends to the list while it has room, which it always has. */
+static void add(prompt_notice **next, const char *about, bool hint,
+                const char *sentence) {
+    *(*next)++ = (prompt_notice){about, sentence, hint};
 }
 
-static void notice_sound(prompt_style style, utf8_view text, buf *out) {
+static void notice_speech(utf8_view text, prompt_notice **next) {
+    if (!is_balanced(text, utf8_view_of("<S>"), utf8_view_of("<E>")))
+        add(next, "speech", false,
+            "speech tags are not balanced or stand in each other: every <S> wants one "
+            "<E> "
+            "after its words");
+    else if (!has(text, "<S>"))
+        add(next, "speech", true,
+            "no speech: words to be spoken stand between <S> and <E>");
+    if (has(text, "<s>") || has(text, "<e>"))
+        add(next, "tags", false,
+            "<s> and <e> are not speech tags: write <S> and <E> in capitals");
+}
+
+static void notice_sound(prompt_style style, utf8_view text, prompt_notice **next) {
     bool audcap = has(text, "<AUDCAP>"), end = has(text, "<ENDAUDCAP>");
     bool audio = has(text, "Audio:");
     if (!is_balanced(text, AUDCAP, ENDAUDCAP))
-        buf_puts(
-            out,
-            "sound tags are not balanced: every <AUDCAP> wants one <ENDAUDCAP> after "
-            "its words\n");
+        add(next, "sound", false,
+            "sound tags are not balanced: every <AUDCAP> wants one <ENDAUDCAP> after its "
+            "words");
     else if (style == PROMPT_AUDIO && audcap)
-        buf_puts(out, "this model knows sound as \"Audio: ..\", not as <AUDCAP>\n");
-    else if (style == PROMPT_AUDCAP ? !audcap : !audio)
-        buf_printf(out, "no sound description: this model knows it as %s\n",
-                   style == PROMPT_AUDCAP ? "<AUDCAP>..<ENDAUDCAP>" : "\"Audio: ..\"");
+        add(next, "sound", false,
+            "this model knows sound as \"Audio: ..\", not as <AUDCAP>");
+    else if (style == PROMPT_AUDCAP && !audcap)
+        add(next, "sound", false,
+            "no sound description: this model knows it as <AUDCAP>..<ENDAUDCAP>");
+    else if (style == PROMPT_AUDIO && !audio)
+        add(next, "sound", false,
+            "no sound description: this model knows it as \"Audio: ..\"");
     if (!audcap && !end && (has(text, "<audcap>") || has(text, "audio:")))
-        buf_puts(out, "tags are case-sensitive: write <AUDCAP>, <ENDAUDCAP>, Audio:\n");
+        add(next, "tags", false,
+            "tags are case-sensitive: write <AUDCAP>, <ENDAUDCAP>, Audio:");
 }
 
-void prompt_notices(prompt_style style, utf8_view cleaned, buf *out) {
-    notice_speech(cleaned, out);
-    notice_sound(style, cleaned, out);
+int prompt_notices(prompt_style style, utf8_view cleaned,
+                   prompt_notice out[PROMPT_MAX_NOTICES]) {
+    prompt_notice *next = out;
+    notice_speech(cleaned, &next);
+    notice_sound(style, cleaned, &next);
+    return (int)(next - out);
 }

@@ -33,8 +33,16 @@ ovi_status prompt_rewrite(prompt_style style, utf8_view raw, buf *out, bool *cha
  * so. */
 ovi_status prompt_clean(utf8_view raw, buf *out, size_t *damaged, err *e) OVI_MUST_CHECK;
 
-/* Appends one sentence a line about tags that this variant will not understand as meant:
- * unbalanced, of the other variant, in the wrong case. Takes the cleaned positive
- * prompt. */
-void prompt_notices(prompt_style style, utf8_view cleaned, buf *out);
+/* What is told about a prompt: about "speech", "sound" or "tags". A hint says that something
+ * may be missing; anything else, that tags will not be understood as meant. */
+typedef struct prompt_notice {
+    const char *about, *sentence;
+    bool hint;
+} prompt_notice;
+#define PROMPT_MAX_NOTICES 5
+
+/* About tags of the cleaned positive prompt: unbalanced, nested, of the other variant, in the
+ * wrong case, missing. How many there are. */
+int prompt_notices(prompt_style style, utf8_view cleaned,
+                   prompt_notice out[PROMPT_MAX_NOTICES]);
 #endif

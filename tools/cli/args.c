@@ -1,10 +1,13 @@
 /* args.c: command lines. Options of the library come from its own table; the few that only
  * the command knows stand here. */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "alloc.h"
 #include "cli.h"
+#include "names.h"
 
 /* ---- options of the command itself ---- */
 
@@ -40,7 +43,7 @@ static const char *set_json(cli_args *args, const char *value) {
 static const char *set_quiet(cli_args *args, const char *value) {
     (void)value;
     args->quiet = true;
-    args->settings.log_level = OVI_LOG_WARN;
+    args->settings.log_level = OVI_LOG_ERROR;
     return NULL;
 }
 
@@ -83,6 +86,50 @@ static const char *set_checkpoint_threads(cli_args *args, const char *value) {
     return NULL;
 }
 
+static const char *set_config(cli_args *args, const char *value) {
+    args->config.path = value; /* read before all other options: take_config */
+    return NULL;
+}
+
+static const char *set_format(cli_args *args, const char *value) {
+    args->format = value + (value[0] == '.');
+    return NULL;
+}
+
+static const char *set_repeat(cli_args *args, const char *value) {
+    unsigned long long n;
+    if (!whole_number(value, 1000, &n) || n == 0)
+        return "a whole number from 1 to 1000";
+    args->repeat = (int)n;
+    return NULL;
+}
+
+static const char *set_group(cli_args *args, const char *value) {
+    unsigned long long n;
+    if (!whole_number(value, 100000, &n))
+        return "a whole number up to 100000";
+    args->group = (int)n;
+    return NULL;
+}
+
+static const char *set_force(cli_args *args, const char *value) {
+    (void)value;
+    args->force = true;
+    return NULL;
+}
+
+static const char *set_retry_failed(cli_args *args, const char *value) {
+    (void)value;
+    args->retry_failed = true;
+    return NULL;
+}
+
+static const char *set_dry_run(cli_args *args, const char *value) {
+    (void)value;
+    args->dry_run = true;
+    return NULL;
+}
+
 static const own_option own_options[] = {
     {"image", "image", "FILE", "first frame of the clip (PNG, JPEG)", set_image},
     {"resume", "resume", "FILE",
@@ -95,6 +142,19 @@ static const own_option own_options[] = {
     {"checkpoint-threads", "threads", "N", "processor threads; 0: all",
      set_checkpoint_threads},
     {"svg", "svg", "FILE", "draw the plan: bytes over time", set_svg},
+    {"config", "config", "FILE",
+     "the published inference configuration (.yaml); options given here win", set_config},
+    {"format", "format", "ENDING", "of clips that a row does not name (default: mp4)",
+     set_format},
+    {"repeat", "repeat", "N", "clips of every row, with seeds that follow each other",
+     set_repeat},
+    {"group", "group", "N",
+     "most clips that go through a stage together; 0: as memory allows", set_group},
+    {"retry-failed", "retry-failed", NULL, "try clips again that failed in a run before",
+     set_retry_failed},
+    {"dry-run", "dry-run", NULL, "make nothing: say what would be made, as ovi plan does",
+     set_dry_run},
+    {"force", "force", NULL, "replace files that exist", set_force},
     {"json", "json", NULL, "results as JSON on standard output", set_json},
     {"quiet", "quiet", NULL, "no progress and no notices", set_quiet},
     {"log-level", "log-level", "LEVEL", "error, warn, info or debug", set_log_level},
@@ -119,13 +179,17 @@ static const own_option *find_own(const cli_command *command, const char *name) 
     return NULL;
 }
 
-static const ovi_option *find_shared(const cli_command *command, const char *name) {
-    for (int i = 0; i < ovi_option_count(); i++) {
-        const ovi_option *o = ovi_option_at(i);
-        if (strcmp(o->name, name) == 0 && in_list(command->stages, o->stage))
-            return o;
-    }
-    return NULL;
+int cli_option_index(const char *name) {
+    for (int i = 0; i < ovi_option_count(); i++)
+        if (strcmp(ovi_option_at(i)->name, name) == 0)
+            return i;
+    return -1;
+}
+
+/* The same, of this command's; -1: none. */
+static int find_shared(const cli_command *command, const char *name) {
+    int i = cli_option_index(name);
+    return i >= 0 && in_list(command->stages, ovi_option_at(i)->stage) ? i : -1;
 }
 
 /* ---- parsing ---- */
@@ -149,15 +213,50 @@ static bool apply_own(const own_option *o, const char *value, cli_args *args) {
     return false;
 }
 
-static bool apply_shared(const ovi_option *o, const char *value, cli_args *args) {
-    ovi_message message;
+bool cli_shapes_clip(const char *name) {
+    static const char others[] =
+        "models libraries threads vram ram unified speed output "
+        "keep-warm profile save-latents memory-report checkpoint-every repeat image";
+    return !in_list(others, name);
+}
+
+bool cli_set_option(cli_args *args, int index, const char *value, ovi_message *message) {
+    const ovi_option *o = ovi_option_at(index);
     ovi_status status = o->scope == OVI_OPTION_SETTINGS
-                            ? ovi_settings_set(&args->settings, o->name, value, &message)
-                            : ovi_request_set(&args->request, o->name, value, &message);
+                            ? ovi_settings_set(&args->settings, o->name, value, message)
+                            : ovi_request_set(&args->request, o->name, value, message);
     if (status == OVI_OK)
-        return true;
-    fprintf(stderr, "ovi: %s\n", message.text);
-    return false;
+        args->given[index] = value;
+    return status == OVI_OK;
+}
+
+static bool apply_shared(int index, const char *value, cli_args *args) {
+    ovi_message message;
+    bool ok = cli_set_option(args, index, value, &message);
+    if (!ok)
+        fprintf(stderr, "ovi: %s\n", message.text);
+    return ok;
+}
+
+/* A mistyped option and the nearest that there is. */
+typedef struct mistake {
+    const char *typed;
+    suggestion near;
+} mistake;
+
+static void suggest_option(void *user, const cli_option *o) {
+    mistake *m = user;
+    suggest(&m->near, m->typed, o->name);
+}
+
+static bool unknown_option(const cli_command *command, const char *name) {
+    mistake m = {.typed = name};
+    cli_each_option(command, suggest_option, &m);
+    const char *near = m.near.near;
+    char *text = near ? cli_text("%s; did you mean --%s?", name, near) : cli_copy(name);
+    bool ok = usage_error(command, "there is no option --", text);
+    free(text);
+    return ok;
 }
 
 /* Takes one option, with its value from "=" or the next argument. *at moves on. */
@@ -172,11 +271,12 @@ static bool take_option(const cli_command *command, char **argv, int argc, int *
     name[n] = '\0';
 
     const own_option *own = find_own(command, name);
-    const ovi_option *shared = own ? NULL : find_shared(command, name);
-    if (!own && !shared)
-        return usage_error(command, "there is no option --", name);
-    bool takes_value = shared ? !is_switch(shared) : own->metavar != NULL;
-    const char *value = equals ? equals + 1 : shared ? "yes" : "";
+    int shared = own ? -1 : find_shared(command, name);
+    if (!own && shared < 0)
+        return unknown_option(command, name);
+    bool takes_value =
+        shared >= 0 ? !is_switch(ovi_option_at(shared)) : own->metavar != NULL;
+    const char *value = equals ? equals + 1 : shared >= 0 ? "yes" : "";
     if (takes_value && !equals) {
         if (*at + 1 >= argc)
             return usage_error(command, "a value is missing after --", name);
@@ -194,11 +294,35 @@ static bool take_word(const cli_command *command, const char *word, cli_args *ar
     return true;
 }
 
+/* The configuration comes first, so that options win wherever they stand. */
+static bool take_config(const cli_command *command, char **argv, int argc,
+                        cli_args *args) {
+    const char *path = NULL;
+    ovi_message message;
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
+            path = argv[i + 1];
+        else if (strncmp(argv[i], "--config=", 9) == 0)
+            path = argv[i] + 9;
+    }
+    if (!path || !find_own(command, "config") || config_apply(args, path, &message))
+        return true;
+    fprintf(stderr, "ovi: %s\n", message.text);
+    return false;
+}
+
+void cli_args_release(cli_args *args) {
+    config_release(&args->config);
+}
+
 bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args) {
-    *args = (cli_args){0};
+    assert(ovi_option_count() <= CLI_MAX_OPTIONS);
+    *args = (cli_args){.repeat = 1};
     ovi_settings_init(&args->settings);
     ovi_request_init(&args->request);
     ovi_checkpoint_init(&args->checkpoint);
+    if (!take_config(command, argv, argc, args))
+        return false;
     bool options = true;
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i];
@@ -208,7 +332,7 @@ bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args
             args->help = true;
             return true;
         } else if (options && strcmp(arg, "-o") == 0) {
-            if (i + 1 >= argc || !find_shared(command, "output"))
+            if (i + 1 >= argc || find_shared(command, "output") < 0)
                 return usage_error(command, "no output file belongs to -o", "");
             args->request.output = argv[++i];
         } else if (options && strncmp(arg, "--", 2) == 0) {
@@ -220,42 +344,52 @@ bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args
             return false;
         }
     }
-    if (args->n_words < command->n_words && !args->resume)
+    if (args->n_words < command->n_words && !args->resume && !args->config.prompt)
         return usage_error(command, "expected ", command->words);
     return true;
 }
 
 /* ---- help ---- */
 
-static void print_option(const char *name, const char *metavar, const char *help,
-                         const char *default_value) {
+void cli_each_option(const cli_command *command, cli_option_fn fn, void *user) {
+    for (int i = 0; i < ovi_option_count(); i++) {
+        const ovi_option *o = ovi_option_at(i);
+        if (in_list(command->stages, o->stage))
+            fn(user,
+               &(cli_option){o->name, o->metavar, o->help, o->default_value, o->choices});
+    }
+    for (size_t i = 0; i < N_OWN; i++) {
+        const own_option *o = &own_options[i];
+        if (in_list(command->own, o->key))
+            fn(user,
+               &(cli_option){.name = o->name, .metavar = o->metavar, .help = o->help});
+    }
+}
+
+static void print_option(void *user, const cli_option *o) {
     char left[64];
-    snprintf(left, sizeof left, "  --%s %s", name, metavar ? metavar : "");
-    printf("%-30s %s", left, help);
-    if (default_value)
-        printf(" [%s]", default_value);
+    (void)user;
+    snprintf(left, sizeof left, "  --%s %s", o->name, o->metavar ? o->metavar : "");
+    printf("%-30s %s", left, o->help);
+    if (o->default_value)
+        printf(" [%s]", o->default_value);
     putchar('\n');
 }
 
 void cli_help(const cli_command *command) {
     printf("ovi %s %s[OPTIONS]: %s\n\n", command->name,
            command->n_words ? command->words : "", command->summary);
-    for (int i = 0; i < ovi_option_count(); i++) {
-        const ovi_option *o = ovi_option_at(i);
-        if (in_list(command->stages, o->stage))
-            print_option(o->name, o->metavar, o->help, o->default_value);
-    }
-    for (size_t i = 0; i < N_OWN; i++)
-        if (in_list(command->own, own_options[i].key))
-            print_option(own_options[i].name, own_options[i].metavar, own_options[i].help,
-                         NULL);
-    if (find_shared(command, "output"))
+    cli_each_option(command, print_option, NULL);
+    if (find_shared(command, "output") >= 0)
         puts("  -o FILE                      short for --output");
 }
 
 void cli_usage(void) {
     puts("ovi: clips with picture and sound from a prompt\n");
     for (const cli_command *c = cli_commands; c->name; c++)
-        printf("  ovi %-16s %-8s  %s\n", c->name, c->words, c->summary);
-    puts("\nEach has --help. Models: --models DIR, or $OVI_MODELS, or ./ckpts.");
+        if (c->summary)
+            printf("  ovi %-16s %-12s  %s\n", c->name, c->words, c->summary);
+    puts("\nEach has --help. Models: --models DIR, or $OVI_MODELS, or ./ckpts.\n"
+         "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 lint has notices, "
+         "130 interrupted.");
 }

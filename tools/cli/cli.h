@@ -2,14 +2,24 @@
 #ifndef OVI_CLI_H
 #define OVI_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 
+#include "config.h"
 #include "ovi.h"
 
-#define CLI_MAX_WORDS 2
+#define CLI_MAX_WORDS   2
+#define CLI_MAX_OPTIONS 64 /* of the library */
+#define CLI_MAX_REPEATS 1000
 
 /* Exit codes of the command. */
-enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
+enum {
+    EXIT_DONE = 0,
+    EXIT_FAILED = 1,      /* something could not be made */
+    EXIT_USAGE = 2,       /* the command line or the configuration is wrong */
+    EXIT_NOTICES = 3,     /* ovi lint has found something */
+    EXIT_CANCELLED = 130, /* Ctrl-C or SIGTERM */
+};
 
 /* Everything the command line said. */
 typedef struct cli_args {
@@ -19,6 +29,13 @@ typedef struct cli_args {
     const char *image;  /* file of the first frame */
     const char *resume; /* file of an interrupted run */
     const char *svg;    /* picture of a plan */
+    cli_config config;  /* of a file, see config.h */
+    const char *format; /* ending of clips without a name: "mp4" */
+    int repeat;         /* clips of each row, with seeds that follow each other */
+    int group;          /* most clips of a group; 0: as memory allows */
+    bool force, retry_failed, dry_run;
+    const char
+        *given[CLI_MAX_OPTIONS]; /* values by the option's index; NULL: not given */
     bool json, quiet, help;
     int n_words;
     const char *word[CLI_MAX_WORDS]; /* positional arguments */
@@ -28,27 +45,54 @@ typedef struct cli_command {
     const char *name;
     const char *words;   /* "PROMPT": names of the positional arguments */
     int n_words;         /* how many are needed */
-    const char *summary; /* one line */
+    const char *summary; /* one line; NULL: a command that is not for people */
     const char *stages;  /* options of these stages apply, space separated */
     const char *own;     /* options of the command itself that apply, space separated */
     int (*run)(cli_args *args);
 } cli_command;
 
 extern const cli_command cli_commands[]; /* ends with a NULL name */
+const cli_command *cli_find_command(const char *name);
 
 /* Reads argv into args; false after a message (usage error). */
 bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args);
+void cli_args_release(cli_args *args);
+/* Index of an option of the library by its name; -1: none. */
+int cli_option_index(const char *name);
+/* Sets it, and notes that it was given. False: see message. */
+bool cli_set_option(cli_args *args, int index, const char *value, ovi_message *message);
+/* An option as a command takes it. */
+typedef struct cli_option {
+    const char *name, *metavar; /* metavar NULL: a switch */
+    const char *help, *default_value, *choices;
+} cli_option;
+/* Every option of a command, those of the library first. */
+typedef void (*cli_option_fn)(void *user, const cli_option *option);
+void cli_each_option(const cli_command *command, cli_option_fn fn, void *user);
+/* Does this option of the library change what is in a clip? */
+bool cli_shapes_clip(const char *name);
 void cli_help(const cli_command *command);
 void cli_usage(void);
 
 /* The engine of this command: settings completed (models directory), opened, Ctrl-C tied to
  * ovi_cancel. NULL after a message. */
 ovi_engine *cli_open(cli_args *args, bool with_weights);
+/* Are there models to open: named, in $OVI_MODELS or in ./ckpts? */
+bool cli_models_are_there(cli_args *args);
 void cli_close(ovi_engine *engine);
+/* May a file be written here? False after a message: it is there, and --force is not given.
+ * NULL is no file. */
+bool cli_may_write(const cli_args *args, const char *path);
+/* Has there been Ctrl-C or SIGTERM? Also between calls of the library. */
+bool cli_interrupted(void);
+/* Log lines that follow are about this row of a list, and each is printed once; 0: no row. */
+void cli_log_row(int row);
 /* Prints why the last call failed and gives the exit code for it. */
 int cli_failure(const ovi_engine *engine, ovi_status status);
 
-/* Sinks that show progress on a terminal and nothing elsewhere. */
+/* One line of JSON on standard output; the event is released. */
+void cli_print_event(json_t *event);
+/* Sinks that show progress on a terminal, or as JSON events where these are wanted. */
 ovi_sinks cli_sinks(const cli_args *args);
 /* Removes the progress line, so that what follows stands alone. */
 void cli_progress_clear(void);
@@ -58,6 +102,9 @@ void cli_progress(void *user, const ovi_progress *progress);
 const char *cli_bytes(char text[32], size_t bytes);
 
 int cli_generate(cli_args *args);
+int cli_batch(cli_args *args);
+int cli_lint(cli_args *args);
+int cli_docs(cli_args *args);
 int cli_encode(cli_args *args);
 int cli_decode(cli_args *args);
 int cli_plan(cli_args *args);

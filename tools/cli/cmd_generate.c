@@ -3,8 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <unistd.h>
 
+#include "alloc.h"
 #include "cli.h"
+#include "list.h"
 
 static json_t *ops_of(const ovi_stage_report *s) {
     json_t *ops = json_array();
@@ -33,11 +37,9 @@ static void print_report(const ovi_engine *engine, const char *output) {
                       "seconds", s->seconds, "fallbacks", (json_int_t)s->fallbacks,
                       "bytes_read", (json_int_t)s->bytes_read, "ops", ops_of(s)));
     }
-    json_t *root = json_pack("{s:s, s:o, s:I}", "output", output, "stages", stages,
-                             "allocated_bytes", (json_int_t)report.allocated_bytes);
-    json_dumpf(root, stdout, JSON_INDENT(2));
-    putchar('\n');
-    json_decref(root);
+    cli_print_event(json_pack("{s:s, s:s, s:o, s:I}", "event", "done", "output", output,
+                              "stages", stages, "allocated_bytes",
+                              (json_int_t)report.allocated_bytes));
 }
 
 /* Standard output gets the name of what was made, or the report. */
@@ -59,8 +61,28 @@ static int finish(const cli_args *args, ovi_engine *engine, ovi_status status) {
     return code;
 }
 
+/* A name that is free: clip.mp4, clip-2.mp4, .. */
 static const char *default_output(void) {
-    return ovi_can_write(".mp4") ? "clip.mp4" : "clip.y4m";
+    static char name[32];
+    const char *ending = ovi_can_write(".mp4") ? "mp4" : "y4m";
+    snprintf(name, sizeof name, "clip.%s", ending);
+    for (int i = 2; access(name, F_OK) == 0 && i < 100000; i++)
+        snprintf(name, sizeof name, "clip-%d.%s", i, ending);
+    return name;
+}
+
+/* Nothing that is there is replaced unless asked for; a .y4m has its sound beside it. */
+static bool may_write_all(const cli_args *args) {
+    const ovi_request *r = &args->request;
+    size_t n = strlen(r->output);
+    char *sound = n > 4 && strcasecmp(r->output + n - 4, ".y4m") == 0
+                      ? cli_text("%.*s.wav", (int)n - 4, r->output)
+                      : NULL;
+    bool ok = cli_may_write(args, r->output) && cli_may_write(args, sound) &&
+              cli_may_write(args, r->save_latents) &&
+              cli_may_write(args, r->memory_report);
+    free(sound);
+    return ok;
 }
 
 /* "dog.mp4" of "dog.mp4.resume.safetensors"; NULL: the name does not say. */
@@ -76,7 +98,7 @@ static int resume(cli_args *args) {
     int code = EXIT_FAILED;
     if (!args->request.output)
         args->request.output = named ? named : default_output();
-    ovi_engine *engine = cli_open(args, true);
+    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
     if (engine) {
         ovi_sinks sinks = cli_sinks(args);
         code = finish(args, engine,
@@ -90,7 +112,7 @@ static int generate(cli_args *args) {
     int code = EXIT_FAILED;
     if (!args->request.output)
         args->request.output = default_output();
-    ovi_engine *engine = cli_open(args, true);
+    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
     if (engine) {
         ovi_sinks sinks = cli_sinks(args);
         code = finish(args, engine, ovi_generate(engine, &args->request, &sinks));
@@ -98,10 +120,20 @@ static int generate(cli_args *args) {
     return code;
 }
 
+/* The published command takes a list in the place of a prompt, and its configuration names
+ * clips as those of a list. */
+static bool is_batch(const cli_args *args) {
+    return !args->resume && (args->config.path || list_is_there(args->word[0]));
+}
+
 int cli_generate(cli_args *args) {
     ovi_image image = {0};
     ovi_message message;
+    if (is_batch(args))
+        return cli_batch(args);
     args->request.prompt = args->word[0];
+    if (args->dry_run)
+        return cli_plan(args);
     if (args->image) {
         if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
             fprintf(stderr, "ovi: %s\n", message.text);
@@ -124,7 +156,7 @@ int cli_decode(cli_args *args) {
         return EXIT_FAILED;
     }
     int code = EXIT_FAILED;
-    ovi_engine *engine = cli_open(args, true);
+    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
     if (engine) {
         ovi_sinks sinks = cli_sinks(args);
         code = finish(args, engine,
@@ -138,7 +170,7 @@ int cli_encode(cli_args *args) {
     ovi_latents latents = {0};
     if (!args->request.output)
         args->request.output = "latents.safetensors";
-    ovi_engine *engine = cli_open(args, true);
+    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
     if (!engine)
         return EXIT_FAILED;
     ovi_sinks sinks = cli_sinks(args);

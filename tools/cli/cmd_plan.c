@@ -94,16 +94,20 @@ static void print_table(const ovi_plan *plan) {
 int cli_plan(cli_args *args) {
     ovi_image image = {0};
     ovi_message message;
+    if (!args->image && args->config.mode != MODE_T2V)
+        args->image = args->config.image;
     if (args->image) {
         if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
             fprintf(stderr, "ovi: %s\n", message.text);
             return EXIT_FAILED;
         }
         args->request.image = &image;
+        args->request.size = args->request.aspect = NULL; /* the image decides */
     }
     int code = EXIT_FAILED;
-    /* With named models the plan takes types and layout from the files themselves. */
-    ovi_engine *engine = cli_open(args, args->settings.models != NULL);
+    /* With named models the plan takes types and layout from the files themselves; a dry run
+     * has those that the run would have. */
+    ovi_engine *engine = cli_open(args, args->dry_run || args->settings.models != NULL);
     if (engine) {
         ovi_plan plan;
         ovi_status status = ovi_make_plan(engine, &args->request, &plan);
@@ -112,7 +116,9 @@ int cli_plan(cli_args *args) {
             print_json(&plan);
         else if (status == OVI_OK)
             print_table(&plan);
-        if (status == OVI_OK && args->svg) {
+        if (status == OVI_OK && args->svg && !cli_may_write(args, args->svg)) {
+            code = EXIT_FAILED;
+        } else if (status == OVI_OK && args->svg) {
             status = ovi_plan_svg(engine, &plan, args->svg);
             code = status == OVI_OK ? code : cli_failure(engine, status);
         }

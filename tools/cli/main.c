@@ -1,31 +1,18 @@
-/* main.c: the table of commands, and the way to one of them. */
+/* main.c: from the command line to one command of the table. */
 #include <stdio.h>
 #include <string.h>
 
 #include "cli.h"
+#include "names.h"
 
-const cli_command cli_commands[] = {
-    {"generate", "PROMPT", 1, "make a clip from a prompt (and a first frame)",
-     "open text_encode diffuse decode_video", "image resume json quiet log-level",
-     cli_generate},
-    {"encode", "FILE", 1, "turn a picture, clip or sound into latents",
-     "open decode_video", "json quiet log-level", cli_encode},
-    {"decode", "LATENTS", 1, "finish a clip from saved latents", "open decode_video",
-     "json quiet log-level", cli_decode},
-    {"plan", "", 0, "what a request will need, stage by stage",
-     "open text_encode diffuse decode_video", "image json svg log-level", cli_plan},
-    {"inspect", "PATH", 1, "what a file or folder of weights is and holds", "", "json",
-     cli_inspect},
-    {"make-checkpoint", "DIR", 1, "random weights in the official layout", "",
-     "preset checkpoint-seed checkpoint-threads quiet", cli_make_checkpoint},
-    {0},
-};
-
-static const cli_command *find(const char *name) {
+static int unknown_command(const char *name) {
+    suggestion s = {0};
     for (const cli_command *c = cli_commands; c->name; c++)
-        if (strcmp(c->name, name) == 0)
-            return c;
-    return NULL;
+        if (c->summary)
+            suggest(&s, name, c->name);
+    fprintf(stderr, "ovi: there is no command named \"%s\"%s%s%s; see ovi --help\n", name,
+            s.near ? "; did you mean " : "", s.near ? s.near : "", s.near ? "?" : "");
+    return EXIT_USAGE;
 }
 
 int main(int argc, char **argv) {
@@ -37,19 +24,19 @@ int main(int argc, char **argv) {
         printf("ovi %s\n", ovi_version());
         return EXIT_DONE;
     }
-    const cli_command *command = find(argv[1]);
-    if (!command) {
-        fprintf(stderr, "ovi: there is no command named \"%s\"; see ovi --help\n",
-                argv[1]);
-        return EXIT_USAGE;
-    }
+    const cli_command *command = cli_find_command(argv[1]);
+    if (!command)
+        return unknown_command(argv[1]);
     ovi_handle_bus_errors();
     cli_args args;
-    if (!cli_parse(command, argc - 2, argv + 2, &args))
-        return EXIT_USAGE;
-    if (args.help) {
-        cli_help(command);
-        return EXIT_DONE;
+    int code = EXIT_USAGE;
+    if (cli_parse(command, argc - 2, argv + 2, &args)) {
+        code = EXIT_DONE;
+        if (args.help)
+            cli_help(command);
+        else
+            code = command->run(&args);
     }
-    return command->run(&args);
+    cli_args_release(&args);
+    return code;
 }

@@ -1,5 +1,6 @@
 /* session.c: what commands share: the engine, Ctrl-C, log lines and progress. */
 #include <errno.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,15 +8,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "cli.h"
 
 /* The one engine of this process, for the signal handler. */
 static ovi_engine *volatile running;
+static volatile sig_atomic_t interrupted;
 static bool progress_shown;
 
 static void on_interrupt(int number) {
     (void)number;
+    interrupted = 1;
     ovi_cancel(running);
+}
+
+bool cli_interrupted(void) {
+    return interrupted != 0;
 }
 
 static void catch_interrupts(void) {
@@ -26,11 +34,29 @@ static void catch_interrupts(void) {
     sigaction(SIGTERM, &action, NULL);
 }
 
+static int log_row;          /* of a list; 0: none */
+static hash_set log_printed; /* lines about rows */
+
+void cli_log_row(int row) {
+    log_row = row;
+}
+
+/* Stages of one clip say the same about its request: once is enough. */
+static bool said_before(const char *line) {
+    uint64_t hash = hash_bytes(HASH_START, &log_row, sizeof log_row);
+    return log_row && !hash_set_add(&log_printed, hash_text(hash, line));
+}
+
 static void print_line(void *user, ovi_log_level level, const char *line) {
     (void)user;
     static const char *const prefix[] = {"error: ", "warning: ", "", ""};
+    char row[24] = "";
+    if (level < OVI_LOG_DEBUG && said_before(line))
+        return;
+    if (log_row)
+        snprintf(row, sizeof row, "row %d: ", log_row);
     cli_progress_clear();
-    fprintf(stderr, "%s%s\n", prefix[level], line);
+    fprintf(stderr, "%s%s%s\n", row, prefix[level], line);
 }
 
 static bool is_folder(const char *path) {
@@ -42,6 +68,14 @@ static bool names_any_file(const ovi_settings *s) {
     return s->fusion || s->video_vae || s->audio_vae || s->vocoder || s->text_encoder;
 }
 
+/* The small model, in the source or where it was installed; NULL: neither is there. */
+static const char *shipped_models(void) {
+    if (access(OVI_SHIPPED_MODELS "/ovi.json", R_OK) == 0)
+        return OVI_SHIPPED_MODELS;
+    return access(OVI_INSTALLED_MODELS "/ovi.json", R_OK) == 0 ? OVI_INSTALLED_MODELS
+                                                               : NULL;
+}
+
 /* --models, then $OVI_MODELS, then ./ckpts, then the small model that ships with the source. */
 static void find_models(ovi_settings *settings, bool with_weights) {
     const char *named = getenv("OVI_MODELS");
@@ -49,15 +83,35 @@ static void find_models(ovi_settings *settings, bool with_weights) {
         settings->models = named;
     if (!settings->models && is_folder("ckpts"))
         settings->models = "ckpts";
-    if (!settings->models && with_weights && !names_any_file(settings) &&
-        access(OVI_SHIPPED_MODELS "/ovi.json", R_OK) == 0) {
-        settings->models = OVI_SHIPPED_MODELS;
-        if (settings->log_level >= OVI_LOG_INFO)
+    if (!settings->models && with_weights && !names_any_file(settings)) {
+        settings->models = shipped_models();
+        if (settings->models && settings->log_level >= OVI_LOG_INFO)
             fprintf(stderr,
                     "no models named: using the small trained one in %s; see README "
                     "for the published ones\n",
-                    OVI_SHIPPED_MODELS);
+                    settings->models);
     }
+}
+
+bool cli_models_are_there(cli_args *args) {
+    find_models(&args->settings, false);
+    return args->settings.models || names_any_file(&args->settings) ||
+           args->settings.tokenizer;
+}
+
+/* The published configuration names a variant; models that describe themselves are none. */
+static void drop_model_name(cli_args *args) {
+    ovi_settings *s = &args->settings;
+    char path[4096];
+    if (!s->models || !s->variant || s->variant != args->config.model_name)
+        return;
+    snprintf(path, sizeof path, "%s/ovi.json", s->models);
+    if (access(path, F_OK) != 0)
+        return;
+    if (s->log_level >= OVI_LOG_INFO)
+        fprintf(stderr, "%s: model_name does not count: %s is there\n", args->config.path,
+                path);
+    s->variant = NULL;
 }
 
 /* $OVI_ENGINE_DEBUG=1 is --log-level debug. */
@@ -70,6 +124,7 @@ static void take_debug_level(ovi_settings *settings) {
 ovi_engine *cli_open(cli_args *args, bool with_weights) {
     take_debug_level(&args->settings);
     find_models(&args->settings, with_weights);
+    drop_model_name(args);
     args->settings.log = print_line;
     if (with_weights && !args->settings.models && !names_any_file(&args->settings)) {
         fprintf(
@@ -105,6 +160,13 @@ int cli_failure(const ovi_engine *engine, ovi_status status) {
     return status == OVI_CANCELLED ? EXIT_CANCELLED : EXIT_FAILED;
 }
 
+bool cli_may_write(const cli_args *args, const char *path) {
+    if (!path || args->force || access(path, F_OK) != 0)
+        return true;
+    fprintf(stderr, "ovi: %s: exists; --force replaces it\n", path);
+    return false;
+}
+
 /* ---- progress ---- */
 
 void cli_progress(void *user, const ovi_progress *p) {
@@ -124,7 +186,28 @@ void cli_progress_clear(void) {
     progress_shown = false;
 }
 
+/* The same for programs: one object a line on standard output. */
+static void progress_event(void *user, const ovi_progress *p) {
+    (void)user;
+    json_t *event =
+        json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:I}", "event", "progress", "stage",
+                  p->stage, "step", p->step, "steps", p->steps, "elapsed_s", p->elapsed_s,
+                  "left_s", p->left_s, "device_bytes", (json_int_t)p->device_bytes);
+    if (log_row)
+        json_object_set_new(event, "row", json_integer(log_row));
+    cli_print_event(event);
+}
+
+void cli_print_event(json_t *event) {
+    json_dumpf(event, stdout, JSON_COMPACT);
+    putchar('\n');
+    fflush(stdout);
+    json_decref(event);
+}
+
 ovi_sinks cli_sinks(const cli_args *args) {
+    if (args->json && !args->quiet)
+        return (ovi_sinks){.progress = progress_event};
     bool show = !args->quiet && isatty(STDERR_FILENO);
     return (ovi_sinks){.progress = show ? cli_progress : NULL};
 }
