@@ -106,6 +106,17 @@ def time_decode(presets, until):
     return rows
 
 
+def ceilings(until):
+    """What the device does at best here: a large product and a large copy."""
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    from_, to = (torch.empty(1 << 31, device="cuda", dtype=torch.uint8) for _ in range(2))
+    product = min(rounds(lambda: [a @ b for _ in range(10)], 8, until)) / 10
+    copy = min(rounds(lambda: [to.copy_(from_) for _ in range(10)], 4, until)) / 10
+    found = {"flops": 2 * 8192.0**3 / product, "bytes": 2 * float(1 << 31) / copy}
+    print(f"ceilings: {found['flops'] / 1e12:.0f} TFLOP/s, {found['bytes'] / 1e12:.2f} TB/s", flush=True)
+    return found
+
+
 def judge(rows, device):
     """Puts the published figure beside each time; False: one is not near it."""
     figures = next((v for k, v in FIGURES.items() if k in device), {})
@@ -170,6 +181,8 @@ def main():
     device = torch.cuda.get_device_name()
     presets = args.presets.split(",")
     print(f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {device}", flush=True)
+    tops = ceilings(until)
+    torch.cuda.empty_cache()
     rows = time_decode(presets[:1], until)
     torch.cuda.empty_cache()
     rows += time_fusion(presets, args.steps, until)
@@ -178,7 +191,7 @@ def main():
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump({"torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
-                       "device": device, "counts": good, "rows": rows}, file, indent=1)
+                       "device": device, "ceilings": tops, "counts": good, "rows": rows}, file, indent=1)
     return 0 if good else 3
 
 
