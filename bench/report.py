@@ -4,14 +4,18 @@
     bench/run.sh build --json >wall.json
     bench/run.sh build --json --threads 1 --clock cpu >cpu.json
     bench/report.py wall.json cpu.json
+    bench/gpu_run.sh && bench/report.py bench/out/gpu.json  # on a machine with a GPU
+    bench/report.py --show gpu.json                         # prints its tables, writes nothing
 
-Each file holds JSON objects one after the other. Each run (threads and clock) becomes a
+Each of the first two holds JSON objects one after the other. Each run (threads and clock) becomes a
 column; the text around the tables stays as it is.
 """
 import json
 import os
 import re
 import sys
+
+import gpu_report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PAGE = os.path.join(HERE, "..", "docs", "PERFORMANCE.md")
@@ -118,19 +122,46 @@ def replace(page, name, text):
     return new
 
 
-def main():
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    runs = [run for path in sys.argv[1:] for run in objects_of(path)]
+def write(path, text):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def fill_cpu(page, runs):
     torch = [run for run in runs if "torch" in run]
     ours = [run for run in runs if "torch" not in run]
-    with open(PAGE, encoding="utf-8") as file:
-        page = file.read()
     page = replace(page, "onednn", onednn_table(ours))
     page = replace(page, "profile", profile_table(ours))
-    page = replace(page, "pytorch", pytorch_table(torch))
-    with open(PAGE, "w", encoding="utf-8") as file:
-        file.write(page)
+    return replace(page, "pytorch", pytorch_table(torch))
+
+
+def fill_gpu(page, run):
+    for name, text in gpu_report.page(run).items():
+        page = replace(page, name, text)
+    picture = gpu_report.roofline(run)
+    if picture:
+        write(os.path.join(os.path.dirname(PAGE), "roofline.svg"), picture)
+    return page
+
+
+def main():
+    paths = [path for path in sys.argv[1:] if path != "--show"]
+    if not paths:
+        sys.exit(__doc__)
+    runs = [run for path in paths for run in objects_of(path)]
+    gpu = [run for run in runs if "gpu" in run]
+    if "--show" in sys.argv:
+        for run in gpu:
+            print("\n\n".join(gpu_report.page(run).values()))
+        return
+    with open(PAGE, encoding="utf-8") as file:
+        page = file.read()
+    for run in gpu:
+        page = fill_gpu(page, run)
+    others = [run for run in runs if "gpu" not in run]
+    if others:
+        page = fill_cpu(page, others)
+    write(PAGE, page)
 
 
 if __name__ == "__main__":

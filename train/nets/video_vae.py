@@ -143,13 +143,13 @@ class Resample(nn.Module):
         return x
 
 
-def dup_up(x, o, time):
-    """out[o, f t+a, 2h+b, 2w+c] = in[((o f + a) 4 + 2b + c) div r]"""
+def dup_up(x, o, time, begins=True):
+    """out[o, f t+a, 2h+b, 2w+c] = in[((o f + a) 4 + 2b + c) div r]; x begins the clip or not."""
     b, i, t, h, w = x.shape
     f = 2 if time else 1
     y = x.repeat_interleave(4 * f * o // i, 1).view(b, o, f, 2, 2, t, h, w)
     y = y.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, o, t * f, 2 * h, 2 * w)
-    return y[:, :, f - 1:]
+    return y[:, :, f - 1:] if begins else y
 
 
 def avg_down(x, o, time, space):

@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""The published model on a GPU in PyTorch: the reference that ours is measured against.
+
+Sizes as published, random bf16 weights made on the device, attention by cuDNN. Times a forward
+pass of the fusion model, a guided step (the second forward leaves a block out) and the decoding
+of the video latents, and says how far each is from the figure measured with the published code on
+the same device (FIGURES). A time further than 5 % from it is no reference, and the exit code is 3.
+
+    compare_gpu.py [--presets 720x720_5s,960x960_10s] [--json FILE] [--seconds N]
+    compare_gpu.py --check      # small sizes on a CPU: the same values as train/nets
+"""
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import torch
+from published_way import Decoder, Fusion, fusion, random_module, video_vae
+
+STREAM = {"dim": 3072, "num_heads": 24, "num_layers": 30, "ffn_dim": 14336, "freq_dim": 256,
+          "text_dim": 4096, "text_len": 512}
+VIDEO = {**STREAM, "in_dim": 48, "out_dim": 48, "patch_size": [1, 2, 2]}
+AUDIO = {**STREAM, "in_dim": 20, "out_dim": 20, "patch_size": [1], "temporal_rope_scaling_factor": 0.19676}
+VAE = {"dim": 160, "dec_dim": 256, "z_dim": 48, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2,
+       "temporal_downsample": [False, True, True]}
+# Latent frames, height and width; audio tokens.
+PRESETS = {"720x720_5s": (31, 44, 44, 157), "960x960_5s": (31, 60, 60, 157), "960x960_10s": (61, 60, 60, 314)}
+SKIPPED = 11
+TEXT = (80, 60)  # tokens of the prompt and of the negative one: both are padded
+# Seconds of the published code (PyTorch 2.11, cuDNN attention, bf16) by device.
+FIGURES = {
+    "H200": {"forward": {"720x720_5s": 0.670, "960x960_5s": 1.454, "960x960_10s": 3.788},
+             "decode": {"720x720_5s": 3.60, "960x960_5s": 6.52, "960x960_10s": 13.0}},
+    "H100": {"forward": {"720x720_5s": 0.702, "960x960_5s": 1.522, "960x960_10s": 3.847},
+             "decode": {"720x720_5s": 3.9, "960x960_5s": 7.1, "960x960_10s": 14.3}},
+}
+NEAR = 0.05
+
+
+def rounds(run, wanted, until):
+    """Seconds of each of `wanted` rounds after one that does not count; fewer when it is late."""
+    samples = []
+    while len(samples) <= wanted and (len(samples) < 2 or time.monotonic() < until):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        samples.append(time.perf_counter() - start)
+    return samples[1:]
+
+
+def row(preset, what, samples):
+    return {"preset": preset, "what": what, "seconds": statistics.median(samples), "least": min(samples),
+            "rounds": len(samples), "peak_bytes": torch.cuda.max_memory_allocated(),
+            "reserved_bytes": torch.cuda.max_memory_reserved()}
+
+
+def guided(model, args, negative):
+    """Both forwards and the guidance; what the solver adds is a thousandth."""
+    with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+        v, a = model(*args)
+        nv, na = model(*args[:3], *negative, skip=SKIPPED)
+        return nv + 4 * (v - nv), na + 3 * (a - na)
+
+
+def cudnn_attention():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    return sdpa_kernel([SDPBackend.CUDNN_ATTENTION])
+
+
+def time_fusion(presets, steps, until):
+    net = random_module(lambda: fusion.Fusion(VIDEO, AUDIO), "cuda", torch.bfloat16)
+    print(f"fusion model: {sum(p.numel() for p in net.parameters()):,} parameters", flush=True)
+    rows = []
+    for preset in presets:
+        f, h, w, n = PRESETS[preset]
+        model = Fusion(net, (f, h // 2, w // 2))
+        text = [torch.randn(1, k, VIDEO["text_dim"], device="cuda", dtype=torch.bfloat16) for k in TEXT]
+        args = (torch.randn(1, VIDEO["in_dim"], f, h, w, device="cuda", dtype=torch.bfloat16),
+                torch.randn(1, n, AUDIO["in_dim"], device="cuda", dtype=torch.bfloat16),
+                torch.full((1,), 700.0, device="cuda"), text[0], text[0])
+        torch.cuda.reset_peak_memory_stats()
+        with cudnn_attention():
+            def forward():
+                with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+                    return model(*args)
+            rows.append(row(preset, "forward", rounds(forward, steps, until)))
+            rows.append(row(preset, "guided step", rounds(
+                lambda: guided(model, args, (text[1], text[1])), steps, until)))
+    return rows
+
+
+def time_decode(presets, until):
+    net = random_module(lambda: video_vae.VideoVae(VAE), "cuda", torch.bfloat16)
+    del net.encoder
+    rows = []
+    for preset in presets:
+        f, h, w, _ = PRESETS[preset]
+        z = torch.randn(1, VAE["z_dim"], f, h, w, device="cuda")
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        decoder = Decoder(net)
+        with torch.inference_mode():
+            rows.append(row(preset, "decode", rounds(lambda: decoder(z), 2, until)))
+    return rows
+
+
+def ceilings(until):
+    """What the device does at best here: a large product and a large copy."""
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    from_, to = (torch.empty(1 << 31, device="cuda", dtype=torch.uint8) for _ in range(2))
+    product = min(rounds(lambda: [a @ b for _ in range(10)], 8, until)) / 10
+    copy = min(rounds(lambda: [to.copy_(from_) for _ in range(10)], 4, until)) / 10
+    found = {"flops": 2 * 8192.0**3 / product, "bytes": 2 * float(1 << 31) / copy}
+    print(f"ceilings: {found['flops'] / 1e12:.0f} TFLOP/s, {found['bytes'] / 1e12:.2f} TB/s", flush=True)
+    return found
+
+
+def judge(rows, device):
+    """Puts the published figure beside each time; False: one is not near it."""
+    figures = next((v for k, v in FIGURES.items() if k in device), {})
+    good = bool(figures)
+    for r in rows:
+        published = figures.get(r["what"], {}).get(r["preset"])
+        if published:
+            r["published_seconds"] = published
+            r["off"] = r["seconds"] / published - 1
+            r["counts"] = abs(r["off"]) <= NEAR
+            good = good and r["counts"]
+    return good
+
+
+def tell(rows):
+    for r in rows:
+        line = f"{r['preset']:12} {r['what']:12} {r['seconds']:8.3f} s (least {r['least']:.3f}, " \
+               f"{r['rounds']} rounds), {r['peak_bytes'] / 1e9:.1f} GB, reserved {r['reserved_bytes'] / 1e9:.1f}"
+        if "off" in r:
+            line += f"; published {r['published_seconds']:.3f} s, {r['off'] * 100:+.1f} %: " + \
+                    ("counts" if r["counts"] else "NOT WITHIN 5 %, NO REFERENCE")
+        print(line, flush=True)
+
+
+# ------------------------------------------------------------------------------ check ----
+
+
+def difference(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def check():
+    """Against the networks of train/nets, which golden files hold: same values from other ways."""
+    torch.manual_seed(1)
+    small = {"dim": 96, "num_heads": 2, "num_layers": 3, "ffn_dim": 128, "freq_dim": 32, "text_dim": 24, "text_len": 16}
+    net = random_module(lambda: fusion.Fusion({**VIDEO, **small}, {**AUDIO, **small}), "cpu", torch.float32)
+    args = (torch.randn(1, 48, 3, 4, 6), torch.randn(1, 11, 20), torch.tensor([700.0]),
+            torch.randn(1, 5, 24), torch.randn(1, 5, 24))
+    with torch.no_grad():
+        ours, theirs = Fusion(net, (3, 2, 3))(*args, skip=1), net(*args, skip=1)
+    worst = max(difference(a, b) for a, b in zip(ours, theirs))
+    vae = random_module(lambda: video_vae.VideoVae({**VAE, "dim": 8, "dec_dim": 8, "z_dim": 6}), "cpu", torch.float32)
+    z = torch.randn(1, 6, 4, 3, 2)
+    with torch.no_grad():
+        frames, whole = Decoder(vae)(z), vae.decode(z).clamp(-1, 1)
+    worst = max(worst, difference(frames, whole))
+    print(f"largest difference from train/nets: {worst:.1e}; frames {tuple(frames.shape)}")
+    return 0 if worst < 1e-5 else 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", default="720x720_5s")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=60, help="no further rounds after that")
+    parser.add_argument("--json")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    if args.check:
+        return check()
+    until = time.monotonic() + args.seconds
+    device = torch.cuda.get_device_name()
+    presets = args.presets.split(",")
+    print(f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, {device}", flush=True)
+    tops = ceilings(until)
+    torch.cuda.empty_cache()
+    rows = time_decode(presets[:1], until)
+    torch.cuda.empty_cache()
+    rows += time_fusion(presets, args.steps, until)
+    good = judge(rows, device)
+    tell(rows)
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump({"torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
+                       "device": device, "ceilings": tops, "counts": good, "rows": rows}, file, indent=1)
+    return 0 if good else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Puts what gpu_run.sh left in a folder into one JSON on standard output.
+
+    gpu_collect.py FOLDER
+
+{"device", "driver", "pieces": [how each command ended], "reference": [rows of compare_gpu.py],
+ "runs": {name: {"wall_s", "step_s", "stages": {stage: {"load_s", "run_s", "release_s", bytes, ops}}}}}
+"""
+import json
+import os
+import statistics
+import sys
+
+WARM_STEPS = 2  # the first steps meet cold caches
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
+
+
+def pieces_of(folder):
+    with open(os.path.join(folder, "pieces.jsonl"), encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def between(events, stage, first, last):
+    """Seconds from one line of the log of a stage to another; None: one is missing."""
+    at = {e["event"]: e["t_ms"] for e in events if e["stage"] == stage}
+    return (at[last] - at[first]) / 1e3 if first in at and last in at else None
+
+
+def step_times(memory):
+    """Seconds of each denoising step: a sample is taken when it is done."""
+    events = {(e["t_ms"], e["event"]) for e in memory["events"] if e["stage"] == "diffuse"}
+    loaded = max((t for t, event in events if event == "after load"), default=None)
+    ended = min((t for t, event in events if t > (loaded or 0)), default=None)
+    if loaded is None or ended is None:
+        return []
+    t = [s["t_ms"] for s in memory["samples"] if s["stage"] == "diffuse" and loaded < s["t_ms"] < ended]
+    return [(b - a) / 1e3 for a, b in zip(t, t[1:])]
+
+
+def spread(samples):
+    if not samples:
+        return None
+    return {"median": statistics.median(samples), "least": min(samples), "most": max(samples), "n": len(samples)}
+
+
+def stage_of(row, events):
+    name = row["name"]
+    found = {k: row[k] for k in ("planned_peak_bytes", "measured_peak_bytes", "seconds", "fallbacks",
+                                 "bytes_read", "ops")}
+    for key, first, last in (("load_s", "before load", "after load"), ("run_s", "after load", "before cleanup"),
+                             ("release_s", "before cleanup", "after cleanup")):
+        found[key] = between(events, name, first, last)
+    return found
+
+
+def run_of(folder, piece):
+    report = read(os.path.join(folder, piece["name"] + ".out"))
+    if not isinstance(report, dict) or "stages" not in report:
+        return None
+    memory = read(os.path.join(folder, piece["name"] + ".memory.json")) or {"events": [], "samples": []}
+    return {"wall_s": piece["wall_s"], "command": piece["command"],
+            "driver_peak_bytes": (piece["most_mib"] - piece["before_mib"]) << 20,
+            "step_s": spread(step_times(memory)[WARM_STEPS:]),
+            "stages": {s["name"]: stage_of(s, memory["events"]) for s in report["stages"]}}
+
+
+def reference_of(folder):
+    found = [read(os.path.join(folder, name)) for name in ("reference.json", "reference-long.json")]
+    found = [r for r in found if r]
+    if not found:
+        return None
+    return {**found[0], "rows": [row for r in found for row in r["rows"]], "counts": all(r["counts"] for r in found)}
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    folder = sys.argv[1]
+    pieces = pieces_of(folder)
+    with open(os.path.join(folder, "device.txt"), encoding="utf-8") as file:
+        name, driver = (word.strip() for word in file.read().split(",")[:2])
+    runs = {p["name"]: run_of(folder, p) for p in pieces}
+    json.dump({"gpu": name, "driver": driver, "pieces": pieces, "reference": reference_of(folder),
+               "runs": {k: v for k, v in runs.items() if v}, "bench": read(os.path.join(folder, "bench.out"))},
+              sys.stdout, indent=1)
+    print()
+
+
+if __name__ == "__main__":
+    main()

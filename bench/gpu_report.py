@@ -1,0 +1,235 @@
+"""Tables and the roofline of one gpu.json (gpu_collect.py), as Markdown and SVG."""
+import math
+
+GB = 1e9
+SECONDS = "seconds"
+
+
+def seconds(s):
+    if s is None:
+        return ""
+    return f"{s * 1e3:.1f} ms" if s < 0.1 else f"{s:.3f} s" if s < 10 else f"{s:.1f} s"
+
+
+class Gpu:
+    """Looks things up; None where a part was not run or failed."""
+
+    def __init__(self, data):
+        self.data, self.runs = data, data["runs"]
+
+    def reference(self, what, preset="720x720_5s"):
+        rows = (self.data["reference"] or {"rows": []})["rows"]
+        return next((r["seconds"] for r in rows if r["what"] == what and r["preset"] == preset), None)
+
+    def step(self, run):
+        found = self.runs.get(run, {}).get("step_s")
+        return found and found["median"]
+
+    def stage(self, run, stage, key):
+        return self.runs.get(run, {}).get("stages", {}).get(stage, {}).get(key)
+
+    def wall(self, run, steps):
+        found = self.runs.get(run)
+        return found["wall_s"] if found and f"--steps {steps}" in " ".join(found["command"]) else None
+
+
+def target_rows(g):
+    """What, ours, that which it is divided by, most ratio, aimed ratio; SECONDS: the bounds are
+    seconds."""
+    whole = g.stage("resident", "decode_video", "run_s")
+    long = "960x960_10s"
+    return [
+        ("guided step 720x720_5s, resident", g.step("resident"), g.reference("guided step"), 0.61, 0.55),
+        ("guided step 960x960_10s, resident", g.step("long-resident"), g.reference("guided step", long), 0.81, 0.75),
+        ("the same step, streamed, --vram 4GiB (to ours resident)", g.step("stream-4GiB"), g.step("resident"), 1.10, 1.04),
+        ("streamed, --vram 6G (to ours resident)", g.step("stream-6G"), g.step("resident"), None, None),
+        ("960x960_10s streamed, --vram 6GiB (to ours resident)", g.step("long-stream-6GiB"), g.step("long-resident"), 1.05, 1.02),
+        ("video decode 720x720, 121 frames", whole, g.reference("decode"), 2.0 / 3.9, 1.75 / 3.9),
+        ("video decode, --vram 5G (to ours whole)", g.stage("decode-5G", "decode_video", "run_s"), whole, None, None),
+        ("video decode, split, --vram 3G (to ours whole)", g.stage("decode-3G", "decode_video", "run_s"), whole, None, 1.7),
+        ("video decode 960x960_10s", g.stage("long-resident", "decode_video", "run_s"), g.reference("decode", long),
+         7.5 / 14.3, 6.5 / 14.3),
+        ("text encoder, three prompts, the first of 512 tokens", g.stage("text", "text_encode", "run_s"), SECONDS, 0.020, 0.012),
+        ("audio decode 5 s", g.stage("resident", "decode_audio", "run_s"), SECONDS, 0.030, 0.010),
+        ("giving the fusion model back", g.stage("resident", "diffuse", "release_s"), SECONDS, 0.1, 0.02),
+        ("bringing it back, file in the page cache", g.stage("resident", "diffuse", "load_s"), SECONDS, 0.9, 0.5),
+        ("whole clip, 50 steps, start of the process to raw frames and sound", g.wall("resident", 50), SECONDS, 50, 43),
+    ]
+
+
+def verdict(value, must, aim):
+    if value is None or (must is None and aim is None):
+        return ""
+    if aim is not None and value <= aim:
+        return "aim"
+    if must is not None and value <= must:
+        return "must"
+    return "no"
+
+
+def number(x):
+    return "" if x is None else f"{x:.3f}"
+
+
+def target_line(what, ours, by, must, aim):
+    if by == SECONDS:
+        cells = [seconds(ours), "", "", seconds(must), seconds(aim), verdict(ours, must, aim)]
+    else:
+        ratio = ours / by if by else None
+        cells = [seconds(ours), seconds(by), number(ratio), number(must), number(aim), verdict(ratio, must, aim)]
+    return "| " + " | ".join([what] + cells) + " |"
+
+
+def targets_table(g):
+    """Rows that were measured."""
+    lines = ["| | ours | divided by | ratio | must | aim | reached |", "|---|---|---|---|---|---|---|"]
+    return "\n".join(lines + [target_line(*row) for row in target_rows(g) if row[1] is not None])
+
+
+def reference_table(g):
+    r = g.data["reference"]
+    if not r:
+        return "The reference was not run."
+    lines = [f"PyTorch {r['torch']}, cuDNN {r['cudnn']}; " +
+             ("every time is within 5 % of the published one." if r["counts"]
+              else "**not every time is within 5 % of the published one: such a row is no reference.**"), "",
+             "| | | measured | published | off | memory, allocated / reserved |", "|---|---|---|---|---|---|"]
+    for row in r["rows"]:
+        off = f"{row['off'] * 100:+.1f} %" if "off" in row else ""
+        lines.append(f"| {row['preset']} | {row['what']} | {seconds(row['seconds'])} | "
+                     f"{seconds(row.get('published_seconds'))} | {off} | "
+                     f"{row['peak_bytes'] / GB:.1f} / {row['reserved_bytes'] / GB:.1f} GB |")
+    return "\n".join(lines)
+
+
+def memory_table(g):
+    lines = ["| run | stage | planned = measured | load | run | release | read |", "|---|---|---|---|---|---|---|"]
+    for name, run in g.runs.items():
+        for stage, s in run["stages"].items():
+            planned, measured = s["planned_peak_bytes"], s["measured_peak_bytes"]
+            same = f"{planned / GB:.3f} GB" if planned == measured else f"**{planned} planned, {measured} measured**"
+            lines.append(f"| {name} | {stage} | {same} | {seconds(s['load_s'])} | {seconds(s['run_s'])} | "
+                         f"{seconds(s['release_s'])} | {s['bytes_read'] / GB:.2f} GB |")
+        lines.append(f"| {name} | process, by the driver | {run['driver_peak_bytes'] / GB:.2f} GB | | "
+                     f"{seconds(run['wall_s'])} | | |")
+    return "\n".join(lines)
+
+
+def ceilings(g):
+    """FLOP/s and bytes/s of the same run."""
+    found = (g.data["reference"] or {}).get("ceilings")
+    return (found["flops"], found["bytes"]) if found else None
+
+
+def timed_ops(g):
+    """(stage, op) of the run timed op by op."""
+    for stage, s in g.runs.get("profile", {}).get("stages", {}).items():
+        for op in s["ops"]:
+            if op["seconds"] > 0 and op["name"]:
+                yield stage, op
+
+
+def fraction(op, tops):
+    return max(op["flops"] / tops[0], op["bytes"] / tops[1]) / op["seconds"]
+
+
+def ops_table(g):
+    tops = ceilings(g)
+    lines = ["| stage | op | calls | time | share | TFLOP/s | TB/s | of the roofline |", "|---|---|---|---|---|---|---|---|"]
+    ops = list(timed_ops(g))
+    sums = {}
+    for stage, op in ops:
+        sums[stage] = sums.get(stage, 0) + op["seconds"]
+    for stage, op in ops:
+        s = op["seconds"]
+        lines.append(f"| {stage} | {op['name']} | {op['calls']} | {seconds(s)} | {s / sums[stage] * 100:.1f} % | "
+                     f"{op['flops'] / s / 1e12:.1f} | {op['bytes'] / s / 1e12:.2f} | "
+                     f"{f'{fraction(op, tops):.2f}' if tops else ''} |")
+    fallbacks = sum(s["fallbacks"] for r in g.runs.values() for s in r["stages"].values())
+    return "\n".join(lines) + f"\n\nFallbacks to the reference in all runs: {fallbacks}."
+
+
+def page(data):
+    """The section's generated parts by the name of their marker."""
+    g = Gpu(data)
+    tops = ceilings(g)
+    head = f"{data['gpu']}, driver {data['driver']}."
+    if tops:
+        head += f" Ceilings of the same run: {tops[0] / 1e12:.0f} TFLOP/s (product of 8192^3 in bf16), " \
+                f"{tops[1] / 1e12:.2f} TB/s (copy, read and written)."
+    return {"gpu-targets": head + "\n\n" + targets_table(g), "gpu-reference": reference_table(g),
+            "gpu-memory": memory_table(g), "gpu-ops": ops_table(g)}
+
+
+# --------------------------------------------------------------------------- roofline ----
+
+WIDE, HIGH, LEFT, BOTTOM, TOP = 860, 520, 80, 60, 30
+COLOURS = {"text_encode": "#8d6e63", "diffuse": "#1565c0", "decode_audio": "#2e7d32", "decode_video": "#c62828"}
+
+
+class Axes:
+    """Both logarithmic: FLOPs a byte, FLOPs a second."""
+
+    def __init__(self, points, tops):
+        xs = [p[0] for p in points] + [tops[0] / tops[1]]
+        ys = [p[1] for p in points] + [tops[0]]
+        self.x = (math.floor(math.log10(min(xs))), math.ceil(math.log10(max(xs))))
+        self.y = (math.floor(math.log10(min(ys))), math.ceil(math.log10(max(ys) * 1.2)))
+
+    def at(self, x, y):
+        u = (math.log10(x) - self.x[0]) / (self.x[1] - self.x[0])
+        v = (math.log10(y) - self.y[0]) / (self.y[1] - self.y[0])
+        return LEFT + u * (WIDE - LEFT - 20), HIGH - BOTTOM - v * (HIGH - BOTTOM - TOP)
+
+
+def text(x, y, words, more=""):
+    return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{words}</text>'
+
+
+def grid(axes):
+    out = []
+    for k in range(axes.x[0], axes.x[1] + 1):
+        x, low = axes.at(10.0**k, 10.0**axes.y[0])
+        out.append(f'<path d="M{x:.1f} {TOP}V{low:.1f}" stroke="#ddd"/>')
+        out.append(text(x, low + 18, f"{10.0**k:g}", 'text-anchor="middle"'))
+    for k in range(axes.y[0], axes.y[1] + 1):
+        x, y = axes.at(10.0**axes.x[0], 10.0**k)
+        out.append(f'<path d="M{x:.1f} {y:.1f}H{WIDE - 20}" stroke="#ddd"/>')
+        out.append(text(x - 6, y + 4, f"{10.0**k / 1e12:g}", 'text-anchor="end"'))
+    out.append(text((LEFT + WIDE) / 2, HIGH - 14, "FLOP per byte of least traffic", 'text-anchor="middle"'))
+    out.append(text(14, TOP - 10, "TFLOP/s"))
+    return out
+
+
+def roof(axes, tops):
+    knee = tops[0] / tops[1]
+    least, most = 10.0**axes.x[0], 10.0**axes.x[1]
+    floor = max(least, 10.0**axes.y[0] / tops[1])
+    points = [axes.at(floor, floor * tops[1]), axes.at(knee, tops[0]), axes.at(most, tops[0])]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return [f'<polyline points="{line}" fill="none" stroke="#333" stroke-width="2"/>']
+
+
+def roofline(data):
+    """SVG; None without timed ops or ceilings."""
+    g = Gpu(data)
+    tops = ceilings(g)
+    ops = [(stage, op) for stage, op in timed_ops(g) if op["flops"] > 0 and op["bytes"] > 0]
+    if not tops or not ops:
+        return None
+    points = [(op["flops"] / op["bytes"], op["flops"] / op["seconds"]) for _, op in ops]
+    axes = Axes(points, tops)
+    longest = max(op["seconds"] for _, op in ops)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" height="{HIGH}" font-family="sans-serif" '
+           'font-size="12">', f'<rect width="{WIDE}" height="{HIGH}" fill="white"/>']
+    out += grid(axes) + roof(axes, tops)
+    for (stage, op), point in zip(ops, points):
+        x, y = axes.at(*point)
+        size = 3 + 11 * math.sqrt(op["seconds"] / longest)
+        colour = COLOURS.get(stage, "#666")
+        out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}" fill="{colour}" fill-opacity="0.6"/>')
+        out.append(text(x + size + 2, y + 4, op["name"], f'fill="{colour}" font-size="10"'))
+    for i, (stage, colour) in enumerate(COLOURS.items()):
+        out.append(text(WIDE - 130, HIGH - BOTTOM - 70 + 16 * i, stage, f'fill="{colour}"'))
+    out.append(text(LEFT + 10, TOP + 14, f"{data['gpu']}: operations by stage; area is time"))
+    return "\n".join(out) + "\n</svg>\n"
