@@ -22,6 +22,16 @@ def read(path):
         return None
 
 
+def report_of(path):
+    """The last event of a command's output: what was done."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            events = [json.loads(line) for line in file if line.startswith("{")]
+    except (OSError, ValueError):
+        return None
+    return events[-1] if events and "stages" in events[-1] else None
+
+
 def pieces_of(folder):
     with open(os.path.join(folder, "pieces.jsonl"), encoding="utf-8") as file:
         return [json.loads(line) for line in file]
@@ -61,7 +71,7 @@ def stage_of(row, events):
 
 
 def run_of(folder, piece):
-    report = read(os.path.join(folder, piece["name"] + ".out"))
+    report = report_of(os.path.join(folder, piece["name"] + ".out"))
     if not isinstance(report, dict) or "stages" not in report:
         return None
     memory = read(os.path.join(folder, piece["name"] + ".memory.json")) or {"events": [], "samples": []}

@@ -60,7 +60,7 @@ PY
 clip() {
     local name=$1 limit=$2
     shift 2
-    piece "$name" "$limit" "$BIN/ovi" generate "$PROMPT" --models "$MODELS" --device "$DEVICE" --seed 1 --json \
+    piece "$name" "$limit" "$BIN/ovi" generate "$PROMPT" --models "$MODELS" --device "$DEVICE" --aspect 1:1 --seed 1 --json \
         --log-level debug --memory-report "$WORK/$name.memory.json" --save-latents "$WORK/$name.safetensors" \
         -o "$WORK/$name.y4m" "$@"
     rm -f "$WORK/$name.y4m" "$WORK/$name.wav"
