@@ -49,16 +49,20 @@ __device__ inline T *attention_head(const attention_side &x, const attention_pla
     return (T *)x.data + p.batch * x.b + p.head * x.h;
 }
 
-// The score of query i and key j with scale and biases. Queries past the end have biases of
-// the last one.
+// Where the rel_bias of query i and key j is. Queries past the end have that of the last.
+__device__ inline const float *attention_rel_bias(const attention_args &a, int i, int j,
+                                                  int head) {
+    return a.rel_bias + head * a.rel_stride + j - min(i, a.sq - 1);
+}
+
+// The score of query i and key j with scale and biases.
 __device__ inline float attention_score(const attention_args &a, float s, int i, int j,
                                         int head) {
     s = __fmul_rn(s, a.scale);
     if (a.key_bias)
         s = fmaf(__ldg(a.key_bias + j), LOG2_E, s);
     if (a.rel_bias)
-        s = fmaf(__ldg(a.rel_bias + head * a.rel_stride + j - min(i, a.sq - 1)), LOG2_E,
-                 s);
+        s = fmaf(__ldg(attention_rel_bias(a, i, j, head)), LOG2_E, s);
     return s;
 }
 
@@ -117,11 +121,17 @@ __device__ inline uint32_t pack_bf16(float lo, float hi) {
     return r;
 }
 
-// ---- asynchronous copies of 16 bytes; !valid: zeros ----
+// ---- asynchronous copies of 16 or 4 bytes; !valid: zeros ----
 
 __device__ inline void copy_async(uint32_t to, const void *from, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                  "r"(valid ? 16 : 0)
+                 : "memory");
+}
+
+__device__ inline void copy_async4(uint32_t to, const void *from, bool valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from),
+                 "r"(valid ? 4 : 0)
                  : "memory");
 }
 
@@ -268,20 +278,21 @@ template <int N>
 __device__ inline void store_row(__nv_bfloat16 *to, const float (&o)[N][4], int h,
                                  float part, bool accumulate, bool valid, int columns) {
     const int quarter = threadIdx.x % 4 * 8;
+    uint4 old[N / 4] = {};
 #pragma unroll
-    for (int n = 0; n < N; n += 4) {
-        uint4 *at = (uint4 *)(to + n * 8 + quarter);
-        const bool inside = valid && n * 8 + quarter < columns;
-        uint32_t w[4] = {};
-        if (accumulate) {
-            const uint4 old = inside ? *at : uint4{};
-            w[0] = old.x, w[1] = old.y, w[2] = old.z, w[3] = old.w;
+    for (int n = 0; n < N / 4 && accumulate;
+         n++) // before any store: all on their way at once
+        if (valid && n * 32 + quarter < columns)
+            old[n] = *(const uint4 *)(to + n * 32 + quarter);
+#pragma unroll
+    for (int n = 0; n < N / 4; n++) {
+        uint32_t w[4] = {old[n].x, old[n].y, old[n].z, old[n].w};
+        if (accumulate)
             transpose_quad(w);
-        }
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float lo = __fmul_rn(o[n + i][2 * h], part);
-            float hi = __fmul_rn(o[n + i][2 * h + 1], part);
+            float lo = __fmul_rn(o[4 * n + i][2 * h], part);
+            float hi = __fmul_rn(o[4 * n + i][2 * h + 1], part);
             if (accumulate) {
                 lo = __fadd_rn(lo, __uint_as_float(w[i] << 16));
                 hi = __fadd_rn(hi, __uint_as_float(w[i] & 0xffff0000));
@@ -289,8 +300,8 @@ __device__ inline void store_row(__nv_bfloat16 *to, const float (&o)[N][4], int 
             w[i] = pack_bf16(lo, hi);
         }
         transpose_quad(w);
-        if (inside)
-            *at = {w[0], w[1], w[2], w[3]};
+        if (valid && n * 32 + quarter < columns)
+            *(uint4 *)(to + n * 32 + quarter) = {w[0], w[1], w[2], w[3]};
     }
 }
 

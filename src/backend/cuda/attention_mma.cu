@@ -3,8 +3,8 @@
 
 namespace {
 
-// Large tiles where there are many and two blocks fit on a multiprocessor; where shared
-// memory (99 KiB on desktops) takes one block only, one of more warps; smaller tiles where
+// Large tiles where there are many and two blocks fit on a multiprocessor; where registers
+// or shared memory (99 KiB on desktops) do not allow that, one block of more warps; smaller tiles where
 // large ones would leave multiprocessors idle. All give the same bits.
 template <int D, bool BIAS> cudaError_t run(const attention_run &r) {
     constexpr int PART = D > 64 ? 32 : 64; // what registers allow
@@ -15,10 +15,11 @@ template <int D, bool BIAS> cudaError_t run(const attention_run &r) {
         (r.args.sq + large::QUERIES - 1) / large::QUERIES * r.args.heads * r.batch;
     if (blocks < 2 * r.device.processors)
         return mma_attention_run<small, 2>(r);
-    if constexpr (D > 64) // smaller ones fit twice anywhere
-        if (2 * large::SHARED > r.device.shared)
-            return mma_attention_run<alone, 1>(r);
-    return mma_attention_run<large, 2>(r);
+    constexpr bool fits = !(D > 96 && BIAS); // large tiles in registers
+    if constexpr (fits)
+        if (2 * large::SHARED <= r.device.shared)
+            return mma_attention_run<large, 2>(r);
+    return mma_attention_run<alone, 1>(r);
 }
 
 template <int D> cudaError_t run_bias(const attention_run &r) {

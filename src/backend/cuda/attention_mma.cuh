@@ -18,13 +18,14 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
     static constexpr int N = PART / 8; // score columns of a row, in tiles of mma
     static constexpr int SIZE = D, KEY_TILE = KEYS;
     static constexpr uint32_t TILE = KEYS * D * 2;
-    static constexpr size_t SHARED = QUERIES * D * 2 + 4 * TILE;
+    static constexpr uint32_t BIASES = QUERIES * D * 2 + 4 * TILE;
+    static constexpr size_t SHARED = BIASES + (BIAS ? 2 * 4 * KEYS : 0);
     using bf16 = __nv_bfloat16;
 
     const attention_args &a;
     const attention_place at;
     const bf16 *k, *v;
-    uint32_t tiles;                   // k[0], v[0], k[1], v[1] in shared memory
+    uint32_t tiles;                   // k[0], v[0], k[1], v[1], biases in shared memory
     lane_rows q_lane, k_lane, v_lane; // k_lane, v_lane: within a tile
     float o[M][D / 8][4];
     softmax_row row[M][2];
@@ -51,6 +52,11 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
         return tiles + tile % 2 * 2 * TILE;
     }
 
+    // Of the keys of a tile, as they are stored; 0 where there are none.
+    __device__ uint32_t biases_of(int tile) const {
+        return tiles + 4 * TILE + tile % 2 * 4 * KEYS;
+    }
+
     __device__ void start_queries(uint32_t shared) const {
         load_rows<D, QUERIES, THREADS>(shared, attention_head<const bf16>(a.q, at), a.q.s,
                                        at.tile * QUERIES, a.sq, 0, a.d);
@@ -62,6 +68,10 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
         if (tile * KEYS < a.sk) {
             load_rows<D, KEYS, THREADS>(to, k, a.k.s, tile * KEYS, a.sk, 0, a.d);
             load_rows<D, KEYS, THREADS>(to + TILE, v, a.v.s, tile * KEYS, a.sk, 0, a.d);
+            const int key = tile * KEYS + threadIdx.x;
+            if (BIAS && threadIdx.x < KEYS)
+                copy_async4(biases_of(tile) + 4 * threadIdx.x, a.key_bias + key,
+                            a.key_bias && key < a.sk);
         }
         copy_commit();
     }
@@ -87,25 +97,49 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
     }
 
     // Scale and biases (where the next step does not do the scaling), and no score for keys
-    // past the end.
-    __device__ void adjust(float (&s)[M][N][4], int key0) const {
-        const bool tail = key0 + PART > a.sk;
-        if (!BIAS && !tail)
-            return;
+    // past the end. biases: of these keys.
+    __device__ void add_biases(float (&s)[M][N][4], int key0, uint32_t biases) const {
         const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            float b[2];
+            asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+                         : "=f"(b[0]), "=f"(b[1])
+                         : "r"(biases + n * 32 + lane % 4 * 8)
+                         : "memory");
+            const int left = a.sk - key0 - n * 8 - lane % 4 * 2;
+            b[0] = left > 0 ? __fmul_rn(b[0], LOG2_E) : -INFINITY;
+            b[1] = left > 1 ? __fmul_rn(b[1], LOG2_E) : -INFINITY;
+#pragma unroll
+            for (int e = 0; e < 4 * M; e++)
+                s[e / 4][n][e % 4] = fmaf(s[e / 4][n][e % 4], a.scale, b[e % 2]);
+        }
+        if (!a.rel_bias)
+            return;
 #pragma unroll
         for (int r = 0; r < 2 * M; r++) {
             const int query = at.tile * QUERIES + warp * M * 16 + lane / 4 + 8 * r;
+            const int key = key0 + lane % 4 * 2;
+            const float *rel = attention_rel_bias(a, query, key, at.head);
 #pragma unroll
             for (int e = 0; e < 2 * N; e++) {
-                const int key = key0 + e / 2 * 8 + lane % 4 * 2 + e % 2;
                 float &x = s[r / 2][e / 2][e % 2 + r % 2 * 2];
-                if (key >= a.sk)
-                    x = -INFINITY;
-                else if (BIAS)
-                    x = attention_score(a, x, query, key, at.head);
+                if (key + e / 2 * 8 + e % 2 < a.sk)
+                    x = fmaf(__ldg(rel + e / 2 * 8 + e % 2), LOG2_E, x);
             }
         }
+    }
+
+    // No score for keys past the end.
+    __device__ void cut_tail(float (&s)[M][N][4], int key0) const {
+        if (key0 + PART <= a.sk)
+            return;
+#pragma unroll
+        for (int e = 0; e < 4 * N; e++)
+#pragma unroll
+            for (int m = 0; m < M; m++)
+                if (key0 + e / 4 * 8 + threadIdx.x % 4 * 2 + e % 2 >= a.sk)
+                    s[m][e / 4][e % 4] = -INFINITY;
     }
 
     __device__ void multiply_values(const float (&s)[M][N][4], uint32_t from) {
@@ -137,7 +171,10 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
         for (int part = 0; part < KEYS; part += PART) {
             float s[M][N][4] = {};
             multiply_keys(s, keys + part * D * 2);
-            adjust(s, tile * KEYS + part);
+            if (BIAS)
+                add_biases(s, tile * KEYS + part, biases_of(tile) + 4 * part);
+            else
+                cut_tail(s, tile * KEYS + part);
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 const float shrink = soften<BIAS>(s[m], 0, row[m][0], a.scale);
