@@ -296,7 +296,8 @@ static void lint_says_what_is_wrong(void **state) {
                 "size: 50x40 becomes");
     outcome o = run("generate --quiet --steps 1 -o lint.wav '<S>Hi<E>'");
     assert_int_equal(o.code, 0);
-    o = run("generate --steps 1 --force -o lint.wav '<S>Hi<E>'"); /* the same words in the log */
+    o = run(
+        "generate --steps 1 --force -o lint.wav '<S>Hi<E>'"); /* the same words in the log */
     assert_non_null(strstr(o.err, "warning: prompt: no sound description"));
 }
 
