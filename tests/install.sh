@@ -33,7 +33,7 @@ readelf -d "$lib/libovi.so" | grep -q 'SONAME.*libovi\.so\.0\]' || fail "no sona
 # Programs.
 cflags="-Wall -Wextra -Wpedantic -Werror $(pkg-config --cflags ovi)"
 cd "$work"
-for example in generate stages; do
+for example in generate two_clips; do
     cc -std=c11 $cflags "$source/examples/$example.c" $(pkg-config --libs ovi) -o $example
     # libovi.a with the shared libraries it needs (--static would ask for theirs as well)
     cc -std=c11 $cflags "$source/examples/$example.c" "$lib/libovi.a" \
@@ -63,9 +63,9 @@ python3 "$source/examples/generate.py" models "$prompt" python.wav steps=2 >/dev
 for way in shared static python; do
     cmp command.wav $way.wav
 done
-[ "$(./stages models "A dog." "A cat.")" = "clip 1: 5 frames
-clip 2: 5 frames" ] || fail "stages"
-./stages-static models "A dog." "A cat." >/dev/null
+[ "$(./two_clips models "A dog." "A cat.")" = "clip 1: 5 frames
+clip 2: 5 frames" ] || fail "two_clips"
+./two_clips-static models "A dog." "A cat." >/dev/null
 
 # Failures come with their sentence.
 ! ./generate nowhere "$prompt" x.wav 2>said || fail "an empty folder was taken"

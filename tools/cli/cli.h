@@ -5,7 +5,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#include "config.h"
+#include "official_config.h"
 #include "ovi.h"
 
 #define CLI_MAX_WORDS   2
@@ -29,7 +29,7 @@ typedef struct cli_args {
     const char *image;  /* file of the first frame */
     const char *resume; /* file of an interrupted run */
     const char *svg;    /* picture of a plan */
-    cli_config config;  /* of a file, see config.h */
+    cli_config config;  /* of a file, see official_config.h */
     const char *format; /* ending of clips without a name: "mp4" */
     int repeat;         /* clips of each row, with seeds that follow each other */
     int group;          /* most clips of a group; 0: as memory allows */

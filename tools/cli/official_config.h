@@ -1,10 +1,10 @@
-/* config.h: the inference configuration that is published with the model, as it is.
+/* official_config.h: the inference configuration that is published with the model, as it is.
  *
  * Every key of it sets what the option of that meaning sets; options on the command line win.
  * What is not offered here (t2i2v, more than one device, qint8, a sharded text encoder) is
  * refused by name before any work. */
-#ifndef OVI_CLI_CONFIG_H
-#define OVI_CLI_CONFIG_H
+#ifndef OVI_CLI_OFFICIAL_CONFIG_H
+#define OVI_CLI_OFFICIAL_CONFIG_H
 
 #include "yaml_map.h"
 

@@ -1,8 +1,8 @@
-/* stages.c: two clips, stage by stage, with the models of each stage brought in once, and the
+/* two_clips.c: two clips, stage by stage, with the models of each stage brought in once, and the
  * picture as frames in memory instead of a file.
  *
- *     cc stages.c $(pkg-config --cflags --libs ovi) -o stages
- *     ./stages MODELS "A dog barks." "A cat purrs." */
+ *     cc two_clips.c $(pkg-config --cflags --libs ovi) -o two_clips
+ *     ./two_clips MODELS "A dog barks." "A cat purrs." */
 #include <ovi.h>
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* config.c: the published configuration (config.h). */
-#include "config.h"
+/* official_config.c: the published configuration (official_config.h). */
+#include "official_config.h"
 
 #include <stdio.h>
 #include <stdlib.h>
