@@ -25,7 +25,7 @@ static inline ovi_status ffmpeg_fail(err *e, const char *path, const char *what,
                                      int code) {
     char why[AV_ERROR_MAX_STRING_SIZE] = "";
     av_strerror(code, why, sizeof why);
-    ovi_status status = code == AVERROR(ENOMEM)         ? OVI_MEMORY
+    ovi_status status = code == AVERROR(ENOMEM)       ? OVI_MEMORY
                         : code == AVERROR_INVALIDDATA ? OVI_FORMAT
                                                       : OVI_IO;
     return err_set(e, status, "%s: %s: %s", path, what, why);

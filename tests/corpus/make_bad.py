@@ -861,7 +861,7 @@ KINDS = {
     "resume": Kind(bad_resume, ".y4m.resume.safetensors", ["generate", "--resume", "{bad}", "--quiet", "--threads", "1",
                                                            "--models", "{models}", "-o", "{out}/x.y4m"], True),
     "ovi_json": Kind(bad_ovi_json, "ovi.json", ["plan", "--models", "{dir}"], True),
-    "image": Kind(bad_images, ".img", ["plan", "--variant", "720x720_5s", "--image", "{bad}"]),
+    "image": Kind(bad_images, ".img", PLAN + ["--image", "{bad}"]),
     "clip": Kind(bad_clips, ".clip", ["encode", "{bad}", "--quiet", "--threads", "1", "--models", "{models}", "-o",
                                       "{out}/l.safetensors"]),
     "first_hour": Kind(bad_first_hour, "", PLAN, True),

@@ -26,15 +26,16 @@ static void check_again(const buf *once) {
 
 static void check_forms(utf8_view cleaned) {
     for (int style = PROMPT_AUDCAP; style <= PROMPT_AUDIO; style++) {
-        buf out = {0}, notices = {0};
+        buf out = {0};
+        prompt_notice notices[PROMPT_MAX_NOTICES];
         err e = {0};
         bool changed;
         FUZZ_HOLDS(prompt_rewrite((prompt_style)style, cleaned, &out, &changed, &e) ==
                    OVI_OK);
         FUZZ_HOLDS(utf8_is_valid((utf8_view){buf_text(&out), out.size}));
-        prompt_notices((prompt_style)style, cleaned, &notices);
+        int n = prompt_notices((prompt_style)style, cleaned, notices);
+        FUZZ_HOLDS(n >= 0 && n <= PROMPT_MAX_NOTICES);
         buf_release(&out);
-        buf_release(&notices);
     }
 }
 
