@@ -135,7 +135,7 @@ static bool judge_chunk(const image_bytes *b, const png_chunk *c, png_seen *seen
 
 ovi_status image_check_png(image_bytes *b, err *e) {
     png_chunk c;
-    size_t at = PNG_MAGIC_BYTES, to = at;
+    size_t at = PNG_MAGIC_BYTES, to;
     png_seen seen = {0};
     if (take_chunk(b, at, &c, e) != OVI_OK || check_header(b, &c, e) != OVI_OK)
         return e->status;
