@@ -1,12 +1,13 @@
 # Two commands for a newcomer: `make demo` and `make check`. CMake does the work.
 # The long ones: `make torture` fails every call once, `make endurance` makes 200 clips,
-# `make batch-1000` a list of 1,000 rows.
+# `make batch-1000` a list of 1,000 rows, `make fuzz` gives every reader FUZZ_SECONDS of input.
 BUILD ?= build
+FUZZ_SECONDS ?= 600
 
 # make install PREFIX=/usr/local DESTDIR=, after make.
 PREFIX ?= /usr/local
 
-.PHONY: all configure deps demo check install torture endurance batch-1000 bench lint clean
+.PHONY: all configure deps demo check install torture endurance batch-1000 fuzz bench lint clean
 
 all: configure
 	@cmake --build $(BUILD)
@@ -45,6 +46,11 @@ endurance: all
 batch-1000: all
 	@OMP_WAIT_POLICY=passive $(BUILD)/tests/test_batch 1000
 
+fuzz: deps
+	@CC=clang cmake -S . -B $(BUILD)-fuzz -G Ninja -DOVI_FUZZ=ON -DOVI_SANITIZE=ON -DOVI_CPU=OFF >/dev/null
+	@cmake --build $(BUILD)-fuzz
+	@tests/fuzz/run.sh $(BUILD)-fuzz $(FUZZ_SECONDS)
+
 # BENCH="--threads 1 --clock cpu" and the like: bench/bench.h.
 bench: all
 	@bench/run.sh $(BUILD) $(BENCH)
@@ -53,4 +59,4 @@ lint:
 	@cmake/lint.sh
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-faults $(BUILD)-torture
+	rm -rf $(BUILD) $(BUILD)-faults $(BUILD)-torture $(BUILD)-fuzz

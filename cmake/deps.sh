@@ -14,17 +14,13 @@ for package in $packages; do
 done
 [ -n "$missing" ] || exit 0
 
-if [ "$(id -u)" -eq 0 ]; then
-    sudo=""
-elif command -v sudo >/dev/null 2>&1; then
-    sudo="sudo"
-else
-    echo "these packages are missing, and installing needs root:"
-    echo "    apt-get install -y$missing"
+if [ "$(id -u)" -ne 0 ]; then
+    echo "these packages are missing, and installing them needs root:"
+    echo "    sudo apt-get install -y --no-install-recommends$missing"
     exit 1
 fi
 echo "installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
-$sudo apt-get update -qq
+apt-get update -qq
 # shellcheck disable=SC2086  # a list of words
-$sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
+apt-get install -y -qq --no-install-recommends $missing >/dev/null

@@ -184,6 +184,23 @@ OVI_API ovi_status ovi_settings_set(ovi_settings *settings, const char *name,
 OVI_API ovi_status ovi_request_set(ovi_request *request, const char *name,
                                    const char *value, ovi_message *message);
 
+/* --------------------------------------------------------------------- devices ---- */
+
+/* What can compute here, or why it cannot. */
+typedef struct ovi_device_info {
+    char name[24];       /* as settings.device takes it: "cuda:0", "cpu" */
+    char what[160];      /* "NVIDIA H100 80GB HBM3" */
+    int usable;          /* 1, or 0: see missing */
+    char missing[512];   /* what is not there, in words; "" if nothing */
+    size_t memory_total; /* bytes; 0: unknown */
+    size_t memory_free;
+    const char *dtype; /* what dtype "auto" means on it: bf16, f32 */
+} ovi_device_info;
+
+/* The index-th device, best first, usable or not; 0: there are no more. Of the settings only
+ * libraries is looked at; NULL: defaults. May take a second: libraries of a GPU are opened. */
+OVI_API int ovi_device_at(const ovi_settings *settings, int index, ovi_device_info *info);
+
 /* ------------------------------------------------------------------- callbacks ---- */
 
 typedef struct ovi_progress {
@@ -304,6 +321,7 @@ typedef struct ovi_latents {
     int video_shape[4], audio_shape[2];
     int owned;
     char *request; /* JSON text: how they were made, if their file says so; else NULL */
+    char *path;    /* the file they come from, for messages; else NULL */
 } ovi_latents;
 
 OVI_API ovi_status ovi_latents_alloc(ovi_engine *engine, const ovi_request *request,

@@ -5,11 +5,13 @@
  * Values depend on (seed, tensor, element) alone. They are scaled like those of a fresh
  * model, so that activations stay of order 1, and are never zero. Memory: one piece of a
  * tensor per thread. */
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/fault.h"
 #include "engine.h"
@@ -99,6 +101,8 @@ static void *make_piece(void *user) {
 
 /* ---- a file ---- */
 
+#define MAX_FOLDERS 32
+
 typedef struct checkpoint {
     const ovi_checkpoint_request *request;
     model_spec spec;
@@ -106,6 +110,8 @@ typedef struct checkpoint {
     int n_threads;
     float *memory; /* owned: [2 * PIECE] a thread */
     double start;
+    char *made[MAX_FOLDERS]; /* owned: folders of ours, outer ones first */
+    int n_made;
     err *err;
 } checkpoint;
 
@@ -228,16 +234,43 @@ static ovi_status write_model(checkpoint *c, int model) {
 
 /* ---- the directory ---- */
 
+/* A folder that did not exist. The ones that stay empty are removed at the end. */
+static void make_folder(checkpoint *c, const char *path) {
+    err *e = c->err;
+    char *name = mem_strdup(e, path);
+    if (!name)
+        return;
+    if (c->n_made == MAX_FOLDERS)
+        err_set(e, OVI_ARGUMENT, "%s: expected at most %d new folders", path,
+                MAX_FOLDERS);
+    else if (mkdir(path, 0777) != 0)
+        err_set(e, OVI_IO, "%s: cannot make this folder: %s", path, strerror(errno));
+    if (err_failed(e))
+        mem_free(name);
+    else
+        c->made[c->n_made++] = name;
+}
+
 /* Makes every folder on the way to path. */
-static void make_folders(const char *path, err *e) {
-    char *copy = mem_strdup(e, path);
-    for (char *at = copy ? strchr(copy + 1, '/') : NULL; at; at = strchr(at + 1, '/')) {
+static void make_folders(checkpoint *c, const char *path) {
+    char *copy = mem_strdup(c->err, path);
+    for (char *at = copy ? strchr(copy + 1, '/') : NULL; at && !err_failed(c->err);
+         at = strchr(at + 1, '/')) {
         *at = '\0';
-        if (!os_is_dir(copy) && mkdir(copy, 0777) != 0)
-            err_set(e, OVI_IO, "%s: cannot make this folder", copy);
+        if (!os_is_dir(copy))
+            make_folder(c, copy);
         *at = '/';
     }
     mem_free(copy);
+}
+
+static void forget_folders(checkpoint *c) {
+    while (c->n_made > 0) {
+        char *name = c->made[--c->n_made];
+        if (err_failed(c->err))
+            (void)rmdir(name); /* refuses where something is inside */
+        mem_free(name);
+    }
 }
 
 static void write_text(const char *path, const char *text, err *e) {
@@ -265,7 +298,7 @@ static ovi_status take_preset(checkpoint *c, const char *json) {
         if (os_is_file(c->spec.file[i]))
             err_set(c->err, OVI_IO, "%s: is there already", c->spec.file[i]);
         else
-            make_folders(c->spec.file[i], c->err);
+            make_folders(c, c->spec.file[i]);
     }
     mem_free(path);
     return c->err->status;
@@ -304,6 +337,7 @@ ovi_status ovi_make_checkpoint(const ovi_checkpoint_request *request,
         if (c.memory && models_init(&c.models, &copy, &e) == OVI_OK)
             write_all(&c, json);
     }
+    forget_folders(&c);
     models_release(&c.models);
     spec_release(&c.spec);
     mem_free(c.memory);

@@ -45,14 +45,15 @@ static ovi_status encode_picture(job *j, const media_clip *clip, ovi_latents *la
     return stage_run(j, STAGE_IMAGE_ENCODE);
 }
 
-static ovi_status encode_sound(job *j, const media_clip *clip, ovi_latents *latents) {
+static ovi_status encode_sound(job *j, const media_clip *clip, const char *path,
+                               ovi_latents *latents) {
     err *e = &j->engine->host.err;
     const audio_vae_config *cfg = &j->engine->models.spec.audio_vae;
     int64_t frames = mel_frames((int64_t)clip->n_samples);
     if (frames / audio_vae_ratio(cfg) < 1 || cfg->data_dim != MEL_BANDS)
         return err_set(e, OVI_ARGUMENT,
-                       "sound: expected at least %d samples at 16 kHz, found %zu",
-                       MEL_HOP * (int)audio_vae_ratio(cfg), clip->n_samples);
+                       "%s: expected at least %d samples of sound at 16 kHz, found %zu",
+                       path, MEL_HOP * (int)audio_vae_ratio(cfg), clip->n_samples);
     j->mel_frames = frames;
     j->mel = job_alloc(j, (size_t)frames * MEL_BANDS, sizeof(float));
     latents->audio_shape[0] = (int)(frames / audio_vae_ratio(cfg));
@@ -67,10 +68,14 @@ static ovi_status encode_sound(job *j, const media_clip *clip, ovi_latents *late
 
 /* An image is a clip of one frame. */
 static ovi_status load(media_clip *clip, const char *path, int max_frames, err *e) {
-    err not_an_image = {0};
     media_image image = {0};
-    if (media_image_load(&image, path, &not_an_image) != OVI_OK)
+    bool is_image = media_is_image(path, e);
+    if (err_failed(e))
+        return e->status;
+    if (!is_image)
         return media_clip_load(clip, path, max_frames, e);
+    if (media_image_load(&image, path, e) != OVI_OK)
+        return e->status;
     *clip = (media_clip){
         .width = image.width, .height = image.height, .n_frames = 1, .rgb = image.rgb};
     return OVI_OK;
@@ -90,7 +95,7 @@ ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
         if (call_require(engine, needed) == OVI_OK && clip.rgb)
             (void)(encode_picture(&j, &clip, latents) == OVI_OK);
         if (!err_failed(e) && clip.samples)
-            (void)(encode_sound(&j, &clip, latents) == OVI_OK);
+            (void)(encode_sound(&j, &clip, path, latents) == OVI_OK);
     }
     media_clip_release(&clip);
     if (err_failed(e))

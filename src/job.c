@@ -139,6 +139,21 @@ static void tell_tags(const job *j, const buf *cleaned) {
                               .sentence = found[i].sentence});
 }
 
+static const char *const prompt_names[N_PROMPTS] = {"prompt", "negative-video",
+                                                    "negative-audio"};
+
+static ovi_status expect_utf8(const char *name, utf8_view text, err *e) {
+    for (size_t at = 0, n; at < text.size; at += n) {
+        uint32_t rune;
+        bool valid;
+        n = utf8_decode(utf8_view_from(text, at), &rune, &valid);
+        if (!valid)
+            return err_set(e, OVI_ARGUMENT, "%s: byte %zu: expected UTF-8, found 0x%02x",
+                           name, at, (unsigned)(uint8_t)text.data[at]);
+    }
+    return OVI_OK;
+}
+
 /* The positive prompt in the variant's form; the others as they are. */
 static ovi_status prepare_text(const job *j, int i, const char *raw, buf *cleaned) {
     host *h = &j->engine->host;
@@ -147,6 +162,9 @@ static ovi_status prepare_text(const job *j, int i, const char *raw, buf *cleane
     bool changed = false;
     size_t damaged = 0;
     utf8_view text = view_of(raw);
+    if (text.size <= PROMPT_MAX_BYTES &&
+        expect_utf8(prompt_names[i], text, &h->err) != OVI_OK)
+        return h->err.status;
     if (i == 0 && prompt_rewrite(style, text, &rewritten, &changed, &h->err) == OVI_OK)
         text = (utf8_view){buf_text(&rewritten), rewritten.size};
     if (!err_failed(&h->err) &&
@@ -157,9 +175,6 @@ static ovi_status prepare_text(const job *j, int i, const char *raw, buf *cleane
                                    .about = "rewrite",
                                    .detail = buf_text(cleaned)},
                       "the sound description was rewritten for this model variant");
-        if (damaged)
-            tell_text(j, (ovi_notice){.subject = "prompt", .about = "encoding"},
-                      "%zu parts were not UTF-8 and were replaced", damaged);
         if (i == 0)
             tell_tags(j, cleaned);
     }
@@ -181,6 +196,10 @@ static ovi_status tokenize(job *j, int i, const char *raw) {
     tokens found = {0};
     if (prepare_text(j, i, raw, &cleaned) != OVI_OK)
         goto out;
+    if (i == 0 && cleaned.size == 0) {
+        err_set(&h->err, OVI_ARGUMENT, "prompt: expected a text, found an empty one");
+        goto out;
+    }
     utf8_view text = {buf_text(&cleaned), cleaned.size};
     if (tokenizer_encode(j->engine->models.tokenizer, text, j->shape.text_rows, &found,
                          &h->err) != OVI_OK)

@@ -2,6 +2,8 @@
  * costs only the decode. */
 #include "latents.h"
 
+#include <string.h>
+
 #include "record.h"
 
 static record_tensor video_row(const int *dim) {
@@ -68,6 +70,13 @@ static float *load_part(const weights *file, const char *name, int rank, int *di
 
 /* Files of other programs carry no checksums. */
 static ovi_status load_file(ovi_latents *latents, const weights *file, err *e) {
+    const char *format = weights_metadata(file, "format");
+    if (format && strncmp(format, "ovi resume", 10) == 0)
+        return err_set(
+            e, OVI_FORMAT,
+            "%s: expected finished latents, found an interrupted run: continue it "
+            "with --resume",
+            weights_path(file, 0));
     if (record_marked(file) && record_check(file, e) != OVI_OK)
         return e->status;
     latents->video = load_part(file, "video", 4, latents->video_shape, e);
@@ -78,6 +87,8 @@ static ovi_status load_file(ovi_latents *latents, const weights *file, err *e) {
     const char *request = weights_metadata(file, "ovi.request");
     if (!err_failed(e) && request)
         latents->request = mem_strdup(e, request);
+    if (!err_failed(e))
+        latents->path = mem_strdup(e, weights_path(file, 0));
     return e->status;
 }
 
@@ -97,6 +108,7 @@ void ovi_latents_release(ovi_latents *latents) {
         mem_free(latents->video);
         mem_free(latents->audio);
         mem_free(latents->request);
+        mem_free(latents->path);
     }
     *latents = (ovi_latents){0};
 }

@@ -200,18 +200,29 @@ static void report_svg(const ovi_engine *engine, buf *out) {
     memory_picture_release(&picture);
 }
 
-ovi_status memory_log_write(ovi_engine *engine, const char *path) {
-    err *e = &engine->host.err;
-    const char *ending = strrchr(path, '.');
-    buf text = {0};
-    os_writer w;
-    if (ending && strcmp(ending, ".svg") == 0)
-        report_svg(engine, &text);
-    else if (ending && strcmp(ending, ".json") == 0)
-        report_json(engine, &text);
-    else
+static bool ends_with(const char *path, const char *ending) {
+    const char *dot = strrchr(path, '.');
+    return dot && strcmp(dot, ending) == 0;
+}
+
+ovi_status memory_log_check(const char *path, err *e) {
+    os_writer probe;
+    if (!ends_with(path, ".svg") && !ends_with(path, ".json"))
         return err_set(e, OVI_ARGUMENT, "%s: a memory report ends in .svg or .json",
                        path);
+    if (os_writer_open(&probe, path, e) == OVI_OK)
+        os_writer_abort(&probe);
+    return e->status;
+}
+
+ovi_status memory_log_write(ovi_engine *engine, const char *path) {
+    err *e = &engine->host.err;
+    buf text = {0};
+    os_writer w;
+    if (ends_with(path, ".svg"))
+        report_svg(engine, &text);
+    else
+        report_json(engine, &text);
     if (!buf_ok(&text))
         err_set(e, OVI_MEMORY, "out of memory while writing %s", path);
     if (!err_failed(e) && os_writer_open(&w, path, e) == OVI_OK) {

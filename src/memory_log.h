@@ -37,5 +37,7 @@ void memory_log_step(ovi_engine *engine, const char *stage);
 #define MEMORY_ANSWERS_MAX 256
 void memory_log_answers(ovi_engine *engine, char text[MEMORY_ANSWERS_MAX]);
 /* The report as .svg or .json, by the ending of path. */
+/* Can a report be written there? Asked before any work. */
+ovi_status memory_log_check(const char *path, err *e) OVI_MUST_CHECK;
 ovi_status memory_log_write(ovi_engine *engine, const char *path) OVI_MUST_CHECK;
 #endif

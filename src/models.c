@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/crc32.h"
 #include "core/sha256.h"
@@ -52,11 +53,58 @@ static const char *named_file(const ovi_settings *s, int file) {
     return named[file];
 }
 
+/* Every id must have a row in the encoder's table. */
+static ovi_status open_tokenizer(models *m, const char *path, err *e) {
+    if (tokenizer_open(&m->tokenizer, path, e) != OVI_OK)
+        return e->status;
+    if (tokenizer_count(m->tokenizer) <= m->spec.text.vocab)
+        return OVI_OK;
+    return err_set(e, OVI_WEIGHTS,
+                   "tokenizer: %s: expected at most %lld pieces, found %d: it belongs to "
+                   "another text encoder",
+                   path, (long long)m->spec.text.vocab, tokenizer_count(m->tokenizer));
+}
+
+/* Quantised files that need a scale for each weight would give noise without them. */
+static ovi_status refuse_scales(int file, const weights *w, err *e) {
+    static const char ending[] = ".scale_weight";
+    for (int i = 0; i < weights_count(w); i++) {
+        const char *name = weights_at(w, i)->name;
+        size_t n = strlen(name), k = sizeof ending - 1;
+        if (strcmp(name, "scaled_fp8") == 0 ||
+            (n > k && strcmp(name + n - k, ending) == 0))
+            return err_set(e, OVI_UNSUPPORTED,
+                           "%s: %s: expected weights as they are, found fp8 with scales "
+                           "(tensor %s), which is not read: take the published file (%s)",
+                           spec_model_name(file), weights_path(w, 0), name,
+                           spec_official_file(NULL, file));
+    }
+    return OVI_OK;
+}
+
+/* A file of another model, told by its tensors' names, needs no list of them. */
+static ovi_status expect_kind(int file, const weights *w, err *e) {
+    static const char *const expected[MODEL_COUNT] = {
+        [MODEL_TEXT_ENCODER] = "umT5 text encoder", [MODEL_FUSION] = "Ovi fusion model",
+        [MODEL_VIDEO_VAE] = "Wan2.2 video VAE",     [MODEL_AUDIO_VAE] = "MMAudio VAE",
+        [MODEL_VOCODER] = "BigVGAN vocoder",
+    };
+    const char *kind = weights_kind(w);
+    if (refuse_scales(file, w, e) != OVI_OK || strcmp(kind, "unknown") == 0 ||
+        strncmp(kind, expected[file], strlen(expected[file])) == 0)
+        return e->status;
+    return err_set(e, OVI_WEIGHTS,
+                   "%s: %s: expected the %s (published as %s), found the %s",
+                   spec_model_name(file), weights_path(w, 0), expected[file],
+                   spec_official_file(NULL, file), kind);
+}
+
 static ovi_status open_file(models *m, int file, err *e) {
     const char *path = m->spec.file[file];
     if (file == FILE_TOKENIZER)
-        return tokenizer_open(&m->tokenizer, path, e);
-    if (weights_open(&m->files[file], path, e) != OVI_OK)
+        return open_tokenizer(m, path, e);
+    if (weights_open(&m->files[file], path, e) != OVI_OK ||
+        expect_kind(file, m->files[file], e) != OVI_OK)
         return e->status;
     return weight_table_bind(models_table(m, file), m->files[file], e);
 }
@@ -75,13 +123,36 @@ ovi_status models_open_files(models *m, const ovi_settings *settings, err *e) {
     return e->status;
 }
 
+static bool is_loaded(const models *m, int file) {
+    return file == FILE_TOKENIZER ? m->tokenizer != NULL : m->files[file] != NULL;
+}
+
+static bool any_loaded(const models *m) {
+    for (int i = 0; i < FILE_COUNT; i++)
+        if (is_loaded(m, i))
+            return true;
+    return false;
+}
+
 ovi_status models_require(const models *m, int file, err *e) {
-    bool there = file == FILE_TOKENIZER ? m->tokenizer != NULL : m->files[file] != NULL;
-    const char *path = m->spec.file[file];
-    if (there)
+    const char *path = m->spec.file[file], *name = spec_model_name(file);
+    char beside[256] = "";
+    if (is_loaded(m, file))
         return OVI_OK;
-    return err_set(e, OVI_NOT_LOADED, "%s not loaded: %s%s", spec_model_name(file),
-                   path ? "there is no file " : "no file was named", path ? path : "");
+    if (!path)
+        return err_set(e, OVI_NOT_LOADED, "%s not loaded: no file was named", name);
+    if (!any_loaded(m))
+        return err_set(
+            e, OVI_NOT_LOADED,
+            "%s not loaded: there is no file %s, nor any other of the %d that models "
+            "consist of: README, \"Published weights\", tells which go where",
+            name, path, FILE_COUNT);
+    if (file == MODEL_FUSION)
+        spec_other_variant(path, beside, sizeof beside);
+    return err_set(e, OVI_NOT_LOADED,
+                   "%s not loaded: there is no file %s: put it there, or name one by the "
+                   "option %s%s",
+                   name, path, spec_file_option(file), beside);
 }
 
 /* Fine-tuned models share one header. A checksum of the first bytes of up to 64 tensors

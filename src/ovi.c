@@ -70,8 +70,16 @@ static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s, bool 
 static ovi_status choose_models(ovi_engine *engine, const ovi_settings *s, bool files) {
     err *e = &engine->host.err;
     model_spec spec = {0};
-    ovi_status status = s->models ? spec_from_directory(&spec, s->models, s->variant, e)
-                                  : spec_published(&spec, s->variant, e);
+    const char *named = s->fusion ? spec_variant_of_file(s->fusion) : NULL;
+    const char *variant = s->variant || s->models ? s->variant : named;
+    if (named && variant && strcmp(named, variant) != 0)
+        return err_set(
+            e, OVI_ARGUMENT,
+            "%s: expected the fusion model of variant %s, found the file name of "
+            "variant %s: the variants differ in length or size, not in shapes",
+            s->fusion, variant, named);
+    ovi_status status = s->models ? spec_from_directory(&spec, s->models, variant, e)
+                                  : spec_published(&spec, variant, e);
     if (status == OVI_OK)
         status = models_init(&engine->models, &spec, e);
     spec_release(&spec); /* what models_init did not take */
@@ -366,18 +374,18 @@ void ovi_count_host(ovi_engine *engine, size_t bytes) {
 static ovi_status check_channels(job *j, const ovi_latents *l) {
     const ovi_shape *s = &j->shape;
     err *e = &j->engine->host.err;
+    const char *from = l->path ? l->path : "latents";
     const int *v = l->video_shape, *a = l->audio_shape;
     if (!l->video && !l->audio)
-        return err_set(e, OVI_ARGUMENT,
-                       "latents: expected video or audio, found neither");
+        return err_set(e, OVI_ARGUMENT, "%s: expected video or audio, found neither",
+                       from);
     if (l->video && (v[0] != s->video[0] || v[1] < 1 || v[2] < 1 || v[3] < 1))
         return err_set(e, OVI_ARGUMENT,
-                       "latents: expected %d video channels, found [%d, %d, %d, %d]",
+                       "%s: expected %d video channels, found [%d, %d, %d, %d]", from,
                        s->video[0], v[0], v[1], v[2], v[3]);
     if (l->audio && (a[1] != s->audio[1] || a[0] < 1))
-        return err_set(e, OVI_ARGUMENT,
-                       "latents: expected %d audio channels, found [%d, %d]", s->audio[1],
-                       a[0], a[1]);
+        return err_set(e, OVI_ARGUMENT, "%s: expected %d audio channels, found [%d, %d]",
+                       from, s->audio[1], a[0], a[1]);
     return OVI_OK;
 }
 
@@ -391,9 +399,12 @@ ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *latents,
         needed |= NEEDS(MODEL_VIDEO_VAE);
     if (call_begin(&j, engine, request, sinks) == OVI_OK &&
         call_require(engine, needed) == OVI_OK && check_channels(&j, latents) == OVI_OK) {
+        const char *report = request->memory_report;
         job_set_latents(&j, latents);
-        if (pipeline_decode(&j) == OVI_OK && request->memory_report)
-            (void)(memory_log_write(engine, request->memory_report) == OVI_OK);
+        if (!report || memory_log_check(report, &engine->host.err) == OVI_OK)
+            (void)(pipeline_decode(&j) == OVI_OK);
+        if (report && !err_failed(&engine->host.err))
+            (void)(memory_log_write(engine, report) == OVI_OK);
     }
     return call_end(&j, engine);
 }

@@ -369,6 +369,9 @@ static ovi_status check_before_work(job *j) {
             return e->status;
         os_writer_abort(&probe);
     }
+    const char *report = j->request->memory_report;
+    if (report && memory_log_check(report, e) != OVI_OK)
+        return e->status;
     if (j->request->output && !ovi_can_write(j->request->output))
         return err_set(e, OVI_UNSUPPORTED, "%s: expected a name ending in %s",
                        j->request->output, media_endings());

@@ -22,18 +22,22 @@ static const variant_row variants[] = {
 #define N_VARIANTS ((int)(sizeof variants / sizeof variants[0]))
 
 typedef struct file_row {
-    const char *key, *model, *official; /* official NULL: by variant */
+    const char *key, *model, *official, *option; /* official NULL: by variant */
 } file_row;
 
 static const file_row files[FILE_COUNT] = {
     [MODEL_TEXT_ENCODER] = {"text_encoder", "text encoder",
-                            "Wan2.2-TI2V-5B/models_t5_umt5-xxl-enc-bf16.pth"},
-    [MODEL_FUSION] = {"fusion", "fusion model", NULL},
-    [MODEL_VIDEO_VAE] = {"video_vae", "video VAE", "Wan2.2-TI2V-5B/Wan2.2_VAE.pth"},
-    [MODEL_AUDIO_VAE] = {"audio_vae", "audio VAE", "MMAudio/ext_weights/v1-16.pth"},
-    [MODEL_VOCODER] = {"vocoder", "vocoder", "MMAudio/ext_weights/best_netG.pt"},
+                            "Wan2.2-TI2V-5B/models_t5_umt5-xxl-enc-bf16.pth",
+                            "text-encoder"},
+    [MODEL_FUSION] = {"fusion", "fusion model", NULL, "fusion"},
+    [MODEL_VIDEO_VAE] = {"video_vae", "video VAE", "Wan2.2-TI2V-5B/Wan2.2_VAE.pth",
+                         "video-vae"},
+    [MODEL_AUDIO_VAE] = {"audio_vae", "audio VAE", "MMAudio/ext_weights/v1-16.pth",
+                         "audio-vae"},
+    [MODEL_VOCODER] = {"vocoder", "vocoder", "MMAudio/ext_weights/best_netG.pt",
+                       "vocoder"},
     [FILE_TOKENIZER] = {"tokenizer", "tokenizer",
-                        "Wan2.2-TI2V-5B/google/umt5-xxl/spiece.model"},
+                        "Wan2.2-TI2V-5B/google/umt5-xxl/spiece.model", "tokenizer"},
 };
 
 /* Where the official layout may have the same thing under another name. */
@@ -52,6 +56,10 @@ const char *spec_file_key(int file) {
     return files[file].key;
 }
 
+const char *spec_file_option(int file) {
+    return files[file].option;
+}
+
 static const variant_row *find_variant(const char *name) {
     for (int i = 0; i < N_VARIANTS; i++)
         if (!name || strcmp(variants[i].name, name) == 0)
@@ -63,6 +71,34 @@ const char *spec_official_file(const char *variant, int file) {
     const variant_row *v = find_variant(variant);
     return file == MODEL_FUSION ? (v ? v : &variants[0])->fusion_file
                                 : files[file].official;
+}
+
+static bool ends_with(const char *text, const char *ending) {
+    size_t n = strlen(text), k = strlen(ending);
+    return n >= k && strcmp(text + n - k, ending) == 0;
+}
+
+/* model.safetensors alone is anybody's name: it counts in its folder only. */
+const char *spec_variant_of_file(const char *path) {
+    if (ends_with(path, variants[0].fusion_file))
+        return variants[0].name;
+    for (int i = 1; i < N_VARIANTS; i++)
+        if (ends_with(path, strrchr(variants[i].fusion_file, '/') + 1))
+            return variants[i].name;
+    return NULL;
+}
+
+void spec_other_variant(const char *path, char *text, size_t size) {
+    const char *slash = strrchr(path, '/');
+    int folder = slash ? (int)(slash - path) + 1 : 0;
+    for (int i = 0; i < N_VARIANTS; i++) {
+        char other[4096];
+        int n = snprintf(other, sizeof other, "%.*s%s", folder, path,
+                         strrchr(variants[i].fusion_file, '/') + 1);
+        if (n > 0 && n < (int)sizeof other && os_is_file(other))
+            snprintf(text, size, "; %s beside it is variant %s (option variant)",
+                     other + folder, variants[i].name);
+    }
 }
 
 void spec_release(model_spec *s) {
@@ -181,13 +217,15 @@ static void read_models(const config_reader *r, model_spec *s) {
     part(r, "audio");
     if (err_failed(r->err))
         return;
+    err e = {0}; /* models know their names, not the file */
     json_t *streams = json_pack("{s:O, s:O}", "video", config_get(r, "video"), "audio",
                                 config_get(r, "audio"));
-    (void)(umt5_config_from_json(&s->text, text, r->err) == OVI_OK &&
-           fusion_config_from_json(&s->fusion, streams, r->err) == OVI_OK &&
-           video_vae_config_from_json(&s->video_vae, pixels, r->err) == OVI_OK &&
-           audio_vae_config_from_json(&s->audio_vae, mels, r->err) == OVI_OK &&
-           vocoder_config_from_json(&s->vocoder, waves, r->err) == OVI_OK);
+    if (umt5_config_from_json(&s->text, text, &e) != OVI_OK ||
+        fusion_config_from_json(&s->fusion, streams, &e) != OVI_OK ||
+        video_vae_config_from_json(&s->video_vae, pixels, &e) != OVI_OK ||
+        audio_vae_config_from_json(&s->audio_vae, mels, &e) != OVI_OK ||
+        vocoder_config_from_json(&s->vocoder, waves, &e) != OVI_OK)
+        err_set(r->err, e.status, "%s: %s", r->model, e.text);
     json_decref(streams);
 }
 
@@ -261,23 +299,35 @@ ovi_status spec_from_json(model_spec *s, const char *dir, const char *path,
     return e->status;
 }
 
+/* JSON text ends at a NUL for its reader: bytes behind one would not be read. */
+static ovi_status spec_from_file(model_spec *s, const char *dir, const char *path,
+                                 err *e) {
+    char *text = NULL;
+    size_t size = 0;
+    if (os_read_file(path, 1 << 20, &text, &size, e) != OVI_OK)
+        return e->status;
+    size_t length = strlen(text);
+    if (length != size)
+        err_set(e, OVI_FORMAT, "%s: expected JSON text, found a zero at byte %zu", path,
+                length);
+    else
+        (void)(spec_from_json(s, dir, path, text, e) == OVI_OK);
+    mem_free(text);
+    return e->status;
+}
+
 ovi_status spec_from_directory(model_spec *s, const char *dir, const char *variant,
                                err *e) {
     if (!os_is_dir(dir))
         return err_set(e, OVI_IO, "%s: expected a model directory, found none", dir);
-    bool own = has_file(dir, "ovi.json", e);
-    if (err_failed(e))
-        return e->status;
-    if (!own)
-        return spec_official(s, dir, variant, e);
-    if (variant)
-        return err_set(e, OVI_ARGUMENT,
-                       "%s: has its own ovi.json, a variant does not apply", dir);
-    char *path = os_join(dir, "ovi.json", e), *text = NULL;
-    size_t size = 0;
-    if (path && os_read_file(path, 1 << 20, &text, &size, e) == OVI_OK)
-        (void)(spec_from_json(s, dir, path, text, e) == OVI_OK);
-    mem_free(text);
+    char *path = os_join(dir, "ovi.json", e);
+    if (path && !os_exists(path))
+        (void)(spec_official(s, dir, variant, e) == OVI_OK);
+    else if (path && variant)
+        err_set(e, OVI_ARGUMENT, "%s: has its own ovi.json, a variant does not apply",
+                dir);
+    else if (path)
+        (void)(spec_from_file(s, dir, path, e) == OVI_OK);
     mem_free(path);
     return e->status;
 }

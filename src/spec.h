@@ -58,6 +58,11 @@ const char *spec_variant_name(int i);
 const char *spec_official_file(const char *variant, int file);
 /* "fusion model", "audio VAE", ...: as messages say it. */
 const char *spec_model_name(int file);
-/* Key of a file in ovi.json and option of the command: "fusion", "text_encoder", ... */
+/* Key of a file in ovi.json, and the option that names one: "text_encoder", "text-encoder". */
 const char *spec_file_key(int file);
+const char *spec_file_option(int file);
+/* The variant whose published file has this name; NULL: no variant's. */
+const char *spec_variant_of_file(const char *path);
+/* Words to append about another variant's fusion model that lies beside path; "" stays. */
+void spec_other_variant(const char *path, char *text, size_t size);
 #endif

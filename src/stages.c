@@ -17,14 +17,23 @@ static void run_text_encode(stage_context *c) {
         if (!j->encoded_before[i])
             texts[n++] = (umt5_text){j->ids[i], j->rows[i], j->features[i]};
     umt5_place place = {&c->models->text, c->store, MODEL_TEXT_ENCODER, c->dev};
-    (void)(umt5_encode(&place, texts, n) == OVI_OK);
+    if (umt5_encode(&place, texts, n) != OVI_OK || c->dry)
+        return;
+    for (int i = 0; i < j->n_prompts; i++)
+        (void)stage_expect_finite(c, "text features", j->features[i],
+                                  (size_t)j->rows[i] * (size_t)j->shape.text_dim);
 }
 
 static void run_image_encode(stage_context *c) {
     job *j = c->job;
     video_size size = {j->pixel_frames, j->shape.height, j->shape.width};
-    (void)(video_encode(&c->models->video, c->dev, j->pixels, size, j->encoded) ==
-           OVI_OK);
+    const int *v = j->shape.video;
+    const size_t count =
+        (size_t)v[0] * (size_t)v[2] * (size_t)v[3] *
+        (size_t)(1 + (j->pixel_frames - 1) / video_vae_time(&c->models->spec.video_vae));
+    if (video_encode(&c->models->video, c->dev, j->pixels, size, j->encoded) == OVI_OK &&
+        !c->dry)
+        (void)stage_expect_finite(c, "video latents", j->encoded, count);
 }
 
 /* mel [M, bands] -> the mean half of the moments [L, 2 embed_dim]. */
@@ -38,8 +47,9 @@ static void run_encode_audio(stage_context *c) {
         device_put_f32(c->dev, &mel, j->mel);
     audio_vae_encode(&c->models->audio, c->dev, &mel, &moments);
     tensor mean = tensor_slice(moments, 1, 0, cfg->embed_dim);
-    if (!c->dry)
-        (void)(device_get_f32(c->dev, j->audio, &mean) == OVI_OK);
+    if (!c->dry && device_get_f32(c->dev, j->audio, &mean) == OVI_OK)
+        (void)stage_expect_finite(c, "audio latents", j->audio,
+                                  (size_t)tensor_count(&mean));
 }
 
 /* ---- diffuse ---- */
@@ -55,8 +65,29 @@ static void ask_velocity(void *user, device *d, const velocity_call *call) {
     fusion_velocity(user, &pass);
 }
 
+/* What is told after every step. */
+typedef struct diffuse_watch {
+    stage_context *c;
+    const tensor *x; /* [STREAM_COUNT] */
+} diffuse_watch;
+
+/* The latents as they are now, into the job's buffers. */
+static void take_latents(stage_context *c, const tensor *x) {
+    job *j = c->job;
+    float *const to[STREAM_COUNT] = {
+        [STREAM_VIDEO] = j->video, [STREAM_AUDIO] = j->audio};
+    static const char *const what[STREAM_COUNT] = {
+        [STREAM_VIDEO] = "video latents", [STREAM_AUDIO] = "audio latents"};
+    for (int s = 0; s < STREAM_COUNT; s++)
+        if (device_get_f32(c->dev, to[s], &x[s]) == OVI_OK)
+            (void)stage_expect_finite(c, what[s], to[s], (size_t)tensor_count(&x[s]));
+}
+
 static void diffuse_progress(void *user, int done, int n_steps) {
-    job_progress(user, "diffuse", done, n_steps);
+    const diffuse_watch *w = user;
+    if (done == w->c->job->first_step + 1 && done < n_steps)
+        take_latents(w->c, w->x);
+    job_progress(w->c->job, "diffuse", done, n_steps);
 }
 
 /* The positive branch reads the prompt in both streams, the negative one a text for each. */
@@ -112,13 +143,14 @@ static void run_diffuse(stage_context *c) {
     const tensor x[STREAM_COUNT] = {
         arena_keep(c->dev, DTYPE_F32, video),
         arena_keep(c->dev, DTYPE_F32, SHAPE(s->audio[0], s->audio[1]))};
+    diffuse_watch watch = {c, x};
     denoise_options options = {
         .solver = kind,
         .times = &times,
         .guidance = {j->request->video_guidance, j->request->audio_guidance},
         .velocity = ask_velocity,
         .progress = c->dry ? NULL : diffuse_progress,
-        .progress_user = j,
+        .progress_user = &watch,
         .first_step = j->resume ? j->resume->step : 0,
         .restore = c->dry ? NULL : resume_restore,
         .save = c->dry || !j->checkpoint ? NULL : resume_save,
@@ -139,10 +171,8 @@ static void run_diffuse(stage_context *c) {
     if (!stage_enter(c, stage_at(STAGE_DIFFUSE), 1))
         return;
     options.user = &clip;
-    if (denoise_run(c->dev, &options, x) == OVI_OK && !c->dry) {
-        (void)(device_get_f32(c->dev, j->video, &x[STREAM_VIDEO]) == OVI_OK);
-        (void)(device_get_f32(c->dev, j->audio, &x[STREAM_AUDIO]) == OVI_OK);
-    }
+    if (denoise_run(c->dev, &options, x) == OVI_OK && !c->dry)
+        take_latents(c, x);
 }
 
 /* ---- decode ---- */
@@ -175,7 +205,8 @@ static void run_decode_audio(stage_context *c) {
     if (c->dry)
         return;
     float *samples = mem_alloc(&j->engine->host.err, (size_t)n, sizeof *samples);
-    if (samples && device_get_f32(c->dev, samples, &wave) == OVI_OK)
+    if (samples && device_get_f32(c->dev, samples, &wave) == OVI_OK &&
+        stage_expect_finite(c, "sound", samples, (size_t)n))
         hand_on_samples(j, samples, (size_t)n);
     mem_free(samples);
 }

@@ -67,6 +67,10 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) OVI_MUST_CHEC
 /* For a budget that this request does not fit: the smallest that would do, and the nearest
  * request that fits, as words to append; "": neither is known. Needs an engine at rest. */
 void plan_advice(const job *j, const memory_budget *budget, char text[PLAN_ADVICE_MAX]);
+/* False, with the weight that is to blame or else the value named, if one of n results of this
+ * stage is NaN or infinite. */
+bool stage_expect_finite(stage_context *c, const char *what, const float *values,
+                         size_t n);
 /* Brings in what the phase needs and releases everything else; false: failed (latched). */
 bool stage_enter(stage_context *c, const stage *st, int phase);
 #endif

@@ -278,6 +278,31 @@ static void pages_come_from_the_tables(void **state) {
     assert_null(strstr(run("--help").out, "docs"));
 }
 
+/* Every device of the build, with memory, or with the reason why it cannot be used. */
+static void devices_are_listed_with_reasons(void **state) {
+    (void)state;
+    outcome o = run("devices --json");
+    assert_int_equal(o.code, 0);
+    json_t *list = json_loads(o.out, 0, NULL), *d;
+    bool reference = false;
+    size_t i;
+    assert_true(json_array_size(list) >= 2);
+    json_array_foreach(list, i, d) {
+        bool usable = json_is_true(json_object_get(d, "usable"));
+        json_int_t total = json_integer_value(json_object_get(d, "memory_total"));
+        json_int_t left = json_integer_value(json_object_get(d, "memory_free"));
+        assert_int_equal(usable, json_string_length(json_object_get(d, "missing")) == 0);
+        assert_int_equal(usable, json_string_length(json_object_get(d, "what")) > 0);
+        assert_true(!usable || (left > 0 && left <= total));
+        reference |= strcmp(json_string_value(json_object_get(d, "name")), "ref") == 0;
+    }
+    assert_true(reference);
+    json_decref(list);
+    o = run("devices");
+    assert_int_equal(o.code, 0);
+    assert_int_equal(lines(o.out), (int)i);
+}
+
 static void plans_need_no_weights(void **state) {
     (void)state;
     outcome o = run("plan --models /nonexistent");
@@ -397,6 +422,7 @@ int main(void) {
         cmocka_unit_test(nothing_is_replaced_unasked),
         cmocka_unit_test(a_dry_run_is_the_plan),
         cmocka_unit_test(pages_come_from_the_tables),
+        cmocka_unit_test(devices_are_listed_with_reasons),
         cmocka_unit_test(plans_need_no_weights),
         cmocka_unit_test(lint_says_what_is_wrong),
         cmocka_unit_test(lint_reads_lists_and_files),

@@ -1,6 +1,7 @@
 /* test_engine.c: the whole pipeline through ovi.h, on random checkpoints: what it writes,
  * what it promises about memory, threads, failures and cancelling. */
 #include <dirent.h>
+#include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -276,6 +277,10 @@ static void stages_one_by_one_give_the_same_latents(void **state) {
                         (size_t)(v[0] * v[1] * v[2] * v[3]) * 4);
     assert_memory_equal(latents.audio, expected.audio,
                         (size_t)(shape.audio[0] * shape.audio[1]) * 4);
+    text.data[0][3] = NAN; /* no weight is to blame */
+    assert_int_equal(ovi_diffuse(engine, &request, &text, &first, &latents, NULL),
+                     OVI_DEVICE);
+    assert_non_null(strstr(ovi_error(engine), "is not finite, though all weights are"));
     for (int i = 0; i < 3; i++)
         free(text.data[i]);
     ovi_latents_release(&first);

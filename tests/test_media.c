@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "core/crc32.h"
 #include "core/os.h"
 #include "media/media.h"
 
@@ -613,6 +614,11 @@ static void exif_turns_a_jpeg(void **state) {
 
 /* ----------------------------------------------------------------- hostile files ---- */
 
+static void put_big(uint8_t *p, uint32_t v) {
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
 static void check_bad_image(const void *bytes, size_t n, const char *word) {
     media_image m = {0};
     err e = {0};
@@ -626,24 +632,28 @@ static void hostile_images_are_refused(void **state) {
     (void)state;
     check_bad_image("", 0, "expected a PNG");
     check_bad_image("a poem, not a picture", 21, "expected a PNG");
-    check_bad_image("\xff\xd8\xff", 3, "damaged");
-    check_bad_image("\x89PNG\r\n\x1a\n", 8, "damaged");
+    check_bad_image("\xff\xd8\xff", 3, "the file ends at byte 3");
+    check_bad_image("\x89PNG\r\n\x1a\n", 8, "chunk at byte 8, the file ends at 8");
     AVPacket *png = encoded(AV_CODEC_ID_PNG, AV_PIX_FMT_RGB24, 40, 30, fill_bytes);
     AVPacket *jpeg =
         encoded(AV_CODEC_ID_MJPEG, AV_PIX_FMT_YUVJ444P, JW, JH, fill_quarters);
     size_t n = (size_t)png->size;
     for (size_t cut = 1; cut < n - 12; cut += 5)
-        check_bad_image(png->data, n - 12 - cut, n - 12 - cut < 8 ? "PNG" : "damaged");
+        check_bad_image(png->data, n - 12 - cut,
+                        n - 12 - cut < 8 ? "PNG" : "the file ends");
     uint8_t *huge = malloc(n);
     memcpy(huge, png->data, n);
     memcpy(huge + 16, "\0\1\x86\xa0\0\1\x86\xa0", 8); /* 100000 x 100000 */
-    check_bad_image(huge, n, "16384");
+    check_bad_image(huge, n, "IHDR at byte 8: expected checksum");
+    put_big(huge + 29, crc32_update(0, huge + 12, 17));
+    check_bad_image(huge, n, "found 100000x100000");
     memcpy(huge + 16, "\0\0\x40\x01\0\0\0\x01", 8); /* 16385 x 1 */
-    check_bad_image(huge, n, "16384");
+    put_big(huge + 29, crc32_update(0, huge + 12, 17));
+    check_bad_image(huge, n, "found 16385x1");
     free(huge);
     n = (size_t)jpeg->size;
-    check_bad_image(jpeg->data, n / 2, "damaged");
-    check_bad_image(jpeg->data, n - 2, "damaged");
+    check_bad_image(jpeg->data, n / 2, "expected the end marker");
+    check_bad_image(jpeg->data, n - 2, "expected the end marker");
     av_packet_free(&png);
     av_packet_free(&jpeg);
     media_image m = {0};

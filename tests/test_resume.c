@@ -388,7 +388,7 @@ static void what_shapes_a_clip_comes_from_the_state(void **state) {
     whole.audio_guidance = broken.audio_guidance = 1; /* one prompt only */
     whole.seed = broken.seed = UINT64_MAX;
     whole.shift = broken.shift = 1.0 / 3;
-    whole.prompt = broken.prompt = "Not UTF-8: \xff <AUDCAP>\"Wind\"<ENDAUDCAP>";
+    whole.prompt = broken.prompt = "Caf\xc3\xa9 \xef\xbf\xbd <AUDCAP>\"Wind\"<ENDAUDCAP>";
     interrupt_and_compare(whole, broken);
 }
 

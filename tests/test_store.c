@@ -879,9 +879,10 @@ static void leaving_gives_pages_back_at_once(void **state) {
     const size_t mb = 1 << 20;
     fixture f;
     open_large(&f, 50 << 20);
+    size_t before =
+        os_resident_bytes(); /* entering looks at values that are used in place */
     enter(&f, needs_of(STORE_ALL_PARTS, 0, 0));
     assert_int_equal(device_get_memory(f.dev).in_place, 200 * mb);
-    size_t before = os_resident_bytes();
     for (int b = 0; b < LARGE_BLOCKS; b++)
         assert_int_equal(touch(weight_get(&f.table, b)), 0);
     assert_true(os_resident_bytes() > before + 190 * mb);

@@ -508,12 +508,15 @@ typedef struct band_affine {
 
 static void check_statistics(const audio_vae *m, device *d, const float *mean,
                              const float *std) {
+    const weights *files = m->weights.files;
     for (int64_t i = 0; i < m->cfg.data_dim; i++)
         if (!isfinite(mean[i]) || !(std[i] > 0) || !isfinite(std[i]))
             device_fail(d, OVI_WEIGHTS,
-                        "audio VAE: band %" PRId64 " has data_mean %g and data_std %g, "
+                        "audio VAE: %s: band %" PRId64
+                        " has data_mean %g and data_std %g, "
                         "expected finite values and a deviation above 0",
-                        i, (double)mean[i], (double)std[i]);
+                        files ? weights_path(files, 0) : "sizes", i, (double)mean[i],
+                        (double)std[i]);
 }
 
 static band_affine push_statistics(const audio_vae *m, device *d, bool entering) {

@@ -318,7 +318,12 @@ ovi_status vocoder_filter(const vocoder *m, float taps[VOCODER_TAPS], err *e) {
         float found[VOCODER_TAPS];
         if (!x)
             continue;
-        weights_to_f32(t->files, x, first ? found : taps);
+        weights_to_f32(t->files, x, found);
+        weights_values v = {x, found, DTYPE_F32, 0, VOCODER_TAPS};
+        if (weights_expect_finite(t->files, &v, e) != OVI_OK)
+            return e->status;
+        if (!first)
+            memcpy(taps, found, sizeof found);
         if (first && memcmp(found, taps, sizeof found) != 0)
             return err_set(e, OVI_WEIGHTS,
                            "%s: %s differs from %s; one filter must serve all",

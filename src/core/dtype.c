@@ -113,6 +113,71 @@ void dtype_to_f32(float *dst, const void *src, dtype t, size_t n) {
 #undef CASE
 }
 
+/* A value is not finite where all bits of its exponent are set (F8_E4M3, which has no
+ * infinities: exponent and mantissa). Adding the lowest of these bits then carries into the
+ * sign, which was masked out: eight bytes are asked at once. */
+static uint64_t exponent_bits(dtype t) {
+    switch (t) {
+    case DTYPE_F64:
+        return 0x7ff0000000000000u;
+    case DTYPE_F32:
+        return 0x7f8000007f800000u;
+    case DTYPE_BF16:
+        return 0x7f807f807f807f80u;
+    case DTYPE_F16:
+        return 0x7c007c007c007c00u;
+    case DTYPE_F8_E5M2:
+        return 0x7c7c7c7c7c7c7c7cu;
+    case DTYPE_F8_E4M3:
+        return 0x7f7f7f7f7f7f7f7fu;
+    default: /* whole numbers */
+        return 0;
+    }
+}
+
+#define SCAN_WORDS 512
+#define SCAN_LANES 8 /* side by side, as vectors have them */
+
+/* Are there ones among the carries of SCAN_WORDS words? */
+static bool any_carry(const void *src, uint64_t mask, uint64_t lowest, uint64_t signs) {
+    const char *at = src;
+    uint64_t found[SCAN_LANES] = {0}, word[SCAN_LANES];
+    for (int i = 0; i < SCAN_WORDS; i += SCAN_LANES, at += sizeof word) {
+        memcpy(word, at, sizeof word);
+        for (int k = 0; k < SCAN_LANES; k++)
+            found[k] |= (word[k] & mask) + lowest;
+    }
+    uint64_t all = 0;
+    for (int k = 0; k < SCAN_LANES; k++)
+        all |= found[k];
+    return (all & signs) != 0;
+}
+
+size_t dtype_find_not_finite(const void *src, dtype t, size_t n) {
+    const char *bytes = src;
+    const size_t size = dtype_size(t), block = SCAN_WORDS * sizeof(uint64_t) / size;
+    const uint64_t mask = exponent_bits(t);
+    const uint64_t signs = (mask << 1) & ~mask, lowest = mask & ~(mask << 1);
+    size_t at = 0;
+    if (!mask)
+        return n;
+    while (n - at >= block && !any_carry(bytes + at * size, mask, lowest, signs))
+        at += block;
+    for (; at < n; at++) {
+        float value;
+        dtype_to_f32(&value, bytes + at * size, t, 1);
+        if (t == DTYPE_F64) { /* large values are finite here and infinite as f32 */
+            double wide;
+            memcpy(&wide, bytes + at * size, sizeof wide);
+            if (!isfinite(wide))
+                return at;
+        } else if (!isfinite(value)) {
+            return at;
+        }
+    }
+    return n;
+}
+
 void dtype_from_f32(void *dst, dtype t, const float *src, size_t n) {
     assert(t == DTYPE_F32 || t == DTYPE_BF16 || t == DTYPE_F16);
     if (t == DTYPE_F32) {

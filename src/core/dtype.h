@@ -55,6 +55,10 @@ uint16_t f32_to_f16(float f);
 float f8_e4m3_to_f32(uint8_t v); /* OCP E4M3FN: no infinities, S.1111.111 is NaN */
 float f8_e5m2_to_f32(uint8_t v);
 
+/* Index of the first of n elements that is NaN or infinite; n: there is none. Costs less than
+ * reading the bytes from memory. */
+size_t dtype_find_not_finite(const void *src, dtype t, size_t n);
+
 /* Converts n elements at src (any alignment) of type t to f32, or from f32 to type t (F32,
  * BF16 and F16 only as targets). */
 void dtype_to_f32(float *dst, const void *src, dtype t, size_t n);

@@ -2,15 +2,38 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
-ovi_status err_set(err *e, ovi_status status, const char *fmt, ...) {
+/* Names and values in a sentence come from files and command lines. */
+static void mask_controls(char *text, const char *except) {
+    for (char *c = text; *c; c++)
+        if (((unsigned char)*c < ' ' || *c == 0x7f) && !strchr(except, *c))
+            *c = '?';
+}
+
+static ovi_status set(err *e, ovi_status status, const char *except, const char *fmt,
+                      va_list args) {
     if (e->status != OVI_OK)
         return e->status;
+    vsnprintf(e->text, sizeof e->text, fmt, args);
+    mask_controls(e->text, except);
+    e->status = status;
+    return status;
+}
+
+ovi_status err_set(err *e, ovi_status status, const char *fmt, ...) {
     va_list args;
     va_start(args, fmt);
-    vsnprintf(e->text, sizeof e->text, fmt, args);
+    status = set(e, status, "", fmt, args);
     va_end(args);
-    e->status = status;
+    return status;
+}
+
+ovi_status err_list(err *e, ovi_status status, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    status = set(e, status, "\n", fmt, args);
+    va_end(args);
     return status;
 }
 

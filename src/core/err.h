@@ -20,8 +20,11 @@ typedef struct err {
     char text[ERR_TEXT_MAX];
 } err;
 
-/* Sets the first failure; returns the status that stands (the first one's). */
+/* Sets the first failure; returns the status that stands (the first one's). A sentence is one
+ * line: control characters become '?'. */
 ovi_status err_set(err *e, ovi_status status, const char *fmt, ...) OVI_PRINTF(3, 4);
+/* The same for a list of problems, which keeps its line ends. */
+ovi_status err_list(err *e, ovi_status status, const char *fmt, ...) OVI_PRINTF(3, 4);
 void err_clear(err *e);
 static inline bool err_failed(const err *e) {
     return e->status != OVI_OK;

@@ -22,9 +22,11 @@ static int64_t modified_ns(const struct stat *st) {
     return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
 }
 
-/* Opens a regular file for reading; -1 with the error set otherwise. */
+/* Opens a regular file for reading; -1 with the error set otherwise. O_NONBLOCK: opening a pipe
+ * must not wait for its writer. */
 static int open_regular(const char *path, struct stat *st, err *e) {
-    int fd = fault_strikes(FAULT_OPEN) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    int fd =
+        fault_strikes(FAULT_OPEN) ? -1 : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, st) != 0)
         err_set(e, OVI_IO, "%s: cannot open: %s", path, strerror(errno));
     else if (!S_ISREG(st->st_mode))
@@ -122,6 +124,14 @@ const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst) 
     return os_map_changed(m);
 }
 
+ovi_status os_check_file(const char *path, err *e) {
+    struct stat st;
+    int fd = open_regular(path, &st, e);
+    if (fd >= 0)
+        close(fd);
+    return e->status;
+}
+
 ovi_status os_read_file(const char *path, size_t max_bytes, char **data, size_t *size,
                         err *e) {
     struct stat st;
@@ -165,8 +175,9 @@ ovi_status os_writer_open(os_writer *w, const char *path, err *e) {
     w->temp = mem_alloc(e, n + 16, 1);
     if (!w->path || !w->temp)
         goto fail;
-    if (os_is_dir(path)) {
-        err_set(e, OVI_IO, "%s: cannot write: it is a folder", path);
+    if (n == 0 || os_is_dir(path)) {
+        err_set(e, OVI_IO, "%s: cannot write: %s", n ? path : "output",
+                n ? "it is a folder" : "expected a file name, found an empty one");
         goto fail;
     }
     snprintf(w->temp, n + 16, "%s.XXXXXX", path);
@@ -282,6 +293,11 @@ bool os_is_file(const char *path) {
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
+bool os_exists(const char *path) {
+    struct stat st;
+    return lstat(path, &st) == 0;
+}
+
 bool os_is_dir(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
@@ -350,6 +366,26 @@ size_t os_resident_own(void) {
 
 size_t os_resident_files(void) {
     return proc_field("/proc/self/status", "RssFile");
+}
+
+size_t os_total_memory(void) {
+    return proc_field("/proc/meminfo", "MemTotal");
+}
+
+void os_cpu_name(char *text, size_t size) {
+    snprintf(text, size, "processor");
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    char line[256];
+    while (f && fgets(line, sizeof line, f)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || !colon || colon[1] != ' ')
+            continue;
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(text, size, "%.*s", (int)size - 1, colon + 2);
+        break;
+    }
+    if (f)
+        fclose(f);
 }
 
 size_t os_free_memory(void) {

@@ -27,6 +27,8 @@ const char *os_map_changed(const os_map *m);
  * shrank. NULL, or in words why dst does not hold what was mapped. From any thread. */
 const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst);
 
+/* Is path a regular file that can be opened? For libraries that open it themselves. */
+ovi_status os_check_file(const char *path, err *e) OVI_MUST_CHECK;
 /* Reads a whole file of at most max_bytes into owned, NUL-terminated memory. */
 ovi_status os_read_file(const char *path, size_t max_bytes, char **data, size_t *size,
                         err *e) OVI_MUST_CHECK;
@@ -63,6 +65,7 @@ size_t os_region_cost(const void *p, size_t size);
 
 bool os_is_file(const char *path);
 bool os_is_dir(const char *path);
+bool os_exists(const char *path); /* whatever it is, also a link to nothing */
 /* dir + "/" + name in owned memory, NULL (error set) on no memory. */
 char *os_join(const char *dir, const char *name, err *e) OVI_MUST_CHECK;
 double os_now(void); /* monotonic seconds */
@@ -74,5 +77,7 @@ size_t os_resident_peak(void);  /* largest resident set so far */
 size_t os_resident_own(void);   /* of the resident set: anonymous pages */
 size_t os_resident_files(void); /* and pages of mapped files, which the system may take */
 size_t os_free_memory(void);    /* what the system could still give us */
+size_t os_total_memory(void);
+void os_cpu_name(char *text, size_t size); /* "processor" where nobody says */
 size_t os_used_by_others(void); /* what is neither free nor anonymous memory of ours */
 #endif

@@ -8,10 +8,14 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/os.h"
+#include "media/clip_check.h"
 #include "media/ffmpeg.h"
 
 #define SAMPLE_RATE       16000
 #define MAX_SOUND_SECONDS 600 /* of a file without picture */
+#define MAX_STREAMS       "16"
+#define MAX_FRAME_BYTES   ((size_t)4 << 30) /* of all frames of a clip as RGB */
 /* Containers of clips. Playlists and the like, which name other files, are left out. */
 #define CONTAINERS "mov,matroska,webm,avi,mpegts,yuv4mpegpipe,gif,wav,flac,mp3,ogg"
 
@@ -52,8 +56,9 @@ static void open_track(reader *r, track *t, enum AVMediaType type) {
     int code = t->codec ? avcodec_parameters_to_context(t->codec, stream->codecpar)
                         : AVERROR(ENOMEM);
     if (code >= 0) {
-        t->codec->max_pixels = FFMPEG_MAX_PIXELS;
+        t->codec->max_pixels = IMAGE_MAX_PIXELS;
         t->codec->thread_count = 1;
+        t->codec->err_recognition = AV_EF_CRCCHECK | AV_EF_EXPLODE;
         t->codec->pkt_timebase = stream->time_base;
         code = avcodec_open2(t->codec, codec, NULL);
     }
@@ -67,12 +72,14 @@ static void open_demuxer(reader *r) {
     char *url = av_asprintf("file:%s", r->path);
     av_dict_set(&options, "protocol_whitelist", "file", 0);
     av_dict_set(&options, "format_whitelist", CONTAINERS, 0);
+    av_dict_set(&options, "max_streams", MAX_STREAMS, 0);
+    av_dict_set(&options, "err_detect", "crccheck+explode", 0);
     int code =
         url ? avformat_open_input(&r->demux, url, NULL, &options) : AVERROR(ENOMEM);
     if (code >= 0)
         code = avformat_find_stream_info(r->demux, NULL);
     if (code < 0)
-        fail(r, "cannot read it as a clip", code);
+        fail(r, "cannot read it as a clip of at most " MAX_STREAMS " streams", code);
     av_dict_free(&options);
     av_free(url);
 }
@@ -137,14 +144,22 @@ static void take_picture(reader *r) {
         c->width = f->width;
         c->height = f->height;
     }
-    if (f->width != c->width || f->height != c->height || f->width > FFMPEG_MAX_SIDE ||
-        f->height > FFMPEG_MAX_SIDE) {
-        err_set(r->err, OVI_FORMAT,
-                "%s: expected frames of one size, at most %d a side, found %dx%d",
-                r->path, FFMPEG_MAX_SIDE, f->width, f->height);
+    if (image_check_size(r->path, f->width, f->height, r->err) != OVI_OK)
+        return;
+    if (f->width != c->width || f->height != c->height) {
+        err_set(r->err, OVI_FORMAT, "%s: expected frames of %dx%d, found one of %dx%d",
+                r->path, c->width, c->height, f->width, f->height);
         return;
     }
     size_t bytes = (size_t)c->width * (size_t)c->height * 3, n = (size_t)c->n_frames;
+    if ((n + 1) * bytes > MAX_FRAME_BYTES) {
+        err_set(
+            r->err, OVI_FORMAT,
+            "%s: expected frames of at most %zu bytes in all, found more at frame %zu: "
+            "make the picture smaller",
+            r->path, MAX_FRAME_BYTES, n);
+        return;
+    }
     void *rgb = c->rgb;
     if (!grow(r->err, &rgb, &r->frame_capacity, n + 1, bytes))
         return;
@@ -225,6 +240,10 @@ static void read_all(reader *r) {
             break;
         if (code < 0)
             fail(r, "cannot read it", code);
+        else if (r->packet->flags & AV_PKT_FLAG_CORRUPT)
+            err_set(r->err, OVI_FORMAT,
+                    "%s: expected %d bytes at byte %lld, the file ends", r->path,
+                    r->packet->size, (long long)r->packet->pos);
         else if (r->video.codec && r->packet->stream_index == r->video.index)
             decode(r, &r->video, r->packet);
         else if (r->audio.codec && r->packet->stream_index == r->audio.index)
@@ -242,11 +261,15 @@ static void read_all(reader *r) {
 ovi_status media_clip_load(media_clip *c, const char *path, int max_frames, err *e) {
     reader r = {.path = path, .err = e, .max_frames = max_frames};
     ffmpeg_quiet();
-    open_reader(&r);
+    if (clip_check(path, e) == OVI_OK)
+        open_reader(&r);
     if (!err_failed(e))
         read_all(&r);
     if (!err_failed(e) && r.clip.n_frames == 0 && r.clip.n_samples == 0)
         err_set(e, OVI_FORMAT, "%s: not one frame could be decoded", path);
+    for (size_t i = 0; i < r.clip.n_samples && !err_failed(e); i++)
+        if (!isfinite(r.clip.samples[i]))
+            err_set(e, OVI_FORMAT, "%s: sample %zu of the sound is not finite", path, i);
     if (!err_failed(e)) {
         *c = r.clip;
         r.clip = (media_clip){0};

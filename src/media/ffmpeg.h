@@ -10,10 +10,8 @@
 #include <libswresample/swresample.h>
 #include <libswscale/swscale.h>
 
+#include "media/image_check.h"
 #include "media/media.h"
-
-#define FFMPEG_MAX_SIDE   16384
-#define FFMPEG_MAX_PIXELS 100000000
 
 /* The FFmpeg libraries print to stderr unless told not to; this library never prints. A
  * level that the program has chosen itself stays. */
@@ -27,8 +25,10 @@ static inline ovi_status ffmpeg_fail(err *e, const char *path, const char *what,
                                      int code) {
     char why[AV_ERROR_MAX_STRING_SIZE] = "";
     av_strerror(code, why, sizeof why);
-    return err_set(e, code == AVERROR(ENOMEM) ? OVI_MEMORY : OVI_IO, "%s: %s: %s", path,
-                   what, why);
+    ovi_status status = code == AVERROR(ENOMEM)       ? OVI_MEMORY
+                        : code == AVERROR_INVALIDDATA ? OVI_FORMAT
+                                                      : OVI_IO;
+    return err_set(e, status, "%s: %s: %s", path, what, why);
 }
 
 /* A decoded frame as RGB [height, width, 3]; *convert is kept between frames. A negative

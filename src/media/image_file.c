@@ -19,21 +19,29 @@
 /* ------------------------------------------------------------------------- kinds ---- */
 
 typedef struct image_kind {
-    const char *name, *magic;
-    size_t n; /* bytes of magic */
+    const char *name, *magic; /* '.' in the magic: any byte */
+    size_t n;                 /* bytes of magic */
     enum AVCodecID codec;
+    ovi_status (*check)(image_bytes *b, err *e);
 } image_kind;
 
 static const image_kind kinds[] = {
-    {"PNG", "\x89PNG\r\n\x1a\n", 8, AV_CODEC_ID_PNG},
-    {"JPEG", "\xff\xd8\xff", 3, AV_CODEC_ID_MJPEG},
-    {"WebP", "RIFF", 4, AV_CODEC_ID_WEBP},
-    {"BMP", "BM", 2, AV_CODEC_ID_BMP},
+    {"PNG", "\x89PNG\r\n\x1a\n", 8, AV_CODEC_ID_PNG, image_check_png},
+    {"JPEG", "\xff\xd8\xff", 3, AV_CODEC_ID_MJPEG, image_check_jpeg},
+    {"WebP", "RIFF....WEBP", 12, AV_CODEC_ID_WEBP, image_check_webp},
+    {"BMP", "BM", 2, AV_CODEC_ID_BMP, image_check_bmp},
 };
+
+static bool begins_with(const char *bytes, const image_kind *kind) {
+    for (size_t i = 0; i < kind->n; i++)
+        if (kind->magic[i] != '.' && kind->magic[i] != bytes[i])
+            return false;
+    return true;
+}
 
 static const image_kind *kind_of(const char *bytes, size_t size) {
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (size >= kinds[i].n && memcmp(bytes, kinds[i].magic, kinds[i].n) == 0)
+        if (size >= kinds[i].n && begins_with(bytes, &kinds[i]))
             return &kinds[i];
     return NULL;
 }
@@ -133,43 +141,15 @@ static ovi_status turn(media_image *m, int orientation, err *e) {
 
 /* ----------------------------------------------------------------------- loading ---- */
 
-/* Does a JPEG reach its end marker? The decoder fills what a cut file lacks with grey.
- * Walks segment by segment; in the coded data behind a scan's header, FF 00 and FF
- * D0..D7 are no markers. */
-static bool jpeg_is_whole(const uint8_t *b, size_t size) {
-    enum { END = 0xd9, SCAN = 0xda };
-    for (size_t at = 2; at + 1 < size;) {
-        int marker = b[at + 1];
-        if (b[at] != 0xff)
-            return false;
-        if (marker == END)
-            return true;
-        if (marker == 0xff) { /* filling */
-            at++;
-            continue;
-        }
-        if (at + 3 >= size)
-            return false;
-        at += 2 + ((size_t)b[at + 2] << 8 | b[at + 3]);
-        while (marker == SCAN && at + 1 < size &&
-               (b[at] != 0xff || b[at + 1] == 0 || (b[at + 1] & 0xf8) == 0xd0))
-            at++;
-    }
-    return false;
-}
-
 /* One whole file is one packet; the decoder refuses sizes above the limit by itself. */
-static int decode(const image_kind *kind, const char *bytes, size_t size,
-                  AVFrame *frame) {
-    if (kind->codec == AV_CODEC_ID_MJPEG && !jpeg_is_whole((const uint8_t *)bytes, size))
-        return AVERROR_INVALIDDATA;
+static int decode(const image_kind *kind, const image_bytes *b, AVFrame *frame) {
     const AVCodec *codec = avcodec_find_decoder(kind->codec);
     AVCodecContext *c = codec ? avcodec_alloc_context3(codec) : NULL;
     AVPacket *packet = av_packet_alloc();
     int code = codec ? AVERROR(ENOMEM) : AVERROR_DECODER_NOT_FOUND;
-    if (c && packet && (code = av_new_packet(packet, (int)size)) >= 0) {
-        memcpy(packet->data, bytes, size);
-        c->max_pixels = FFMPEG_MAX_PIXELS;
+    if (c && packet && (code = av_new_packet(packet, (int)b->size)) >= 0) {
+        memcpy(packet->data, b->data, b->size);
+        c->max_pixels = IMAGE_MAX_PIXELS;
         c->thread_count = 1;
         c->err_recognition = AV_EF_CRCCHECK | AV_EF_EXPLODE;
         code = avcodec_open2(c, codec, NULL);
@@ -184,11 +164,8 @@ static int decode(const image_kind *kind, const char *bytes, size_t size,
 }
 
 static void take_frame(media_image *m, const char *path, const AVFrame *f, err *e) {
-    if (f->width > FFMPEG_MAX_SIDE || f->height > FFMPEG_MAX_SIDE) {
-        err_set(e, OVI_FORMAT, "%s: expected at most %d pixels a side, found %dx%d", path,
-                FFMPEG_MAX_SIDE, f->width, f->height);
+    if (image_check_size(path, f->width, f->height, e) != OVI_OK)
         return;
-    }
     struct SwsContext *convert = NULL;
     m->width = f->width;
     m->height = f->height;
@@ -199,6 +176,15 @@ static void take_frame(media_image *m, const char *path, const AVFrame *f, err *
     sws_freeContext(convert);
 }
 
+bool media_is_image(const char *path, err *e) {
+    os_map m;
+    if (os_map_file(&m, path, e) != OVI_OK)
+        return false;
+    bool known = kind_of((const char *)m.data, m.size) != NULL;
+    os_map_release(&m);
+    return known;
+}
+
 ovi_status media_image_load(media_image *m, const char *path, err *e) {
     char *bytes = NULL;
     size_t size = 0;
@@ -207,18 +193,19 @@ ovi_status media_image_load(media_image *m, const char *path, err *e) {
     if (os_read_file(path, MAX_FILE_BYTES, &bytes, &size, e) != OVI_OK)
         return e->status;
     const image_kind *kind = kind_of(bytes, size);
+    image_bytes whole = {path, (uint8_t *)bytes, size};
     AVFrame *frame = av_frame_alloc();
     if (!frame)
         err_set(e, OVI_MEMORY, "%s: out of memory", path);
     else if (!kind)
         err_set(e, OVI_FORMAT, "%s: expected a PNG, JPEG, WebP or BMP image", path);
-    else if (decode(kind, bytes, size, frame) < 0)
-        err_set(e, OVI_FORMAT,
-                "%s: this %s image is damaged, or larger than %d pixels a side or %d "
-                "million pixels",
-                path, kind->name, FFMPEG_MAX_SIDE, FFMPEG_MAX_PIXELS / 1000000);
-    else
-        take_frame(&image, path, frame, e);
+    else if (kind->check(&whole, e) == OVI_OK) {
+        int code = decode(kind, &whole, frame);
+        if (code < 0)
+            ffmpeg_fail(e, path, "this image is damaged: the decoder found", code);
+        else
+            take_frame(&image, path, frame, e);
+    }
     if (!err_failed(e) && turn(&image, orientation_of(frame), e) == OVI_OK)
         *m = image;
     else

@@ -43,6 +43,8 @@ typedef struct media_image {
     uint8_t *rgb; /* owned */
 } media_image;
 void media_image_release(media_image *m);
+/* Does the file begin like an image that this build reads? */
+bool media_is_image(const char *path, err *e) OVI_MUST_CHECK;
 /* By content, not by name: PNG, JPEG (and what else the build's decoders offer). Alpha is
  * dropped without compositing, grey expanded, 16 bits cut to 8, EXIF rotation applied. */
 ovi_status media_image_load(media_image *m, const char *path, err *e) OVI_MUST_CHECK;

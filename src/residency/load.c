@@ -4,6 +4,9 @@
  *   convert    [LOAD_CHUNK] elements as stored -> f32 -> wanted type;
  *   fold       all parts as f32, the row's fold, then the wanted type.
  *
+ * The first time a row is read its values are looked at: NaN and infinity end the load with
+ * the tensor's name. Rows that are streamed again and again are asked once.
+ *
  * Staging is one block of the caller: [stored chunk | f32 chunk | parts | folded]. */
 #include "residency/load.h"
 
@@ -37,6 +40,12 @@ uint64_t load_file_bytes(const weight *row) {
     return bytes;
 }
 
+/* Elements [first, first + n) of a stored tensor. */
+typedef struct load_range {
+    const weights_entry *entry;
+    int64_t first, n;
+} load_range;
+
 static bool stopped(const loader *l) {
     return atomic_load_explicit(l->stop, memory_order_relaxed);
 }
@@ -57,13 +66,19 @@ static bool read_bytes(const loader *l, weights_range r, void *dst) {
     return true;
 }
 
-/* Elements [first, first + n) as f32, n <= LOAD_CHUNK. */
-static bool read_chunk(const loader *l, const weights_entry *x, int64_t first, int64_t n,
-                       float *dst) {
+static bool expect_finite(const loader *l, const weight *row, weights_values v) {
+    return row->finite || weights_expect_finite(l->files, &v, l->err) == OVI_OK;
+}
+
+/* Elements [first, first + n) of one part as f32, n <= LOAD_CHUNK. */
+static bool read_chunk(const loader *l, const weight *row, load_range from, float *dst) {
+    const weights_entry *x = from.entry;
+    const int64_t first = from.first, n = from.n;
     size_t size = dtype_size(x->type);
     if (weights_entry_dense(x)) {
         weights_range r = {x, (size_t)first * size, (size_t)n * size};
-        if (!read_bytes(l, r, l->staging))
+        if (!read_bytes(l, r, l->staging) ||
+            !expect_finite(l, row, (weights_values){x, l->staging, x->type, first, n}))
             return false;
         dtype_to_f32(dst, l->staging, x->type, (size_t)n);
         return true;
@@ -72,17 +87,19 @@ static bool read_chunk(const loader *l, const weights_entry *x, int64_t first, i
         return false;
     weights_rows_to_f32(l->files, x, first, n, dst);
     count_read(l, (size_t)n * size);
-    return true;
+    return expect_finite(l, row, (weights_values){x, dst, DTYPE_F32, first, n});
 }
 
-static bool convert(const loader *l, const weights_entry *x, load_span span, char *dst) {
+static bool convert(const loader *l, const weight *row, int part, load_span span,
+                    char *dst) {
     float *chunk = (float *)((char *)l->staging + STORED_BYTES);
     size_t size = dtype_size(span.type);
     for (int64_t done = 0, n = 0; done < span.n; done += n) {
         n = span.n - done < LOAD_CHUNK ? span.n - done : LOAD_CHUNK;
         char *to = dst + (size_t)done * size;
         float *values = span.type == DTYPE_F32 ? (float *)to : chunk;
-        if (!read_chunk(l, x, span.first + done, n, values))
+        if (!read_chunk(l, row, (load_range){row->entry[part], span.first + done, n},
+                        values))
             return false;
         if (values == chunk)
             dtype_from_f32(to, span.type, values, (size_t)n);
@@ -98,7 +115,7 @@ static bool fold(const loader *l, const weight *row, dtype type, void *dst) {
         if (!x) /* entry 0 stands for all */
             continue;
         load_span whole = {0, weights_entry_count(x), DTYPE_F32};
-        if (!convert(l, x, whole, (char *)next))
+        if (!convert(l, row, i, whole, (char *)next))
             return false;
         part[i] = next;
         next += whole.n;
@@ -121,18 +138,40 @@ static void let_go(const loader *l, const weight *row) {
     }
 }
 
-bool load_rows(const loader *l, const weight *row, load_span span, void *dst) {
+static bool copy(const loader *l, const weight *row, load_span span, void *dst) {
     const weights_entry *x = row->entry[0];
     size_t size = dtype_size(span.type);
+    weights_range r = {x, (size_t)span.first * size, (size_t)span.n * size};
+    return read_bytes(l, r, dst) &&
+           expect_finite(l, row, (weights_values){x, dst, span.type, span.first, span.n});
+}
+
+bool load_rows(const loader *l, weight *row, load_span span, void *dst) {
     bool ok;
     if (row->spec.fold)
         ok = fold(l, row, span.type, dst);
     else if (load_is_copy(row, span.type))
-        ok = read_bytes(
-            l, (weights_range){x, (size_t)span.first * size, (size_t)span.n * size}, dst);
+        ok = copy(l, row, span, dst);
     else
-        ok = convert(l, x, span, dst);
-    if (ok && span.first + span.n == shape_count(&row->spec.placed))
+        ok = convert(l, row, 0, span, dst);
+    if (ok && span.first + span.n == shape_count(&row->spec.placed)) {
+        row->finite = true;
         let_go(l, row);
+    }
     return ok;
+}
+
+bool load_check_in_place(const loader *l, weight *row) {
+    const weights_entry *x = row->entry[0];
+    const int64_t count = weights_entry_count(x);
+    const char *data = weights_data(l->files, x);
+    for (int64_t at = 0, n = 0; !row->finite && at < count; at += n) {
+        n = count - at < LOAD_CHUNK ? count - at : LOAD_CHUNK;
+        weights_values v = {x, data + (size_t)at * dtype_size(x->type), x->type, at, n};
+        if (stopped(l) || weights_check(l->files, x, l->err) != OVI_OK ||
+            weights_expect_finite(l->files, &v, l->err) != OVI_OK)
+            return false;
+    }
+    row->finite = true;
+    return true;
 }

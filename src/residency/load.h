@@ -31,6 +31,9 @@ size_t load_staging_bytes(const weight *row, dtype type);
 /* What one loading reads from the files. */
 uint64_t load_file_bytes(const weight *row);
 
-/* False: failed, with the error set, or stopped, without. */
-bool load_rows(const loader *l, const weight *row, load_span span, void *dst);
+/* False: failed, with the error set, or stopped, without. Failed are also values that are not
+ * finite; a row that has none is marked and not asked again. Pieces of a row come in order. */
+bool load_rows(const loader *l, weight *row, load_span span, void *dst);
+/* The same question of a row that is used where it is mapped. */
+bool load_check_in_place(const loader *l, weight *row);
 #endif

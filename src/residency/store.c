@@ -297,7 +297,7 @@ static bool pack_pinned(model_state *m, const weight *row, const placement *p,
 }
 
 /* Through f32 on the host, packed by the device. */
-static void fill_packed(model_state *m, const weight *row, const placement *p,
+static void fill_packed(model_state *m, weight *row, const placement *p,
                         const loader *l) {
     store *s = m->owner;
     float *values = (float *)((char *)l->staging + load_staging_bytes(row, DTYPE_F32));
@@ -310,7 +310,7 @@ static void fill_packed(model_state *m, const weight *row, const placement *p,
 }
 
 /* To data, which is a row's place in the slab or in a slot: from the thread that brings in. */
-static bool bring_row(model_state *m, const weight *row, dtype type, void *data,
+static bool bring_row(model_state *m, weight *row, dtype type, void *data,
                       const loader *l) {
     const load_span whole = {0, shape_count(&row->spec.placed), type};
     if (device_backend(m->owner->dev)->host_memory)
@@ -318,8 +318,7 @@ static bool bring_row(model_state *m, const weight *row, dtype type, void *data,
     return upload_row(&m->way, l, row, type, data);
 }
 
-static void fill_row(model_state *m, const weight *row, const placement *p,
-                     const loader *l) {
+static void fill_row(model_state *m, weight *row, const placement *p, const loader *l) {
     if (row->spec.use == WEIGHT_CONV)
         fill_packed(m, row, p, l);
     else
@@ -335,7 +334,7 @@ static bool rows_arrived(model_state *m, err *e) {
 /* A row that stays, from the copy on the host or from its file; then a copy is kept. */
 static void fill_warm(model_state *m, int i, const placement *p, const loader *l) {
     store *s = m->owner;
-    const weight *row = &m->table->row[i];
+    weight *row = &m->table->row[i];
     const int32_t name[] = {(int32_t)(m - s->model), i, (int32_t)p->type};
     const warm_key key = {'w', name, sizeof name};
     const size_t size = tensor_bytes(&row->placed);
@@ -385,7 +384,7 @@ static bool read_part(void *user, int part, char *slot, const atomic_bool *stop,
     if (!device_backend(m->owner->dev)->host_memory)
         device_upload_begin(m->owner->dev, slot_number(m, slot));
     for (int i = 0; i < m->table->n; i++) {
-        const weight *row = &m->table->row[i];
+        weight *row = &m->table->row[i];
         if (!needed(row, (uint64_t)1 << part))
             continue;
         placement p = place(m, m->flows, row);
@@ -468,7 +467,9 @@ static void fill_resident(model_state *m, bool read) {
         placement p = place(m, m->now.streamed, row);
         row->placed =
             view_at(row, &p, p.in_place ? address_in_place(m->table, row) : next);
-        if (read && !p.in_place && !device_is_null(s->dev))
+        if (p.in_place && !device_is_null(s->dev))
+            (void)load_check_in_place(&l, row); /* latched, or cancelled */
+        else if (read && !p.in_place && !device_is_null(s->dev))
             fill_warm(m, i, &p, &l);
         if (!p.in_place)
             next += p.bytes;

@@ -104,7 +104,7 @@ size_t upload_staging_bytes(const weight *row, dtype type) {
 }
 
 /* Staging holds what load_rows needs, then a piece. */
-static bool through_staging(uploader *u, const loader *l, const weight *row, dtype type,
+static bool through_staging(uploader *u, const loader *l, weight *row, dtype type,
                             char *dst) {
     char *piece = (char *)l->staging + load_staging_bytes(row, type);
     const int64_t count = shape_count(&row->spec.placed);
@@ -120,7 +120,7 @@ static bool through_staging(uploader *u, const loader *l, const weight *row, dty
     return true;
 }
 
-bool upload_row(uploader *u, const loader *l, const weight *row, dtype type, void *dst) {
+bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst) {
     if (atomic_load_explicit(l->stop, memory_order_relaxed))
         return false;
     if (load_is_copy(row, type) && !u->refused) {

@@ -36,7 +36,7 @@ const void *upload_pinned(uploader *u, const loader *l, const weight *row);
 size_t upload_staging_bytes(const weight *row, dtype type);
 /* Starts the copy of a placed row to dst on the device; l->staging is of
  * upload_staging_bytes. False: failed, with l->err set, or stopped, without. */
-bool upload_row(uploader *u, const loader *l, const weight *row, dtype type, void *dst);
+bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst);
 /* Waits until all rows are there. False: failed, with the error set. */
 bool upload_finish(uploader *u, const char *model, err *e);
 #endif

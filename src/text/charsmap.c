@@ -19,6 +19,79 @@ static uint32_t load_u32(const uint8_t *p) {
            (uint32_t)p[3] << 24;
 }
 
+static size_t children_of(uint32_t unit) {
+    return (size_t)(unit >> 10) << ((unit & 0x200u) >> 6);
+}
+
+static bool has_value(uint32_t unit) {
+    return unit >> 8 & 1u;
+}
+
+static bool is_node(uint32_t unit, uint8_t label) {
+    return (unit & 0x800000ffu) == label;
+}
+
+/* Is there a value at that place, of which the replacement is text? */
+static bool value_is_sound(const charsmap *m, size_t at) {
+    if (at >= m->n_units || !(m->unit[at] >> 31))
+        return false;
+    size_t text = m->unit[at] & 0x7fffffffu;
+    return text < m->text_size && utf8_is_valid(utf8_view_of(m->text + text));
+}
+
+typedef enum visit_state { UNSEEN, OPEN, DONE } visit_state;
+
+/* A node on the way from the root, and the next label to try below it. */
+typedef struct step {
+    uint32_t node, label;
+} step;
+
+/* The first child of the node from that label on; 0: there is none. */
+static size_t next_child(const charsmap *m, step *s) {
+    size_t base = s->node ^ children_of(m->unit[s->node]);
+    for (; s->label < 256; s->label++) {
+        size_t child = base ^ s->label;
+        if (child > 0 && child < m->n_units &&
+            is_node(m->unit[child], (uint8_t)s->label)) {
+            s->label++;
+            return child;
+        }
+    }
+    return 0;
+}
+
+/* Visits every node once, depth first. Ends of words may be shared (their builder merges
+ * them), circles may not be. No rule holds a NUL. */
+static bool walk(const charsmap *m, uint8_t *state, step *way) {
+    size_t n = 0;
+    way[n++] = (step){0, 1};
+    state[0] = OPEN;
+    while (n > 0) {
+        size_t child = next_child(m, &way[n - 1]);
+        if (child == 0) {
+            state[way[--n].node] = DONE;
+        } else if (state[child] == OPEN) {
+            return false;
+        } else if (state[child] == UNSEEN) {
+            uint32_t unit = m->unit[child];
+            if (has_value(unit) && !value_is_sound(m, child ^ children_of(unit)))
+                return false;
+            state[child] = OPEN;
+            way[n++] = (step){(uint32_t)child, 1};
+        }
+    }
+    return true;
+}
+
+static bool trie_is_sound(const charsmap *m, err *e) {
+    uint8_t *state = mem_alloc(e, m->n_units, 1);
+    step *way = mem_alloc(e, m->n_units, sizeof *way);
+    bool sound = state && way && walk(m, state, way);
+    mem_free(state);
+    mem_free(way);
+    return sound;
+}
+
 void charsmap_init(charsmap *m, const void *blob, size_t size, const char *path, err *e) {
     *m = (charsmap){0};
     if (size == 0)
@@ -41,20 +114,18 @@ void charsmap_init(charsmap *m, const void *blob, size_t size, const char *path,
     for (size_t i = 0; i < m->n_units; i++)
         m->unit[i] = load_u32(p + 4 + 4 * i);
     memcpy(m->text, p + 4 + trie, m->text_size);
+    if (!trie_is_sound(m, e)) {
+        err_set(e, OVI_FORMAT,
+                "%s: damaged character map: the trie of %zu units is broken", path,
+                m->n_units);
+        charsmap_release(m);
+    }
 }
 
 void charsmap_release(charsmap *m) {
     mem_free(m->unit);
     mem_free(m->text);
     *m = (charsmap){0};
-}
-
-static size_t children_of(uint32_t unit) {
-    return (size_t)(unit >> 10) << ((unit & 0x200u) >> 6);
-}
-
-static bool has_value(uint32_t unit) {
-    return unit >> 8 & 1u;
 }
 
 size_t charsmap_match(const charsmap *m, utf8_view text, utf8_view *replacement) {
@@ -64,7 +135,7 @@ size_t charsmap_match(const charsmap *m, utf8_view text, utf8_view *replacement)
     for (size_t i = 0; i < text.size; i++) {
         uint8_t c = (uint8_t)text.data[i];
         size_t node = base ^ c;
-        if (node >= m->n_units || (m->unit[node] & 0x800000ffu) != c)
+        if (node >= m->n_units || !is_node(m->unit[node], c))
             break;
         uint32_t unit = m->unit[node];
         base = node ^ children_of(unit);

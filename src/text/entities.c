@@ -182,6 +182,8 @@ static size_t unescape_one(const uint32_t *text, size_t n, runes *out) {
 static void decode(const runes *in, runes *out,
                    size_t (*one)(const uint32_t *, size_t, runes *)) {
     size_t plain = 0; /* what is kept starts here */
+    if (in->n == 0)
+        return;
     for (size_t i = 0; i < in->n; i++) {
         if (in->data[i] != '&')
             continue;

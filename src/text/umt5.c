@@ -145,12 +145,21 @@ static void feed_forward(const encoding *c, tap_point p, tensor x) {
     arena_reset(c->d, mark);
 }
 
+/* Elements [first, first + n) from the file, which must be finite. */
+static void read_values(const encoding *c, const weights_entry *x, int64_t first,
+                        int64_t n, float *dst) {
+    const weights *files = c->m->weights.files;
+    weights_rows_to_f32(files, x, first, n, dst);
+    weights_values v = {x, dst, DTYPE_F32, first, n};
+    (void)(weights_expect_finite(files, &v, &device_host(c->d)->err) == OVI_OK);
+}
+
 /* Reads the layer's position table from its file. */
 static void load_positions(const encoding *c, int layer) {
     const weight *row = c->m->weights.row + c->m->layer[layer].position;
     if (c->table)
-        weights_rows_to_f32(c->m->weights.files, row->entry[0], 0,
-                            c->m->cfg.num_buckets * c->m->cfg.num_heads, c->table);
+        read_values(c, row->entry[0], 0, c->m->cfg.num_buckets * c->m->cfg.num_heads,
+                    c->table);
 }
 
 /* Gathers the rows of a text's tokens; x [L, D]. The features' memory is used on the
@@ -158,12 +167,10 @@ static void load_positions(const encoding *c, int layer) {
 static void embed(const encoding *c, const umt5_text *text, tensor x) {
     if (device_is_null(c->d))
         return;
-    const weight_table *t = &c->m->weights;
-    const weight *row = t->row + c->m->embedding;
+    const weight *row = c->m->weights.row + c->m->embedding;
     int64_t dim = c->m->cfg.dim;
     for (int64_t i = 0; i < text->n; i++)
-        weights_rows_to_f32(t->files, row->entry[0], text->ids[i] * dim, dim,
-                            text->features + i * dim);
+        read_values(c, row->entry[0], text->ids[i] * dim, dim, text->features + i * dim);
     device_put_f32(c->d, &x, text->features);
 }
 

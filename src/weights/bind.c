@@ -165,10 +165,10 @@ static ovi_status conclude(problems *p, const char *model, err *e) {
     else if (p->n == 1)
         err_set(e, OVI_WEIGHTS, "%s: %s", model, lines + 1);
     else if (p->n > MAX_PROBLEMS)
-        err_set(e, OVI_WEIGHTS, "%s: %d problems:%s\nand %d more", model, p->n, lines,
-                p->n - MAX_PROBLEMS);
+        err_list(e, OVI_WEIGHTS, "%s: %d problems:%s\nand %d more", model, p->n, lines,
+                 p->n - MAX_PROBLEMS);
     else if (p->n > 1)
-        err_set(e, OVI_WEIGHTS, "%s: %d problems:%s", model, p->n, lines);
+        err_list(e, OVI_WEIGHTS, "%s: %d problems:%s", model, p->n, lines);
     buf_release(&p->lines);
     return e->status;
 }
@@ -249,6 +249,7 @@ static bool bind_whole(const weight_table *t, weight *row, problems *p, bool *us
 static void bind_row(const weight_table *t, weight *row, problems *p, bool *used) {
     const weight_spec *spec = &row->spec;
     int found = 0;
+    row->finite = false;
     for (int i = 0; i < spec->n_parts; i++) {
         row->entry[i] = find_part(t, p->files, spec->part[i].name);
         found += row->entry[i] != NULL;
@@ -276,6 +277,9 @@ static void check_unexpected(const weight_table *t, problems *p, const bool *use
 
 ovi_status weight_table_bind(weight_table *t, const weights *files, err *e) {
     problems p = {.files = files};
+    if (weights_count(files) == 0)
+        return err_set(e, OVI_WEIGHTS, "%s: %s: expected tensors, found none", t->model,
+                       weights_path(files, 0));
     bool *used = mem_alloc(e, (size_t)weights_count(files), sizeof *used);
     if (!used)
         return e->status;

@@ -58,6 +58,7 @@ typedef struct weight {
     weight_spec spec;
     const weights_entry *entry[WEIGHT_MAX_PARTS]; /* borrowed; NULL: unbound */
     tensor placed; /* valid only while resident; data NULL otherwise */
+    bool finite;   /* all its values have been looked at: none is NaN or infinite */
 } weight;
 
 typedef struct weight_table {

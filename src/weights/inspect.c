@@ -34,12 +34,13 @@ static const struct {
     {"Wan2.2 video VAE",
      NULL,
      {"conv2.weight", "decoder.upsamples.0.upsamples.0.residual.0.gamma"}},
+    {"Wan2.1 video VAE", NULL, {"conv2.weight", "decoder.upsamples.0.residual.0.gamma"}},
     {"MMAudio VAE", NULL, {"decoder.learnable_gain", "decoder.mid.attn_1.qkv.weight"}},
     {"BigVGAN vocoder", NULL, {"resblocks.0.activations.0.act.alpha"}},
     {"BigVGAN vocoder", NULL, {"generator.resblocks.0.activations.0.act.alpha"}},
 };
 
-static const char *kind_of(const weights *w) {
+const char *weights_kind(const weights *w) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         bool fits = !kinds[i].metadata || weights_metadata(w, kinds[i].metadata);
         for (int k = 0; k < 2 && kinds[i].tensor[k]; k++)
@@ -86,7 +87,7 @@ static json_t *set_json(const weights *w) {
     for (int i = 1; i < weights_file_count(w); i++)
         json_array_append_new(shards, path_json(weights_path(w, i)));
     return json_pack("{s:o, s:s, s:s, s:i, s:I, s:o, s:o, s:o}", "path",
-                     path_json(weights_path(w, 0)), "kind", kind_of(w), "container",
+                     path_json(weights_path(w, 0)), "kind", weights_kind(w), "container",
                      weights_container(w), "tensor_count", weights_count(w),
                      "total_bytes", (json_int_t)total, "metadata_keys", keys, "shards",
                      shards, "tensors", tensors);

@@ -81,6 +81,8 @@ static ovi_status read_tensor(weights *w, int file, const char *name, const json
     size_t data_start = 8 + f->header_size;
     place at = {f->path, name};
     weights_entry x = {.name = name, .file = file, .storage = (uint64_t)w->n};
+    if (set_check_name(f->path, name, e) != OVI_OK)
+        return e->status;
     if (!json_is_object(value))
         return TENSOR_FAIL(e, &at, "expected an %s", "object");
     if (read_type(&x, json_object_get(value, "dtype"), &at, e) != OVI_OK ||
@@ -209,7 +211,7 @@ static ovi_status find_shard(weights *w, const char *name, int *number, err *e) 
             return OVI_OK;
         }
     }
-    if (!*name || strchr(name, '/'))
+    if (!*name || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return err_set(e, OVI_FORMAT,
                        "%s: expected the name of a file beside it, found %.200s", index,
                        name);

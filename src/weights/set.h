@@ -12,6 +12,7 @@
  * limit. */
 #define SET_MAX_HEADER 100000000u
 #define SET_MAX_FILES  1024
+#define SET_MAX_NAME   512
 
 typedef struct set_file {
     char *path; /* owned */
@@ -32,7 +33,10 @@ struct weights {
 
 /* Maps a further file into the set and writes its number. */
 ovi_status set_add_file(weights *w, const char *path, int *number, err *e) OVI_MUST_CHECK;
-/* Adds one tensor; its name is copied. What it says of the file must have been
+/* May a tensor have this name? At most SET_MAX_NAME bytes, no control characters: names go
+ * into messages. */
+ovi_status set_check_name(const char *path, const char *name, err *e) OVI_MUST_CHECK;
+/* Adds one tensor; its name, which must have been checked, is copied. What it says of the file must have been
  * checked. */
 void set_add_entry(weights *w, const weights_entry *x, err *e);
 

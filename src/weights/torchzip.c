@@ -14,8 +14,8 @@
 #include "weights/set.h"
 
 #define MAX_DEPTH   64
-#define MAX_VISITS  (1 << 20)
-#define MAX_NAME    512
+#define MAX_VISITS  (1 << 17)
+#define MAX_NAME    SET_MAX_NAME
 #define MAX_PICKLE  (1u << 24) /* the official files stay far below 1 MB */
 #define SATURATED16 0xffffu
 #define SATURATED32 0xffffffffu
@@ -165,6 +165,30 @@ static int compare_records(const void *a, const void *b) {
     return order ? order : x->name_size < y->name_size ? -1 : x->name_size > y->name_size;
 }
 
+static int compare_places(const void *a, const void *b) {
+    const record *x = a, *y = b;
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+/* No two records share a byte: torch writes none that do. Leaves them sorted by place. */
+static bool check_overlap(archive *a) {
+    qsort(a->record, a->n, sizeof *a->record, compare_places);
+    const record *last = NULL;
+    for (size_t i = 0; i < a->n; i++) {
+        const record *r = &a->record[i];
+        if (r->size == 0)
+            continue;
+        if (last && r->offset < last->offset + last->size) {
+            err_set(a->e, OVI_FORMAT, "%s: records %.*s and %.*s overlap", a->path,
+                    (int)(last->name_size < 200 ? last->name_size : 200), last->name,
+                    (int)(r->name_size < 200 ? r->name_size : 200), r->name);
+            return false;
+        }
+        last = r;
+    }
+    return true;
+}
+
 static bool read_directory(archive *a) {
     directory dir;
     if (!read_end(a, &dir))
@@ -176,6 +200,8 @@ static bool read_directory(archive *a) {
     for (uint64_t i = 0, at = 0; i < dir.count; i++, at += length)
         if (!read_record(a, a->data + dir.offset + at, (size_t)(dir.size - at), &length))
             return false;
+    if (!check_overlap(a))
+        return false;
     qsort(a->record, a->n, sizeof *a->record, compare_records);
     for (size_t i = 1; i < a->n; i++) {
         if (compare_records(&a->record[i - 1], &a->record[i]) == 0) {
@@ -199,10 +225,6 @@ static const record *find_record(archive *a, const char *prefix, const char *key
         err_set(a->e, OVI_MEMORY, "out of host memory: name of a record of %s", a->path);
         return NULL;
     }
-    if (!buf_ok(&a->wanted)) {
-        err_set(a->e, OVI_MEMORY, "out of host memory: %s: name of a record", a->path);
-        return NULL;
-    }
     record r = {.name = buf_text(&a->wanted), .name_size = a->wanted.size};
     return bsearch(&r, a->record, a->n, sizeof r, compare_records);
 }
@@ -211,16 +233,24 @@ static const record *find_record(archive *a, const char *prefix, const char *key
 static const record *find_pickle(archive *a) {
     static const char tail[] = "/data.pkl";
     size_t n = sizeof tail - 1;
+    const record *found = NULL;
     for (size_t i = 0; i < a->n; i++) {
         const record *r = &a->record[i];
-        if (r->name_size >= n && memcmp(r->name + r->name_size - n, tail, n) == 0) {
-            a->root = r->name;
-            a->root_size = r->name_size - n + 1;
-            return r;
+        if (r->name_size < n || memcmp(r->name + r->name_size - n, tail, n) != 0)
+            continue;
+        if (found) {
+            err_set(a->e, OVI_FORMAT, "%s: expected one data.pkl, found two", a->path);
+            return NULL;
         }
+        found = r;
     }
-    err_set(a->e, OVI_FORMAT, "%s: the archive has no data.pkl", a->path);
-    return NULL;
+    if (!found) {
+        err_set(a->e, OVI_FORMAT, "%s: the archive has no data.pkl", a->path);
+        return NULL;
+    }
+    a->root = found->name;
+    a->root_size = found->name_size - n + 1;
+    return found;
 }
 
 static void check_byte_order(archive *a) {
@@ -319,6 +349,8 @@ static void add_tensor(walk *k, pickle_value v) {
     pickle_value offset = item_of(k, v, 1);
     weights_entry x = {.name = buf_text(&k->name)};
     int64_t n = 0;
+    if (set_check_name(k->a->path, x.name, k->a->e) != OVI_OK)
+        return;
     if (!read_storage(k, item_of(k, v, 0), &x, &n) ||
         !read_dims(k, item_of(k, v, 2), item_of(k, v, 3), &x) ||
         !check_extent(k, &x, offset.number, n))
@@ -401,7 +433,13 @@ static void read_tensors(archive *a, weights *w, const record *r) {
         OVI_OK)
         return;
     walk k = {.a = a, .w = w, .p = &p, .name = {.max_bytes = MAX_NAME}};
-    visit(&k, p.root, 0);
+    pickle_kind root = p.root.kind;
+    if (root == PICKLE_DICT || root == PICKLE_LIST || root == PICKLE_TUPLE ||
+        root == PICKLE_TENSOR)
+        visit(&k, p.root, 0);
+    else
+        err_set(a->e, OVI_FORMAT, "%s: data.pkl: expected tensors, found another object",
+                a->path);
     buf_release(&k.name);
     pickle_release(&p);
 }

@@ -7,6 +7,7 @@
  * before. */
 #include "weights/weights.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "weights/set.h"
@@ -28,6 +29,22 @@ ovi_status set_add_file(weights *w, const char *path, int *number, err *e) {
     }
     *number = w->n_files;
     w->file[w->n_files++] = f;
+    return OVI_OK;
+}
+
+ovi_status set_check_name(const char *path, const char *name, err *e) {
+    size_t n = strlen(name);
+    if (n > SET_MAX_NAME)
+        return err_set(
+            e, OVI_FORMAT,
+            "%s: tensor %.40s..: expected a name of at most %d bytes, found %zu", path,
+            name, SET_MAX_NAME, n);
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)name[i] < ' ' || name[i] == 0x7f)
+            return err_set(
+                e, OVI_FORMAT,
+                "%s: tensor %.200s: found control character 0x%02x in its name", path,
+                name, (unsigned)name[i]);
     return OVI_OK;
 }
 
@@ -297,6 +314,18 @@ void weights_rows_to_f32(const weights *w, const weights_entry *x, int64_t first
 
 void weights_to_f32(const weights *w, const weights_entry *x, float *dst) {
     weights_rows_to_f32(w, x, 0, weights_entry_count(x), dst);
+}
+
+ovi_status weights_expect_finite(const weights *w, const weights_values *v, err *e) {
+    size_t n = (size_t)v->n, at = dtype_find_not_finite(v->data, v->type, n);
+    if (at == n)
+        return OVI_OK;
+    float value;
+    dtype_to_f32(&value, (const char *)v->data + at * dtype_size(v->type), v->type, 1);
+    return err_set(
+        e, OVI_WEIGHTS, "%s: tensor %.200s: value %lld is %s, expected finite numbers",
+        w->file[v->entry->file].path, v->entry->name, (long long)v->first + (long long)at,
+        isnan(value) ? "NaN" : "infinite");
 }
 
 /* Bytes from element 0 to the end of the last one. */

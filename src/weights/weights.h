@@ -40,6 +40,8 @@ const weights_entry *weights_find(const weights *w, const char *name); /* NULL: 
 const char *weights_path(const weights *w, int file); /* path of one file of the set */
 int weights_file_count(const weights *w);
 const char *weights_container(const weights *w); /* "safetensors", "torch" */
+/* What it is by its tensors' names ("Wan2.2 video VAE"); "unknown". (inspect.c) */
+const char *weights_kind(const weights *w);
 /* A value of safetensors' __metadata__; NULL if there is none. */
 const char *weights_metadata(const weights *w, const char *key);
 /* Size of the parsed header in bytes and its place, for digests: the JSON header of a
@@ -56,6 +58,16 @@ size_t weights_mapping(const weights *w, const weights_entry *x, const void **ba
 void weights_to_f32(const weights *w, const weights_entry *x, float *dst);
 void weights_rows_to_f32(const weights *w, const weights_entry *x, int64_t first,
                          int64_t n, float *dst);
+/* Values of a tensor, as somebody has read them: n elements from `first` on. */
+typedef struct weights_values {
+    const weights_entry *entry;
+    const void *data;
+    dtype type;
+    int64_t first, n;
+} weights_values;
+/* OVI_WEIGHTS, with file, tensor and place, if one of them is NaN or infinite. */
+ovi_status weights_expect_finite(const weights *w, const weights_values *v,
+                                 err *e) OVI_MUST_CHECK;
 /* The pages of this tensor are no longer needed in our resident set, or in no cache. */
 void weights_forget(const weights *w, const weights_entry *x);
 void weights_evict(const weights *w, const weights_entry *x);

@@ -108,6 +108,7 @@ int cli_docs(cli_args *args);
 int cli_encode(cli_args *args);
 int cli_decode(cli_args *args);
 int cli_plan(cli_args *args);
+int cli_devices(cli_args *args);
 int cli_inspect(cli_args *args);
 int cli_make_checkpoint(cli_args *args);
 #endif

@@ -22,6 +22,8 @@ const cli_command cli_commands[] = {
     {"plan", "", 0, "what a request will need, stage by stage",
      "open text_encode diffuse decode_video", "config image json svg force log-level",
      cli_plan},
+    {"devices", "", 0, "what can compute here, and why something cannot", "open", "json",
+     cli_devices},
     {"inspect", "PATH", 1, "what a file or folder of weights is and holds", "", "json",
      cli_inspect},
     {"make-checkpoint", "DIR", 1, "random weights in the official layout", "",
