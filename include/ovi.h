@@ -98,11 +98,13 @@ typedef struct ovi_settings {
     const char *fusion, *text_encoder, *tokenizer, *video_vae, *audio_vae, *vocoder;
     const char *device; /* auto (the best here), cuda, cuda:N, cpu, ref */
     const char
-        *libraries;    /* "a:b": folders where a GPU's libraries are; NULL: usual ones */
-    const char *dtype; /* auto, f32, bf16 */
-    int threads;       /* 0: all processors */
-    const char *vram;  /* most device memory: "6G", "512MiB", "auto" */
-    const char *ram;   /* most memory of our own on the host, likewise */
+        *libraries; /* "a:b": folders where a GPU's libraries are; NULL: usual ones */
+    const char
+        *cache; /* folder where a GPU's choices are kept between runs; NULL: nowhere */
+    const char *dtype;   /* auto, f32, bf16 */
+    int threads;         /* 0: all processors */
+    const char *vram;    /* most device memory: "6G", "512MiB", "auto" */
+    const char *ram;     /* most memory of our own on the host, likewise */
     const char *unified; /* do device and host share one memory? auto, yes, no */
     /* no, yes: what the next clip would make again (text features; weights as converted for a
      * device with memory of its own) is kept on the host, within ram. */

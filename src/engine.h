@@ -162,6 +162,8 @@ ovi_status job_save_latents(const job *j, const char *path) OVI_MUST_CHECK;
  * said before. */
 void memory_log_before_release(ovi_engine *engine, uint32_t held, const char *stage);
 void memory_log_after_release(ovi_engine *engine, uint32_t held, const char *stage);
+/* Of a bound on a device, what is left beside its context and libraries. */
+size_t engine_less_overhead(const ovi_engine *engine, size_t bytes);
 /* What may be used now: the budget, or what is free if that is less. */
 memory_budget engine_budget_now(const ovi_engine *engine);
 #endif

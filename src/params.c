@@ -61,6 +61,8 @@ static const row rows[] = {
         "slow plain reference"),
     SETTING("libraries", STRING, libraries, 0, 0, NULL, NULL, "DIR:DIR",
             "folders with NVIDIA's libraries, if they are not in the usual ones"),
+    SETTING("cache", STRING, cache, 0, 0, NULL, NULL, "DIR",
+            "folder where a GPU's choices of algorithms are kept between runs"),
     SETTING("dtype", CHOICE, dtype, 0, 0, "auto", "auto|f32|bf16", "TYPE",
             "arithmetic of the big models; auto: bf16 where the processor has it"),
     SETTING("threads", INT, threads, 0, 1024, "0", NULL, "N",

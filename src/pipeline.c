@@ -73,14 +73,18 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
 
 /* ---- choosing ---- */
 
+size_t engine_less_overhead(const ovi_engine *engine, size_t bytes) {
+    const size_t overhead = device_overhead(engine->dev);
+    return bytes > overhead ? bytes - overhead : 1;
+}
+
 memory_budget engine_budget_now(const ovi_engine *engine) {
     memory_budget b = engine->budget;
     /* What a stage before has left there (ovi_hold) is released or used. */
     size_t free_now = device_free_memory(engine->dev) + store_slab_bytes(engine->store);
-    size_t usable = free_now - free_now / 16;             /* others live here too */
-    const size_t overhead = device_overhead(engine->dev); /* the budget is for all */
+    size_t usable = free_now - free_now / 16; /* others live here too */
     if (b.device)
-        b.device = b.device > overhead ? b.device - overhead : 1;
+        b.device = engine_less_overhead(engine, b.device);
     if (!b.device || usable < b.device)
         b.device = usable;
     if (!b.ram) { /* auto */

@@ -79,7 +79,9 @@ static ovi_status make_plan(ovi_engine *engine, const ovi_request *request,
     plan->shape = j.shape;
     /* A plan holds a named budget against what is needed; without one everything fits. */
     memory_budget budget = engine->budget;
-    plan->budget_bytes = budget.device;
+    if (budget.device) /* the bound is for all that the process holds on the device */
+        budget.device = engine_less_overhead(engine, budget.device);
+    plan->budget_bytes = engine->budget.device;
     stage_profile taken[OVI_MAX_STAGES];
     bool fits = true;
     for (size_t i = 0; i < N_PLANNED; i++) {
@@ -112,8 +114,11 @@ static bool try_request(const job *j, const memory_budget *budget, const char *v
     ovi_engine *engine = NULL;
     ovi_plan plan;
     bool fits = ovi_open_without_weights(&settings, &engine) == OVI_OK;
-    if (fits)
+    if (fits) {
         engine->budget = *budget;
+        if (budget->device) /* planning takes it off again */
+            engine->budget.device += device_overhead(engine->dev);
+    }
     fits = fits && make_plan(engine, j->request, &plan, false) == OVI_OK;
     for (int i = 0; fits && i < plan.n_stages; i++)
         fits = plan.stage[i].fits;
@@ -178,7 +183,8 @@ void plan_advice(const job *j, const memory_budget *budget, char text[PLAN_ADVIC
         if (given && least > given)
             n += snprintf(text + n, PLAN_ADVICE_MAX - (size_t)n,
                           "; the smallest --%s that would do is %zu bytes",
-                          by_ram ? "ram" : "vram", least);
+                          by_ram ? "ram" : "vram",
+                          least + (by_ram ? 0 : device_overhead(j->engine->dev)));
     }
     advise_request(j, budget, text + n, PLAN_ADVICE_MAX - (size_t)n);
 }

@@ -35,6 +35,8 @@ typedef struct device_options {
     int index;     /* which of several devices */
     const char
         *folders; /* "a:b": where libraries of a device are looked for first; NULL */
+    const char
+        *cache; /* folder where a device keeps what it has measured; NULL: nowhere */
 } device_options;
 
 /* One device of a backend, as a list of devices shows it. */
@@ -65,6 +67,7 @@ typedef struct backend {
     bool host_memory;        /* device addresses can be read by the host */
     bool f8_weights;         /* products take weights of F8_E4M3 as stored */
     size_t region_grain;     /* regions are made of pieces of this size */
+    size_t usual_overhead;   /* what an open device holds beside them, about: for plans */
 
     /* NULL if such a device can be opened here, else what is missing, in words that stay
      * valid. Slow the first time: may open libraries. */

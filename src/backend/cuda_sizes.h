@@ -9,6 +9,9 @@
 /* cudaMalloc gives memory in such pieces: regions are whole ones. */
 #define CUDA_REGION_GRAIN ((size_t)2 << 20)
 
+/* Context, modules and library handles: 570 to 630 MB on an H200. */
+#define CUDA_USUAL_OVERHEAD ((size_t)650 << 20)
+
 /* Most workspace of a product (cuBLASLt), of a convolution and of an attention (cuDNN). */
 #define CUDA_LINEAR_CAP    ((size_t)32 << 20)
 #define CUDA_CONV_CAP      ((size_t)4 << 20)

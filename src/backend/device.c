@@ -192,7 +192,7 @@ size_t device_others_memory(device *d) {
 }
 
 size_t device_overhead(device *d) {
-    return d->table->overhead ? d->table->overhead(d->self) : 0;
+    return d->table->overhead ? d->table->overhead(d->self) : d->backend->usual_overhead;
 }
 
 size_t device_round(const device *d, size_t bytes) {

@@ -215,7 +215,7 @@ static bool apply_own(const own_option *o, const char *value, cli_args *args) {
 
 bool cli_shapes_clip(const char *name) {
     static const char others[] =
-        "models libraries threads vram ram unified speed output "
+        "models libraries cache threads vram ram unified speed output "
         "keep-warm profile save-latents memory-report checkpoint-every repeat image";
     return !in_list(others, name);
 }

@@ -114,6 +114,21 @@ static void drop_model_name(cli_args *args) {
     s->variant = NULL;
 }
 
+/* $OVI_CUDA_LIBS, and the user's folder for what can be made again. */
+static void find_places(ovi_settings *settings) {
+    static char cache[1024];
+    const char *home = getenv("HOME"), *given = getenv("XDG_CACHE_HOME");
+    if (!settings->libraries)
+        settings->libraries = getenv("OVI_CUDA_LIBS");
+    if (settings->cache || (!given && !home))
+        return;
+    int n = given && *given
+                ? snprintf(cache, sizeof cache, "%s/ovi", given)
+                : snprintf(cache, sizeof cache, "%s/.cache/ovi", home ? home : "");
+    if (n > 0 && (size_t)n < sizeof cache)
+        settings->cache = cache;
+}
+
 /* $OVI_ENGINE_DEBUG=1 is --log-level debug. */
 static void take_debug_level(ovi_settings *settings) {
     const char *wanted = getenv("OVI_ENGINE_DEBUG");
@@ -124,6 +139,7 @@ static void take_debug_level(ovi_settings *settings) {
 ovi_engine *cli_open(cli_args *args, bool with_weights) {
     take_debug_level(&args->settings);
     find_models(&args->settings, with_weights);
+    find_places(&args->settings);
     drop_model_name(args);
     args->settings.log = print_line;
     if (with_weights && !args->settings.models && !names_any_file(&args->settings)) {

@@ -41,6 +41,7 @@ static void cuda_close(void *self) {
         cudaStreamDestroy(c->copies);
     if (c->stream)
         cudaStreamDestroy(c->stream);
+    mem_free(c->cache);
     mem_free(c);
 }
 
@@ -126,6 +127,7 @@ static void *cuda_open(const backend_services *services, const device_options *o
         return NULL;
     c->services = *services;
     c->index = o->index;
+    c->cache = o->cache ? mem_strdup(&services->host->err, o->cache) : NULL;
     const size_t before = card_used(o->index);
     if (!take_device(c) || !open_streams(c)) {
         cuda_close(c);
@@ -361,6 +363,7 @@ static const backend table = {.abi = BACKEND_ABI,
                               .memory_name = "GPU",
                               .f8_weights = true,
                               .region_grain = CUDA_REGION_GRAIN,
+                              .usual_overhead = CUDA_USUAL_OVERHEAD,
                               .missing = cuda_missing,
                               .describe = cuda_describe,
                               .open = cuda_open,

@@ -34,6 +34,7 @@ typedef struct cuda {
         fence[BACKEND_MAX_SLOTS]; /* of operations that used a slot; made when met */
     cudaError_t upload_failed;    /* first failure since the last wait */
     size_t overhead;              /* bytes of context and libraries */
+    char *cache; /* owned; folder where choices are kept; NULL: nowhere */
     cublasLtHandle_t lt;
     cuda_linear_cache *products; /* owned: algorithms chosen so far */
     cuda_dnn *dnn;               /* owned; NULL: cuDNN is not here, or switched off */

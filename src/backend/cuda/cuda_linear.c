@@ -11,34 +11,17 @@
  * them, nor on what was measured. */
 #include <string.h>
 
-#include "backend/cuda/cuda_internal.h"
+#include "backend/cuda/cuda_linear.h"
 #include "backend/cuda/kernels.h"
 
-#define MANY_ROWS  8192
-#define FEW_ROWS   512 /* of a branch, at most: sound and text */
-#define MAX_CHOSEN 256 /* products of different kinds in one process: about 60 */
-#define MAX_ASKED  16
-#define MAX_TRIED  6 /* that are measured */
-
-/* What an algorithm is chosen for. All fields are compared as bytes. */
-typedef struct product_key {
-    int64_t n, k;
-    int32_t x_type, out_type, epilogue, with_residual;
-    int32_t few_rows, alignment; /* bytes, of all operands and their rows: 16 or less */
-} product_key;
-
-typedef struct chosen {
-    product_key key;
-    cublasLtMatmulAlgo_t algorithm;
-    bool found; /* else: the kernel of our own */
-} chosen;
-
-struct cuda_linear_cache {
-    int n;
-    chosen one[MAX_CHOSEN];
-};
+#define MANY_ROWS 8192
+#define FEW_ROWS  512 /* of a branch, at most: sound and text */
+#define MAX_ASKED 16
+#define MAX_TRIED 6 /* that are measured */
 
 void cuda_linear_clear(cuda *self) {
+    if (self->products)
+        cuda_choices_save(self, self->products);
     mem_free(self->products);
     self->products = NULL;
 }
@@ -314,6 +297,7 @@ static chosen *choose(cuda *c, const product *p) {
         c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
         if (!c->products)
             return NULL;
+        cuda_choices_load(c, c->products);
     }
     cuda_linear_cache *cache = c->products;
     for (int i = 0; i < cache->n; i++)
