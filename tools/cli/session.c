@@ -177,9 +177,8 @@ int cli_failure(const ovi_engine *engine, ovi_status status) {
 }
 
 bool cli_may_write(const cli_args *args, const char *path) {
-    /* Folders cannot be replaced: the library says so. */
     if (!path || args->force || access(path, F_OK) != 0 || is_folder(path))
-        return true;
+        return true; /* of a folder the library says what it is */
     fprintf(stderr, "ovi: %s: exists; --force replaces it\n", path);
     return false;
 }
