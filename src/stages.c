@@ -264,7 +264,8 @@ static void decode_whole(stage_context *c) {
     mem_free(rgb);
 }
 
-/* Tiles come one after the other, each through the whole clip: pixels wait as bytes. */
+/* Tiles come one after the other, each through the whole clip: pixels wait as bytes until the
+ * last tile, with which frames are handed on as they are complete. */
 typedef struct tile_sink {
     stage_context *c;
     uint8_t *rgb;  /* [frames, height, width, 3]; NULL on a dry run */
@@ -285,7 +286,11 @@ static void put_tile(void *user, const video_tile *tile) {
             memcpy(s->rgb + (row * clip->width + tile->x) * 3,
                    s->tile + (size_t)(f * dim[1] + y) * row_bytes, row_bytes);
         }
-    job_progress(s->c->job, "decode_video", ++s->done, s->all);
+    job *j = s->c->job;
+    if (++s->done > s->all - j->shape.video[1]) /* the last tile completes these frames */
+        hand_on_frames(j, s->rgb + tile->frame * clip->height * clip->width * 3,
+                       (int)dim[0]);
+    job_progress(j, "decode_video", s->done, s->all);
 }
 
 /* Bytes of the finished clip on the host. */
@@ -349,12 +354,6 @@ static void decode_tiles(stage_context *c) {
         video_decode_tiles(&tiling, put_tile, &sink);
     mem_free(tiling.front);
     mem_free(sink.tile);
-    int group = (int)video_vae_time(&c->models->spec.video_vae);
-    size_t frame = (size_t)j->shape.width * (size_t)j->shape.height * 3;
-    for (int f = 0; !c->dry && !err_failed(e) && f < j->shape.frames; f += group) {
-        int n = j->shape.frames - f < group ? j->shape.frames - f : group;
-        hand_on_frames(j, sink.rgb + (size_t)f * frame, n);
-    }
     mem_free(sink.rgb);
 }
 

@@ -292,7 +292,7 @@ static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out)
 }
 
 /* NULL: failed. */
-static chosen *choose(cuda *c, const product *p) {
+static const chosen *choose(cuda *c, const product *p) {
     if (!c->products) {
         c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
         if (!c->products)
@@ -423,15 +423,15 @@ void cuda_linear(void *self, const linear_desc *d, work w) {
         return;
     for (int64_t b = 0; b < n; b++) {
         const product p = product_of(d, &r, b, whole);
-        chosen *how = choose(c, &p);
+        const chosen *how = choose(c, &p);
         if (!how)
             return;
         cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
         if (how->found)
             status = multiply(c, &p, &how->algorithm);
+        /* What is chosen stays: bits must not depend on what was multiplied before. */
         if (status == CUBLAS_STATUS_NOT_SUPPORTED ||
             status == CUBLAS_STATUS_INVALID_VALUE) {
-            how->found = false;
             cuda_ok(c, kernel_linear(d, c->stream), "linear");
             return;
         }
