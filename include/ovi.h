@@ -109,7 +109,7 @@ typedef struct ovi_settings {
     /* no, yes: what the next clip would make again (text features; weights as converted for a
      * device with memory of its own) is kept on the host, within ram. */
     const char *keep_warm;
-    const char *speed; /* the device that time estimates are for: cpu, h100, ... */
+    const char *speed; /* what time estimates are for: cpu, h100, ..., or a file */
     int profile;       /* 1: waits after every operation to time it; slower */
     ovi_log_level log_level;
     ovi_log_fn log; /* NULL: silent */
@@ -436,6 +436,7 @@ typedef struct ovi_stage_report {
     const char *resident; /* models on the device meanwhile */
     size_t planned_peak_bytes, measured_peak_bytes;
     double seconds;
+    double load_seconds; /* of these, until weights were there and it could begin */
     uint64_t fallbacks;  /* operations done by the plain reference */
     uint64_t bytes_read; /* of weight files; what is used in place is not read */
     int reused; /* models that ovi_hold had left on the device, and their bytes there */
@@ -450,11 +451,24 @@ typedef struct ovi_report {
     size_t allocated_bytes; /* on the device now */
 } ovi_report;
 
+OVI_API void ovi_get_report(const ovi_engine *engine, ovi_report *report);
+
 /* The picture of a plan, as of a memory report, before anything runs. */
 OVI_API ovi_status ovi_plan_svg(ovi_engine *engine, const ovi_plan *plan,
                                 const char *path);
 
-OVI_API void ovi_get_report(const ovi_engine *engine, ovi_report *report);
+/* How fast a device is, each per second: products in the type that the big models compute in;
+ * bytes of a copy within its memory, read and written; host memory on its way to it. */
+typedef struct ovi_device_speed {
+    char name[128];
+    double flops, bytes, link_bytes;
+} ovi_device_speed;
+
+/* Measures the engine's device, in seconds: what is timed is what the models call. */
+OVI_API ovi_status ovi_measure_device(ovi_engine *engine, ovi_device_speed *speed);
+/* A file that the setting `speed` may name. */
+OVI_API ovi_status ovi_device_speed_save(const ovi_device_speed *speed, const char *path,
+                                         ovi_message *message);
 
 /* ------------------------------------------------------------------ checkpoints ---- */
 

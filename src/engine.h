@@ -55,10 +55,11 @@ struct ovi_engine {
     store *store; /* its weights */
     device *dry;  /* its dry run: profiles are counted here */
     store *dry_store;
-    warm *warm;                /* for the next clip; NULL: nothing is kept */
-    size_t keep_room;          /* for it, beside the stages of this call */
-    memory_budget budget;      /* as the settings say */
-    const device_speed *speed; /* for estimates */
+    warm *warm;           /* for the next clip; NULL: nothing is kept */
+    size_t keep_room;     /* for it, beside the stages of this call */
+    memory_budget budget; /* as the settings say */
+    device_speed speed;   /* for estimates; its name lies in told_speed, if from a file */
+    ovi_device_speed told_speed;
     memory_log memory;
     ovi_report report;
     bool hold;            /* models stay on the device after a stage, where that fits */
@@ -138,6 +139,8 @@ void job_progress(job *j, const char *stage, int step, int steps);
 /* Host bytes of the job's own while this stage runs. */
 size_t job_host_bytes(const job *j, stage_id id);
 
+/* Forgets the last call's failure, cancel and report. */
+ovi_status call_reset(ovi_engine *engine) OVI_MUST_CHECK;
 /* A public call in between: begin clears the last one's failure, cancel and report and makes
  * the job; end releases it. require: files by number, as bits. */
 ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,

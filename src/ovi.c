@@ -8,6 +8,7 @@
 #include "latents.h"
 #include "params.h"
 #include "resume.h"
+#include "speed.h"
 #include "weights/inspect.h"
 
 #define TEXT_OF_NUMBER(n) #n
@@ -89,16 +90,32 @@ static ovi_status choose_models(ovi_engine *engine, const ovi_settings *s, bool 
     return files ? models_open_files(&engine->models, s, e) : OVI_OK;
 }
 
+/* A name from the list, else a file. */
+static ovi_status choose_speed(ovi_engine *engine, const ovi_settings *s) {
+    err *e = &engine->host.err;
+    ovi_device_speed *told = &engine->told_speed;
+    const device_speed *known = speed_find(s->speed);
+    if (known)
+        engine->speed = *known;
+    else if (!os_is_file(s->speed))
+        return err_set(e, OVI_ARGUMENT, "speed: there is no device or file named \"%s\"",
+                       s->speed);
+    else if (speed_read(told, s->speed, e) == OVI_OK)
+        engine->speed = (device_speed){.name = told->name,
+                                       .flops = told->flops,
+                                       .bytes = told->bytes,
+                                       .stream_bytes = told->link_bytes};
+    return e->status;
+}
+
 static ovi_status choose_budget(ovi_engine *engine, const ovi_settings *s) {
     err *e = &engine->host.err;
     memory_budget *b = &engine->budget;
     b->unified =
         strcmp(s->unified, "yes") == 0 ||
         (strcmp(s->unified, "auto") == 0 && device_backend(engine->dev)->host_memory);
-    engine->speed = speed_find(s->speed);
-    if (!engine->speed)
-        return err_set(e, OVI_ARGUMENT, "speed: there is no device named \"%s\"",
-                       s->speed);
+    if (choose_speed(engine, s) != OVI_OK)
+        return e->status;
     if (!params_parse_size(s->vram, &b->device))
         return err_set(e, OVI_ARGUMENT,
                        "vram: expected a size (6G, 512MiB) or auto, found \"%s\"",
@@ -175,8 +192,7 @@ void ovi_cancel(ovi_engine *engine) {
 
 /* ---- one call ---- */
 
-/* Forgets the last call's failure, cancel and report. */
-static ovi_status call_reset(ovi_engine *engine) {
+ovi_status call_reset(ovi_engine *engine) {
     err_clear(&engine->host.err);
     atomic_store(&engine->host.cancel, false);
     engine->report = (ovi_report){0};
@@ -478,6 +494,13 @@ ovi_status ovi_image_load(const char *path, ovi_image *image, ovi_message *messa
     media_image loaded = {0};
     if (media_image_load(&loaded, path, &e) == OVI_OK)
         *image = (ovi_image){loaded.width, loaded.height, loaded.rgb};
+    return tell(message, &e);
+}
+
+ovi_status ovi_device_speed_save(const ovi_device_speed *speed, const char *path,
+                                 ovi_message *message) {
+    err e = {0};
+    (void)(speed_write(speed, path, &e) == OVI_OK);
     return tell(message, &e);
 }
 

@@ -161,7 +161,7 @@ static void log_choice(ovi_engine *engine, const stage_choice *choice) {
              (double)profile_peak(plain) / 1e9,
              (double)(by_ram ? now.ram : now.device) / 1e9,
              by_ram ? " together with host memory" : "",
-             profile_seconds(p, engine->speed) / profile_seconds(plain, engine->speed));
+             profile_seconds(p, &engine->speed) / profile_seconds(plain, &engine->speed));
 }
 
 /* ---- running ---- */
@@ -196,6 +196,7 @@ static void report_stage(const stage_context *c, const stage *st,
         .planned_peak_bytes = profile_peak(planned),
         .measured_peak_bytes = m.peak - m.arena_capacity + arena,
         .seconds = seconds,
+        .load_seconds = c->load_seconds,
         .fallbacks = device_get_counters(engine->dev)->fallbacks,
         .bytes_read = c->bytes_read + store_get_stats(c->store).bytes_read,
         .reused = c->reused.n_reused,
@@ -278,6 +279,7 @@ ovi_status stage_run(job *j, stage_id id) {
     device_arena_open(c.dev, choice.profile.arena);
     if (stage_enter(&c, st, 0)) {
         c.reused = store_get_stats(c.store);
+        c.load_seconds = os_now() - start;
         memory_log_event(engine, st->name, "after load");
         st->run(&c);
         (void)(device_sync(c.dev) == OVI_OK && store_intact(c.store));

@@ -50,7 +50,7 @@ static ovi_status plan_stage(job *j, stage_id id, const memory_budget *budget,
         *way = (ovi_way){.stage = plan->n_stages,
                          .peak_bytes = profile_peak(&p),
                          .host_bytes = p.host,
-                         .seconds = profile_seconds(&p, engine->speed),
+                         .seconds = profile_seconds(&p, &engine->speed),
                          .fits = profile_fits(&p, budget)};
         memcpy(way->what, candidates[i].what, sizeof way->what);
         if (!found) {

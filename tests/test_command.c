@@ -39,7 +39,7 @@ static outcome run(const char *arguments) {
     char line[2048];
     outcome o = {0};
     snprintf(line, sizeof line,
-             "cd %s && env -u OVI_MODELS OVI_MODELS=%s/micro " OVI
+             "cd %s && env -u OVI_MODELS OVI_MODELS=%s/micro TMPDIR=. " OVI
              " %s >out.txt 2>err.txt",
              root, root, arguments);
     int status = system(line);
@@ -412,6 +412,97 @@ static void ctrl_c_stops_within_two_seconds_and_leaves_nothing(void **state) {
     assert_int_not_equal(system(line), 0);
 }
 
+static double number_of(const json_t *object, const char *key) {
+    json_t *value = json_object_get(object, key);
+    if (!json_is_number(value))
+        fail_msg("no number named %s", key);
+    return json_number_value(value);
+}
+
+/* What the last command printed, as one object. */
+static json_t *printed_object(void) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/out.txt", root);
+    json_t *object = json_load_file(path, 0, NULL);
+    assert_true(json_is_object(object));
+    return object;
+}
+
+static void check_benched_stage(const json_t *stage) {
+    size_t i;
+    json_t *op;
+    double all = 0, best = 0;
+    assert_int_equal((int)number_of(stage, "fallbacks"), 0);
+    assert_true(number_of(stage, "planned_peak_bytes") ==
+                number_of(stage, "measured_peak_bytes"));
+    assert_true(number_of(stage, "load_seconds") < number_of(stage, "seconds"));
+    json_array_foreach(json_object_get(stage, "ops"), i, op) {
+        assert_true(number_of(op, "calls") > 0 && number_of(op, "seconds") > 0);
+        all += number_of(op, "seconds");
+        best += number_of(op, "roofline_seconds");
+    }
+    assert_true(all > 0 && best > 0);
+    assert_true(number_of(stage, "roofline_seconds") <= best * 1.001);
+    assert_true(number_of(stage, "roofline_seconds") >= best * 0.999);
+}
+
+static void a_bench_measures_stages_operations_and_the_device(void **state) {
+    (void)state;
+    outcome o = run("bench --repeat 2 --steps 3 --json --quiet --save speed.json");
+    if (o.code != 0)
+        fail_msg("code %d: %s", o.code, o.err);
+    size_t i;
+    json_t *all = printed_object(), *stage, *speed = json_object_get(all, "speed");
+    assert_true(number_of(speed, "flops") > 1e6 && number_of(speed, "bytes") > 1e6 &&
+                number_of(speed, "link_bytes") > 1e6);
+    assert_int_equal((int)number_of(all, "steps"), 2 * 2); /* the first is not counted */
+    assert_true(number_of(all, "step_seconds") > 0);
+    assert_int_equal((int)json_array_size(json_object_get(all, "stages")), 4);
+    json_array_foreach(json_object_get(all, "stages"), i, stage)
+        check_benched_stage(stage);
+    json_decref(all);
+}
+
+/* Estimates follow the file: a hundredth of the speed, a hundred times as long. */
+static void plans_are_for_a_speed_that_was_saved(void **state) {
+    (void)state;
+    double seconds[2];
+    for (int i = 0; i < 2; i++) {
+        char path[128];
+        snprintf(path, sizeof path, "%s/own.json", root);
+        json_t *speed = json_pack("{s:i, s:s, s:f, s:f, s:f}", "format", 1, "name", "own",
+                                  "flops", i ? 1e10 : 1e12, "bytes", i ? 1e8 : 1e10,
+                                  "link_bytes", i ? 1e7 : 1e9);
+        assert_int_equal(json_dump_file(speed, path, 0), 0);
+        json_decref(speed);
+        outcome o = run("plan --json --speed own.json");
+        assert_int_equal(o.code, 0);
+        json_t *plan = printed_object();
+        seconds[i] = number_of(plan, "seconds");
+        json_decref(plan);
+    }
+    assert_true(seconds[1] > 99 * seconds[0] && seconds[1] < 101 * seconds[0]);
+    assert_int_equal(run("plan --json --speed speed.json").code, 0);
+    expect_refusal("plan --speed micro/ovi.json", 1,
+                   "micro/ovi.json: expected an object");
+    expect_refusal("plan --speed nowhere.json", 1, "no device or file named");
+    expect_refusal("bench --quiet --save speed.json", 1, "speed.json: exists");
+}
+
+static void a_bench_of_random_models_leaves_nothing(void **state) {
+    (void)state;
+    char line[256];
+    outcome o = run("bench --preset micro --repeat 1 --steps 1 --quiet");
+    if (o.code != 0)
+        fail_msg("code %d: %s", o.code, o.err);
+    assert_non_null(strstr(o.out, "decode_video"));
+    assert_non_null(strstr(o.out, "each operation timed alone"));
+    snprintf(line, sizeof line, "test -z \"$(ls -d %s/ovi-bench-* 2>/dev/null)\"", root);
+    assert_int_equal(system(line), 0);
+    expect_refusal("bench --preset huge --quiet", 1, "huge");
+    assert_int_equal(system(line), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mistakes_are_one_line_and_a_code),
@@ -428,6 +519,9 @@ int main(void) {
         cmocka_unit_test(lint_says_what_is_wrong),
         cmocka_unit_test(lint_reads_lists_and_files),
         cmocka_unit_test(every_decoder_has_its_inverse),
+        cmocka_unit_test(a_bench_measures_stages_operations_and_the_device),
+        cmocka_unit_test(plans_are_for_a_speed_that_was_saved),
+        cmocka_unit_test(a_bench_of_random_models_leaves_nothing),
         cmocka_unit_test(ctrl_c_stops_within_two_seconds_and_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);

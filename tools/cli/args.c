@@ -104,6 +104,29 @@ static const char *set_repeat(cli_args *args, const char *value) {
     return NULL;
 }
 
+static const char *set_bench_preset(cli_args *args, const char *value) {
+    args->bench_preset = value;
+    return NULL;
+}
+
+static const char *set_prompt(cli_args *args, const char *value) {
+    args->prompt = value;
+    return NULL;
+}
+
+static const char *set_save(cli_args *args, const char *value) {
+    args->save = value;
+    return NULL;
+}
+
+static const char *set_rounds(cli_args *args, const char *value) {
+    unsigned long long n;
+    if (!whole_number(value, CLI_MAX_ROUNDS, &n) || n == 0)
+        return "a whole number from 1 to 100";
+    args->rounds = (int)n;
+    return NULL;
+}
+
 static const char *set_group(cli_args *args, const char *value) {
     unsigned long long n;
     if (!whole_number(value, 100000, &n))
@@ -141,6 +164,12 @@ static const own_option own_options[] = {
     {"checkpoint-seed", "seed", "N", "seed of the random weights", set_checkpoint_seed},
     {"checkpoint-threads", "threads", "N", "processor threads; 0: all",
      set_checkpoint_threads},
+    {"bench-preset", "preset", "NAME",
+     "random models of that size, in a temporary folder, instead of those at hand",
+     set_bench_preset},
+    {"bench-prompt", "prompt", "TEXT", "of the clip that is timed", set_prompt},
+    {"rounds", "repeat", "N", "clips that are timed (default: 3)", set_rounds},
+    {"save", "save", "FILE", "keep the device's speed, for --speed FILE", set_save},
     {"svg", "svg", "FILE", "draw the plan: bytes over time", set_svg},
     {"config", "config", "FILE",
      "the published inference configuration (.yaml); options given here win", set_config},
@@ -317,7 +346,7 @@ void cli_args_release(cli_args *args) {
 
 bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args) {
     assert(ovi_option_count() <= CLI_MAX_OPTIONS);
-    *args = (cli_args){.repeat = 1};
+    *args = (cli_args){.repeat = 1, .rounds = 3};
     ovi_settings_init(&args->settings);
     ovi_request_init(&args->request);
     ovi_checkpoint_init(&args->checkpoint);

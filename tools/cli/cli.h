@@ -11,6 +11,7 @@
 #define CLI_MAX_WORDS   2
 #define CLI_MAX_OPTIONS 64 /* of the library */
 #define CLI_MAX_REPEATS 1000
+#define CLI_MAX_ROUNDS  100
 
 /* Exit codes of the command. */
 enum {
@@ -26,13 +27,17 @@ typedef struct cli_args {
     ovi_settings settings;
     ovi_request request;
     ovi_checkpoint_request checkpoint;
-    const char *image;  /* file of the first frame */
-    const char *resume; /* file of an interrupted run */
-    const char *svg;    /* picture of a plan */
-    cli_config config;  /* of a file, see official_config.h */
-    const char *format; /* ending of clips without a name: "mp4" */
-    int repeat;         /* clips of each row, with seeds that follow each other */
-    int group;          /* most clips of a group; 0: as memory allows */
+    const char *image;        /* file of the first frame */
+    const char *resume;       /* file of an interrupted run */
+    const char *svg;          /* picture of a plan */
+    cli_config config;        /* of a file, see official_config.h */
+    const char *format;       /* ending of clips without a name: "mp4" */
+    int repeat;               /* clips of each row, with seeds that follow each other */
+    int group;                /* most clips of a group; 0: as memory allows */
+    const char *bench_preset; /* random models that are measured; NULL: those at hand */
+    const char *prompt;       /* of the clip that is measured; NULL: one of its own */
+    const char *save;         /* file of the device's speed */
+    int rounds;               /* of a measurement */
     bool force, retry_failed, dry_run;
     const char
         *given[CLI_MAX_OPTIONS]; /* values by the option's index; NULL: not given */
@@ -109,6 +114,7 @@ int cli_encode(cli_args *args);
 int cli_decode(cli_args *args);
 int cli_plan(cli_args *args);
 int cli_devices(cli_args *args);
+int cli_bench(cli_args *args);
 int cli_inspect(cli_args *args);
 int cli_make_checkpoint(cli_args *args);
 #endif
