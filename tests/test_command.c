@@ -167,8 +167,9 @@ static void json_reports_planned_and_measured(void **state) {
 static void a_memory_report_has_the_lines_of_the_log(void **state) {
     (void)state;
     char path[128];
-    outcome o = run("generate --steps 1 --quiet --force --keep-warm --memory-report report.json "
-                    "-o clip.wav x");
+    outcome o =
+        run("generate --steps 1 --quiet --force --keep-warm --memory-report report.json "
+            "-o clip.wav x");
     assert_int_equal(o.code, 0);
     snprintf(path, sizeof path, "%s/report.json", root);
     json_t *report = json_load_file(path, 0, NULL), *event;
