@@ -1,6 +1,6 @@
 /* test_batch.c: lists of clips through the command: the bytes of single runs, rows that are
  * broken, runs that are killed. "test_batch 1000" makes a list of 1,000 rows and kills it
- * three times (make batch-1000); without a number it is 40 rows and one kill. */
+ * three times (make batch-1000); without a number it is 40 rows and three kills. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -21,7 +21,9 @@
 #define OVI OVI_BINARY_DIR "/ovi"
 
 static char root[] = "/tmp/ovi-batch-XXXXXX";
-static int n_rows = 40, n_kills = 1;
+#define N_KILLS 3
+
+static int n_rows = 40;
 
 /* ---- commands ---- */
 
@@ -230,7 +232,7 @@ static bool kill_when(pid_t child, const char *name, const char *words, int want
     while (occurrences(name, words) < wanted) {
         if (waitpid(child, &status, WNOHANG) == child)
             return false;
-        usleep(20000);
+        usleep(500); /* as soon as can be: what is to follow a line must not be lost */
     }
     kill(child, SIGKILL);
     waitpid(child, &status, 0);
@@ -389,9 +391,9 @@ static void a_long_list_survives_breakage_and_kills(void **state) {
     const int n_good = n_rows - n_rows / 10;
     write_long_list();
     must(shell("mkdir long && touch long/file"));
-    for (int i = 0; i < n_kills; i++) {
+    for (int i = 0; i < N_KILLS; i++) {
         pid_t child = start("long.csv", "--group", "8");
-        int wanted = n_good * (i + 1) / (n_kills + 1);
+        int wanted = n_good * (i + 1) / (N_KILLS + 1);
         assert_true(kill_when(child, "long.csv.status.jsonl", "\"done\"", wanted));
         look_at_clips();
         assert_true(n_seen >= wanted && n_seen < (i + 1) * n_good);
@@ -416,10 +418,8 @@ static void a_long_list_survives_breakage_and_kills(void **state) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1) {
+    if (argc > 1)
         n_rows = atoi(argv[1]);
-        n_kills = 3;
-    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grouped_clips_are_those_of_single_runs),
         cmocka_unit_test(groups_say_what_they_saved),

@@ -110,9 +110,13 @@ static void set_state(run *r, clip_status *c, clip_state state) {
         stop(r, &message);
 }
 
+static void remove_leftovers(const batch *b, const clip_status *c, bool states_only);
+
+/* Latents and states go first: nothing looks for them once the clip is done. */
 static void finish_clip(run *r, member *m) {
     m->out = true;
     r->tally.done++;
+    remove_leftovers(r->b, m->clip, false);
     set_state(r, m->clip, CLIP_DONE);
     tell_clip(r, m->clip);
 }
@@ -249,7 +253,6 @@ static bool begin_clip(run *r, member *m) {
     if (c->state == CLIP_STARTED)
         remove_all_unfinished(r->b, c);
     if (m->left == LEFT_CLIP) {
-        remove_leftovers(r->b, c, false);
         finish_clip(r, m);
         return false;
     }
@@ -417,8 +420,6 @@ static void decode(run *r, member *m) {
         if (took(r, m, status, start))
             finish_clip(r, m);
     }
-    if (m->clip->state == CLIP_DONE && !kept)
-        unlink(path);
     ovi_latents_release(&latents);
     free(path);
 }
