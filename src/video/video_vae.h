@@ -203,7 +203,6 @@ typedef void (*video_tile_fn)(void *user, const video_tile *tile);
 /* Calls put for each latent frame of each tile, one tile after the other. Needs t->front. */
 void video_decode_tiles(const video_tiling *t, video_tile_fn put, void *user);
 
-
 /* Encodes a whole clip (one image is a clip of one frame): video [3, T, H, W] on the host
  * (NULL on a dry run) -> latents [z, 1+(T-1)/4, H/16, W/16] on the host. size counts
  * pixels: T is 4k+1, H and W multiples of 16. State is kept as in decoding. */
