@@ -83,8 +83,11 @@ static void take_latents(stage_context *c, const tensor *x) {
             (void)stage_expect_finite(c, what[s], to[s], (size_t)tensor_count(&x[s]));
 }
 
+/* A step is done when the device has done it, which may be behind the host. */
 static void diffuse_progress(void *user, int done, int n_steps) {
     const diffuse_watch *w = user;
+    if (device_sync(w->c->dev) != OVI_OK)
+        return;
     if (done == w->c->job->first_step + 1 && done < n_steps)
         take_latents(w->c, w->x);
     job_progress(w->c->job, "diffuse", done, n_steps);

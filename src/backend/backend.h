@@ -1,6 +1,6 @@
 /* backend.h: what computes. Devices, the arena, and the operations that models call.
  *
- * A device is opened on a backend (cpu, ref, later cuda) or as a dry run of one (null).
+ * A device is opened on a backend (cuda, cpu, ref) or as a dry run of one (null).
  * Model code calls op_* front doors. A front door
  *   1. does nothing if the device has already failed (errors latch, calls return void),
  *   2. checks shapes and types against the contract written at each descriptor,
