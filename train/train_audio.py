@@ -4,7 +4,8 @@
 
 The latents have no scale of their own in this model, so the VAE is held to channels of mean 0
 and deviation 1. The vocoder learns from true spectra and from those that the VAE gives back;
-tones need no adversary, so its losses are spectra alone, at four resolutions and in mel.
+tones need no adversary, so its losses are spectra, at four resolutions and in mel, and the very
+waves of tones of one pitch.
 """
 import argparse
 
@@ -21,20 +22,27 @@ from nets.vocoder import Vocoder
 from storage import load_packed, load_part, save_part
 
 BANK, BATCH, SEGMENT, VOCODER_BATCH = 4096, 64, 32, 32
-DIVERGENCE, FLOOR = 2e-3, 0.05
+DIVERGENCE, FLOOR, ON_WAVE = 2e-3, 0.05, 4.0
+BEEPS = world.SOUNDS.index("beeps")
 
 
 @torch.no_grad()
 def draw_bank(clips, device):
-    """Waves [clips, 32768] and their spectra [clips, 80, 128]; every sound equally often."""
-    basis, waves = mel_basis(device), []
+    """Waves [clips, 32768], their spectra [clips, 80, 128] and which are tones of one pitch; every
+    sound equally often. These all begin at the same phase: they repeat with each frame of the
+    spectrum, so a vocoder can be held to their very waves."""
+    basis, waves, sounds = mel_basis(device), [], []
     for _ in range(clips // 64):
         a = world.draw_attributes(64, None, device)
         a["sound"] = torch.randint(8, (64,), device=device)
         a["motion"] = torch.where(a["sound"] == world.IMPACT, world.BOUNCE, a["motion"])
-        waves.append(world.render_audio(world.draw_scene(a, None), None))
+        scene = world.draw_scene(a, None)
+        steady = (a["sound"] < len(world.TONES)) | (a["sound"] == BEEPS)
+        scene["phase"] = torch.where(steady, 0.0, scene["phase"])
+        waves.append(world.render_audio(scene, None))
+        sounds.append(steady)
     waves = torch.cat(waves)
-    return waves, torch.cat([log_mel(w, basis) for w in waves.split(256)])
+    return waves, torch.cat([log_mel(w, basis) for w in waves.split(256)]), torch.cat(sounds)
 
 
 def train_loop(name, net, step_of, args, steps, seconds, rate):
@@ -92,7 +100,7 @@ def spectra(wave):
         yield torch.sqrt(s.real ** 2 + s.imag ** 2 + 1e-6)
 
 
-def train_vocoder(args, vae, waves, mels, seconds):
+def train_vocoder(args, vae, waves, mels, steady, seconds):
     device, basis = args.device, mel_basis(args.device)
     net = Vocoder(CONFIG["vocoder"]).to(device)
     if args.start:
@@ -119,6 +127,8 @@ def train_vocoder(args, vae, waves, mels, seconds):
             # A floor 60 dB below a tone: lower, and silence between its bins outweighs the tone.
             loss = loss + 0.3 * (torch.log(a + FLOOR) - torch.log(b + FLOOR)).abs().mean()
             loss = loss + 2 * ((a - b).flatten(1).norm(dim=1) / size).mean()
+        amiss = (made - wave).pow(2).mean(1) / (wave.pow(2).mean(1) + 1e-3)
+        loss = loss + ON_WAVE * (amiss * steady[row]).mean()
         mel_loss = (log_mel(made, basis, FLOOR / 50) - log_mel(wave, basis, FLOOR / 50)).abs().mean()
         return loss + 2 * mel_loss, loss, mel_loss
 
@@ -130,7 +140,7 @@ def main():
     parser.add_argument("--vae-share", type=float, default=0.35, help="of the seconds")
     args = arguments(parser)
     device = args.device
-    waves, mels = draw_bank(BANK if device == "cuda" else 64, device)
+    waves, mels, steady = draw_bank(BANK if device == "cuda" else 64, device)
     state = load_part(args.out, "audio_vae", device)
     if not state and args.start:
         state = load_packed(args.start, "audio_vae")
@@ -141,7 +151,7 @@ def main():
     else:
         vae = train_vae(args, mels, args.seconds * args.vae_share)
     if not load_part(args.out, "vocoder"):
-        train_vocoder(args, vae, waves, mels, args.seconds * (1 - args.vae_share))
+        train_vocoder(args, vae, waves, mels, steady, args.seconds * (1 - args.vae_share))
 
 
 if __name__ == "__main__":
