@@ -4,7 +4,8 @@
     gpu_collect.py FOLDER
 
 {"device", "driver", "pieces": [how each command ended], "reference": [rows of compare_gpu.py],
- "runs": {name: {"wall_s", "step_s", "stages": {stage: {"load_s", "run_s", "release_s", bytes, ops}}}}}
+ "runs": {name: {"wall_s", "step_s", "stages": {stage: {"load_s", "run_s", "release_s", bytes, ops}}}},
+ "bench": what ovi bench --json said}
 """
 import json
 import os

@@ -94,9 +94,9 @@ if wanted reference; then
     cat "$WORK/reference.out"
 fi
 if wanted ops; then
-    # Timed op by op: slower as a whole. The second prompt fills all 512 rows of text.
-    clip profile 60 --profile 1 --steps 2
-    PROMPT=$LONG_PROMPT clip text 60 --steps 1
+    # Stages that are warm, every operation timed alone, ceilings. The prompt fills all 512 rows.
+    piece bench 100 "$BIN/ovi" bench --prompt "$LONG_PROMPT" --models "$MODELS" --device "$DEVICE" --aspect 1:1 \
+        --steps 4 --repeat 3 --json --quiet --save "$WORK/speed.json"
 fi
 wanted clip && clip resident 120 --steps "$STEPS"
 if wanted stream; then
