@@ -73,7 +73,7 @@ def run(a, folder, budget):
     latents = os.path.join(folder, "latents.safetensors")
     command = [a.ovi, "generate", TEXT, *common(a), "--json", "--quiet",
                "--negative-video", TEXT, "--negative-audio", TEXT,
-               "--save-latents", latents, "--output", os.path.join(folder, "clip.wav")]
+               "--save-latents", latents, "--output", os.path.join(folder, "clip.wav"), "--force"]
     if budget:
         command += ["--vram", str(budget)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
