@@ -448,7 +448,7 @@ typedef struct ovi_stage_report {
 typedef struct ovi_report {
     int n_stages;
     ovi_stage_report stage[OVI_MAX_STAGES];
-    size_t allocated_bytes; /* on the device now */
+    size_t allocated_bytes; /* on the device now, and for stages beside it */
 } ovi_report;
 
 OVI_API void ovi_get_report(const ovi_engine *engine, ovi_report *report);

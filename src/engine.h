@@ -48,6 +48,12 @@ ovi_status models_require(const models *m, int file, err *e) OVI_MUST_CHECK;
  * its middle, a sample of the weights: JSON text, owned, NULL on failure. */
 char *models_digest(const models *m, err *e) OVI_MUST_CHECK;
 
+/* Where stages run: a device and the weights on it, and its dry run, where they are counted. */
+typedef struct engine_place {
+    device *dev, *dry;
+    store *store, *dry_store;
+} engine_place;
+
 struct ovi_engine {
     host host;
     models models;
@@ -55,6 +61,7 @@ struct ovi_engine {
     store *store; /* its weights */
     device *dry;  /* its dry run: profiles are counted here */
     store *dry_store;
+    engine_place cpu;     /* beside another device: the processor; empty without */
     warm *warm;           /* for the next clip; NULL: nothing is kept */
     size_t keep_room;     /* for it, beside the stages of this call */
     memory_budget budget; /* as the settings say */
@@ -149,6 +156,8 @@ ovi_status call_require(ovi_engine *engine, uint32_t files) OVI_MUST_CHECK;
 ovi_status call_end(job *j, ovi_engine *engine);
 #define NEEDS(file) (1u << (file))
 
+/* Estimated seconds of a way of running a stage. */
+double engine_seconds(const ovi_engine *engine, const stage_profile *p);
 /* Chooses a way that fits, brings in, runs, releases; adds a row to the report. */
 ovi_status stage_run(job *j, stage_id id) OVI_MUST_CHECK;
 /* The way through: text -> (image) -> diffusion -> latents file -> sound -> picture. */

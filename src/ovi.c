@@ -66,6 +66,11 @@ static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s, bool 
     engine->dry = engine->dev ? device_open_null(h, b, &options) : NULL;
     if (engine->dev)
         device_set_profiling(engine->dev, s->profile != 0);
+    const backend *cpu = backend_find("cpu");
+    if (engine->dry && cpu && cpu != b) {
+        engine->cpu.dev = device_open(h, cpu, &options);
+        engine->cpu.dry = engine->cpu.dev ? device_open_null(h, cpu, &options) : NULL;
+    }
     return h->err.status;
 }
 
@@ -126,18 +131,22 @@ static ovi_status choose_budget(ovi_engine *engine, const ovi_settings *s) {
     return OVI_OK;
 }
 
-static ovi_status make_stores(ovi_engine *engine) {
-    err *e = &engine->host.err;
-    engine->store = store_create(engine->dev, e);
-    engine->dry_store = store_create(engine->dry, e);
-    if (err_failed(e))
-        return e->status;
-    store_set_evict(engine->store, engine->budget.ram != 0);
-    for (int i = 0; i < MODEL_COUNT; i++) {
-        store_add(engine->store, i, models_table(&engine->models, i));
-        store_add(engine->dry_store, i, models_table(&engine->models, i));
-    }
+static ovi_status make_store(ovi_engine *engine, device *dev, store **out) {
+    *out = store_create(dev, &engine->host.err);
+    if (!*out)
+        return engine->host.err.status;
+    store_set_evict(*out, engine->budget.ram != 0);
+    for (int i = 0; i < MODEL_COUNT; i++)
+        store_add(*out, i, models_table(&engine->models, i));
     return OVI_OK;
+}
+
+static ovi_status make_stores(ovi_engine *engine) {
+    if (make_store(engine, engine->dev, &engine->store) == OVI_OK &&
+        make_store(engine, engine->dry, &engine->dry_store) == OVI_OK && engine->cpu.dev &&
+        make_store(engine, engine->cpu.dev, &engine->cpu.store) == OVI_OK)
+        (void)(make_store(engine, engine->cpu.dry, &engine->cpu.dry_store) == OVI_OK);
+    return engine->host.err.status;
 }
 
 static ovi_status open_engine(const ovi_settings *settings, ovi_engine **out,
@@ -174,8 +183,12 @@ void ovi_close(ovi_engine *engine) {
     warm_free(engine->warm);
     store_free(engine->store);
     store_free(engine->dry_store);
+    store_free(engine->cpu.store);
+    store_free(engine->cpu.dry_store);
     models_release(&engine->models);
     memory_log_clear(&engine->memory);
+    device_close(engine->cpu.dry);
+    device_close(engine->cpu.dev);
     device_close(engine->dry);
     device_close(engine->dev);
     mem_free(engine);
@@ -215,6 +228,8 @@ ovi_status call_end(job *j, ovi_engine *engine) {
     os_give_back();
     if (engine->dev)
         engine->report.allocated_bytes = device_get_memory(engine->dev).allocated;
+    if (engine->cpu.dev)
+        engine->report.allocated_bytes += device_get_memory(engine->cpu.dev).allocated;
     return engine->host.err.status;
 }
 

@@ -18,6 +18,12 @@
 
 /* ---- counting ---- */
 
+static engine_place place_of(const ovi_engine *engine, const stage_options *options) {
+    if (options->on_cpu)
+        return engine->cpu;
+    return (engine_place){engine->dev, engine->dry, engine->store, engine->dry_store};
+}
+
 /* Weights by placement, over the phases of the stage; streamed: bytes through slots, in all. */
 static store_bytes weights_of(const stage_context *c, const stage *st, size_t *streamed) {
     store_bytes most = {0};
@@ -39,10 +45,11 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
                                stage_profile *profile) {
     ovi_engine *engine = j->engine;
     const stage *st = stage_at(id);
+    const engine_place place = place_of(engine, options);
     stage_context c = {.job = j,
                        .models = &engine->models,
-                       .dev = engine->dry,
-                       .store = engine->dry_store,
+                       .dev = place.dry,
+                       .store = place.dry_store,
                        .dry = true,
                        .options = *options};
     size_t streamed;
@@ -55,6 +62,7 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
     const device_counters *n = device_get_counters(c.dev);
     *profile = (stage_profile){
         .name = st->name,
+        .on_cpu = options->on_cpu,
         .weights = memory.peak,
         .in_place = placed.in_place,
         .arena = device_round(c.dev, memory.arena_peak),
@@ -66,9 +74,15 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
         .flops = n->flops,
         .bytes_moved = n->bytes,
     };
+    if (options->on_cpu)
+        profile->host += memory.peak - placed.in_place + profile->arena;
     store_leave(c.store);
     device_arena_close(c.dev);
     return engine->host.err.status;
+}
+
+double engine_seconds(const ovi_engine *engine, const stage_profile *p) {
+    return profile_seconds(p, p->on_cpu ? speed_find("cpu") : &engine->speed);
 }
 
 /* ---- choosing ---- */
@@ -125,7 +139,7 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     ovi_engine *engine = j->engine;
     const memory_budget budget = engine_budget_now(engine);
     stage_candidate candidates[MAX_CANDIDATES];
-    int n = stage_at(id)->candidates(&engine->models, candidates);
+    int n = stage_at(id)->candidates(engine, candidates);
     stage_profile first = {0};
     const int least = j->least_way[id] < n ? j->least_way[id] : n - 1;
     for (int i = least; i < n; i++) {
@@ -161,7 +175,7 @@ static void log_choice(ovi_engine *engine, const stage_choice *choice) {
              (double)profile_peak(plain) / 1e9,
              (double)(by_ram ? now.ram : now.device) / 1e9,
              by_ram ? " together with host memory" : "",
-             profile_seconds(p, &engine->speed) / profile_seconds(plain, &engine->speed));
+             engine_seconds(engine, p) / engine_seconds(engine, plain));
 }
 
 /* ---- running ---- */
@@ -181,10 +195,10 @@ static void report_stage(const stage_context *c, const stage *st,
                          const stage_profile *planned, double seconds) {
     ovi_engine *engine = c->job->engine;
     ovi_report *r = &engine->report;
-    device_memory m = device_get_memory(engine->dev);
-    size_t arena = device_round(engine->dev, m.arena_peak);
-    if (arena != planned->arena && !device_failed(engine->dev)) /* P3 */
-        device_fail(engine->dev, OVI_INTERNAL,
+    device_memory m = device_get_memory(c->dev);
+    size_t arena = device_round(c->dev, m.arena_peak);
+    if (arena != planned->arena && !device_failed(c->dev)) /* P3 */
+        device_fail(c->dev, OVI_INTERNAL,
                     "%s: planned %zu bytes of activations, measured %zu", planned->name,
                     planned->arena, arena);
     if (r->n_stages == OVI_MAX_STAGES)
@@ -194,15 +208,16 @@ static void report_stage(const stage_context *c, const stage *st,
         .name = planned->name,
         .resident = st->models,
         .planned_peak_bytes = profile_peak(planned),
-        .measured_peak_bytes = m.peak - m.arena_capacity + arena,
+        .measured_peak_bytes = c->dev == engine->dev ? m.peak - m.arena_capacity + arena
+                                                     : device_get_memory(engine->dev).peak,
         .seconds = seconds,
         .load_seconds = c->load_seconds,
-        .fallbacks = device_get_counters(engine->dev)->fallbacks,
+        .fallbacks = device_get_counters(c->dev)->fallbacks,
         .bytes_read = c->bytes_read + store_get_stats(c->store).bytes_read,
         .reused = c->reused.n_reused,
         .reused_bytes = c->reused.reused_bytes,
     };
-    report_ops(device_get_counters(engine->dev), row);
+    report_ops(device_get_counters(c->dev), row);
 }
 
 /* Memory ran out although the plan fitted: what people are told to check, as it was then, and
@@ -248,7 +263,7 @@ static void release_stage(const stage_context *c, const stage *st) {
         device_arena_close(c->dev);
         return;
     }
-    const uint32_t held = store_resident(engine->store);
+    const uint32_t held = store_resident(c->store);
     memory_log_before_release(engine, held, st->name);
     device_arena_close(c->dev);
     store_leave(c->store);
@@ -264,15 +279,17 @@ ovi_status stage_run(job *j, stage_id id) {
         return engine->host.err.status;
     j->least_way[id] = choice.way;
     log_choice(engine, &choice);
+    const engine_place place = place_of(engine, &choice.candidate.options);
     stage_context c = {.job = j,
                        .models = &engine->models,
-                       .dev = engine->dev,
-                       .store = engine->store,
+                       .dev = place.dev,
+                       .store = place.store,
                        .options = choice.candidate.options};
     char answers[MEMORY_ANSWERS_MAX] = "";
     double start = j->stage_start = os_now();
     j->first_step = 0;
     release_others(&c, st);
+    device_reset_counters(engine->dev);
     device_reset_counters(c.dev);
     memory_log_event(engine, st->name, "before load");
     job_progress(j, st->name, 0, 1);

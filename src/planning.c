@@ -39,7 +39,7 @@ static ovi_status plan_stage(job *j, stage_id id, const memory_budget *budget,
     ovi_engine *engine = j->engine;
     const stage *st = stage_at(id);
     stage_candidate candidates[MAX_CANDIDATES];
-    int n = st->candidates(&engine->models, candidates);
+    int n = st->candidates(engine, candidates);
     bool found = false;
     for (int i = 0; i < n; i++) {
         stage_profile p;
@@ -50,7 +50,7 @@ static ovi_status plan_stage(job *j, stage_id id, const memory_budget *budget,
         *way = (ovi_way){.stage = plan->n_stages,
                          .peak_bytes = profile_peak(&p),
                          .host_bytes = p.host,
-                         .seconds = profile_seconds(&p, &engine->speed),
+                         .seconds = engine_seconds(engine, &p),
                          .fits = profile_fits(&p, budget)};
         memcpy(way->what, candidates[i].what, sizeof way->what);
         if (!found) {
@@ -157,7 +157,7 @@ static size_t least_budget(const job *j, const memory_budget *budget, bool by_ra
     for (size_t i = 0; i < N_PLANNED; i++) {
         stage_candidate way[MAX_CANDIDATES];
         size_t of_stage = SIZE_MAX;
-        int n = stage_at(planned[i])->candidates(&j->engine->models, way);
+        int n = stage_at(planned[i])->candidates(j->engine, way);
         if (planned[i] == STAGE_IMAGE_ENCODE && !j->image)
             continue;
         for (int k = 0; k < n; k++) {

@@ -446,18 +446,20 @@ static bool needs_diffuse(const stage_context *c, int phase, store_needs *n) {
 
 /* ---- ways to run ---- */
 
-static int plain_only(const models *m, stage_candidate *out) {
-    (void)m;
+static int plain_only(const ovi_engine *engine, stage_candidate *out) {
+    (void)engine;
     out[0] = (stage_candidate){.what = "resident"};
     return 1;
 }
 
-static int candidates_text_encode(const models *m, stage_candidate *out) {
-    (void)m;
-    out[0] = (stage_candidate){.what = "resident"};
-    out[1] = (stage_candidate){.what = "streamed layer by layer, 2 slots",
-                               .options = {.streamed = true, .slots = 2}};
-    return 2;
+static int candidates_text_encode(const ovi_engine *engine, stage_candidate *out) {
+    static const stage_candidate ways[] = {
+        {"resident", {0}},
+        {"streamed layer by layer, 2 slots", {.streamed = true, .slots = 2}},
+        {"on the CPU: features differ by rounding", {.on_cpu = true}},
+    };
+    memcpy(out, ways, sizeof ways);
+    return engine->cpu.dev ? 3 : 2;
 }
 
 /* Rows of the list below: how many eighths of the blocks stay, and how the rest is run. */
@@ -499,16 +501,16 @@ static void describe_diffuse(const diffuse_way *w, int blocks, stage_candidate *
                                    .query_rows = w->query_rows};
 }
 
-static int candidates_diffuse(const models *m, stage_candidate *out) {
+static int candidates_diffuse(const ovi_engine *engine, stage_candidate *out) {
+    const int blocks = (int)engine->models.spec.fusion.stream[0].num_layers;
     int n = (int)(sizeof diffuse_ways / sizeof diffuse_ways[0]);
     for (int i = 0; i < n; i++)
-        describe_diffuse(&diffuse_ways[i], (int)m->spec.fusion.stream[0].num_layers,
-                         &out[i]);
+        describe_diffuse(&diffuse_ways[i], blocks, &out[i]);
     return n;
 }
 
-static int candidates_decode_video(const models *m, stage_candidate *out) {
-    (void)m;
+static int candidates_decode_video(const ovi_engine *engine, stage_candidate *out) {
+    (void)engine;
     out[0] = (stage_candidate){.what = "whole frames"};
     out[1] =
         (stage_candidate){.what = "2 tiles", .options = {.tiles_y = 1, .tiles_x = 2}};

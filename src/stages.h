@@ -5,7 +5,7 @@
 #include "engine.h"
 
 /* How a stage is run. Zero is the plain way: everything resident, all at once. No option
- * changes a bit of the result, blended tiles excepted. */
+ * changes a bit of the result, blended tiles and the processor's excepted. */
 typedef struct stage_options {
     bool streamed;      /* parts of the big model come through slots */
     int resident_parts; /* but for the first so many */
@@ -14,6 +14,7 @@ typedef struct stage_options {
     int64_t ffn_rows, query_rows; /* rows at a time; 0: all */
     int tiles_y, tiles_x;         /* video decoder in exact parts; 0: the whole frame */
     int blended; /* the stages in front of them in so many parts a side: pixels change */
+    bool on_cpu; /* beside the device: values differ by rounding */
     bool held;   /* weights of all phases stay, and after the stage as well (ovi_hold) */
 } stage_options;
 
@@ -44,7 +45,7 @@ typedef struct stage {
     /* What is resident in a phase of the stage (0, 1, ..); false: there is no such phase. */
     bool (*needs)(const stage_context *c, int phase, store_needs *needs);
     /* Ways to run it, from fastest to smallest; the first is the plain way. */
-    int (*candidates)(const models *m, stage_candidate *out);
+    int (*candidates)(const ovi_engine *engine, stage_candidate *out);
 } stage;
 
 const stage *stage_at(stage_id id);

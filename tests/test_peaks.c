@@ -1,6 +1,7 @@
 /* test_peaks.c: the device memory that a stage really takes is what its plan says, byte for
  * byte: every way of every stage that a budget can choose, for text to video, image to video
  * and decoding alone, in f32 and bf16. `test_peaks tiny` does it for that preset: minutes. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -50,9 +51,11 @@ static void must(const subject *s, ovi_status status) {
 static uint8_t picture[40 * 56 * 3];
 static const ovi_image image = {.width = 56, .height = 40, .rgb = picture};
 
-static void subject_open(subject *s, const char *dir, const char *type) {
+static void subject_open_on(subject *s, const char *dev, const char *dir,
+                            const char *type) {
     ovi_settings settings;
     ovi_settings_init(&settings);
+    settings.device = dev;
     settings.models = dir;
     settings.dtype = type;
     settings.threads = 2;
@@ -63,6 +66,10 @@ static void subject_open(subject *s, const char *dir, const char *type) {
     s->request.prompt = PROMPT;
     s->request.steps = 2;
     s->request.slg_layer = 1;
+}
+
+static void subject_open(subject *s, const char *dir, const char *type) {
+    subject_open_on(s, "auto", dir, type);
 }
 
 static void subject_take_buffers(subject *s) {
@@ -195,6 +202,50 @@ static void a_refusal_names_the_budget_that_does(void **state) {
     ovi_close(s.engine);
 }
 
+/* ---- beside the device ---- */
+
+static void assert_close(const float *a, const float *b, size_t n) {
+    double squares = 0, of_difference = 0;
+    for (size_t i = 0; i < n; i++) {
+        squares += (double)a[i] * a[i];
+        of_difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+    }
+    assert_true(squares > 0);
+    assert_true(sqrt(of_difference / squares) < 1e-5);
+}
+
+/* The last way of text_encode: the device has no room for another. */
+static void a_text_encoder_without_room_on_the_device_runs_on_the_cpu(void **state) {
+    (void)state;
+    if (!backend_find("cpu"))
+        skip();
+    static subject s;
+    ovi_plan plan;
+    ovi_report report;
+    subject_open_on(&s, "ref", root, "f32");
+    subject_take_buffers(&s);
+    must(&s, run_stage(&s, "text_encode"));
+    size_t n = (size_t)s.text.rows[0] * (size_t)s.engine->models.spec.text.dim;
+    float *there = malloc(n * sizeof *there);
+    memcpy(there, s.text.data[0], n * sizeof *there);
+    s.engine->budget.device = PAGE_BYTES;
+    must(&s, ovi_make_plan(s.engine, &s.request, &plan));
+    assert_non_null(strstr(plan.way[plan.stage[0].way].what, "on the CPU"));
+    assert_int_equal(plan.stage[0].peak_bytes, 0);
+    const size_t least = s.engine->budget.ram = plan.stage[0].host_bytes;
+    memset(s.text.data[0], 0, n * sizeof *there);
+    must(&s, run_stage(&s, "text_encode"));
+    ovi_get_report(s.engine, &report);
+    assert_int_equal(report.stage[0].measured_peak_bytes, 0);
+    assert_int_equal(report.allocated_bytes, 0);
+    assert_close(there, s.text.data[0], n);
+    s.engine->budget.ram = least - 1;
+    assert_int_equal(run_stage(&s, "text_encode"), OVI_MEMORY);
+    free(there);
+    subject_drop_buffers(&s);
+    ovi_close(s.engine);
+}
+
 /* ---- a stage that is larger than its plan ---- */
 
 static void a_stage_larger_than_its_plan_fails(void **state) {
@@ -217,6 +268,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_way_takes_what_its_plan_says),
         cmocka_unit_test(a_refusal_names_the_budget_that_does),
+        cmocka_unit_test(a_text_encoder_without_room_on_the_device_runs_on_the_cpu),
         cmocka_unit_test(a_stage_larger_than_its_plan_fails),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);

@@ -3,7 +3,8 @@
  * a device; nothing here knows a model.
  *
  * INVARIANTS
- *  P1 peak = weights + arena, and nothing else is on the device while a stage runs.
+ *  P1 peak = weights + arena, and nothing else is on the device while a stage runs; of one
+ *     that the processor runs beside it, nothing is.
  *  P2 Stages do not overlap: a clip's peak is its largest stage's.
  *  P3 A measured peak that differs from the planned one is an error, never a rounding.
  *  P4 Candidates are listed from fastest to smallest; the first that fits is taken. */
@@ -16,6 +17,7 @@
 /* What one way of running a stage needs. */
 typedef struct stage_profile {
     const char *name;         /* of the stage; borrowed */
+    bool on_cpu;              /* beside the device: all of it is host memory */
     size_t weights, in_place; /* on the device at most; of it used from the mapping */
     size_t arena;             /* peak of keep + scratch */
     size_t keep, workspace;   /* of these: kept at the end; largest workspace */
