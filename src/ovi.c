@@ -143,7 +143,8 @@ static ovi_status make_store(ovi_engine *engine, device *dev, store **out) {
 
 static ovi_status make_stores(ovi_engine *engine) {
     if (make_store(engine, engine->dev, &engine->store) == OVI_OK &&
-        make_store(engine, engine->dry, &engine->dry_store) == OVI_OK && engine->cpu.dev &&
+        make_store(engine, engine->dry, &engine->dry_store) == OVI_OK &&
+        engine->cpu.dev &&
         make_store(engine, engine->cpu.dev, &engine->cpu.store) == OVI_OK)
         (void)(make_store(engine, engine->cpu.dry, &engine->cpu.dry_store) == OVI_OK);
     return engine->host.err.status;

@@ -208,8 +208,9 @@ static void report_stage(const stage_context *c, const stage *st,
         .name = planned->name,
         .resident = st->models,
         .planned_peak_bytes = profile_peak(planned),
-        .measured_peak_bytes = c->dev == engine->dev ? m.peak - m.arena_capacity + arena
-                                                     : device_get_memory(engine->dev).peak,
+        .measured_peak_bytes = c->dev == engine->dev
+                                   ? m.peak - m.arena_capacity + arena
+                                   : device_get_memory(engine->dev).peak,
         .seconds = seconds,
         .load_seconds = c->load_seconds,
         .fallbacks = device_get_counters(c->dev)->fallbacks,
