@@ -69,7 +69,7 @@ ovi_status keep_encode_texts(job *j) {
 static size_t room_beside(const ovi_engine *engine, const stage_profile *p,
                           const memory_budget *budget) {
     const size_t free_now = os_free_memory();
-    const bool shared = budget->unified || device_backend(engine->dev)->host_memory;
+    const bool shared = budget->unified || device_shares_memory(engine->dev);
     size_t most = free_now - free_now / 16 + warm_get_stats(engine->warm).bytes;
     size_t used = p->host + (shared ? profile_peak(p) : 0);
     if (budget->ram && budget->ram < most) {

@@ -116,9 +116,8 @@ static ovi_status choose_speed(ovi_engine *engine, const ovi_settings *s) {
 static ovi_status choose_budget(ovi_engine *engine, const ovi_settings *s) {
     err *e = &engine->host.err;
     memory_budget *b = &engine->budget;
-    b->unified =
-        strcmp(s->unified, "yes") == 0 ||
-        (strcmp(s->unified, "auto") == 0 && device_backend(engine->dev)->host_memory);
+    b->unified = strcmp(s->unified, "yes") == 0 ||
+                 (strcmp(s->unified, "auto") == 0 && device_shares_memory(engine->dev));
     if (choose_speed(engine, s) != OVI_OK)
         return e->status;
     if (!params_parse_size(s->vram, &b->device))
@@ -135,7 +134,9 @@ static ovi_status make_store(ovi_engine *engine, device *dev, store **out) {
     *out = store_create(dev, &engine->host.err);
     if (!*out)
         return engine->host.err.status;
-    store_set_evict(*out, engine->budget.ram != 0);
+    /* On one memory for both, what is on the device is not pinned in the cache as well. */
+    store_set_evict(*out, engine->budget.ram != 0 || (engine->budget.unified &&
+                                                      !device_backend(dev)->host_memory));
     for (int i = 0; i < MODEL_COUNT; i++)
         store_add(*out, i, models_table(&engine->models, i));
     return OVI_OK;

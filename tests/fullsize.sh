@@ -72,7 +72,7 @@ _, status, usage = os.wait4(run.pid, 0)
 assert status == 0, status
 seconds = time.time() - start
 peak = int(open(group + "/memory.max_usage_in_bytes").read())
-stages = json.loads(text)["stages"]
+stages = json.loads(text.splitlines()[-1])["stages"]  # of the event "done"
 fusion = os.stat(work + "/small/Ovi/model.safetensors").st_size
 read = sum(s["bytes_read"] for s in stages)
 for s in stages:

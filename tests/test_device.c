@@ -325,6 +325,24 @@ static void without_host_memory_a_missing_operation_fails(void **state) {
     device_close(d);
 }
 
+static bool says_so(void *self) {
+    return self != NULL;
+}
+
+/* An integrated GPU: one memory, though the host cannot read the device's addresses. */
+static void a_device_may_share_the_memory_of_the_host(void **state) {
+    (void)state;
+    test_host = (host){0};
+    backend apart = poor_backend(false), integrated = poor_backend(false);
+    integrated.shares_memory = says_so;
+    const backend *const kinds[] = {&apart, &integrated, &backend_ref};
+    for (int i = 0; i < 3; i++) {
+        device *d = device_open(&test_host, kinds[i], &options);
+        assert_int_equal(device_shares_memory(d), i > 0);
+        device_close(d);
+    }
+}
+
 static void workspace_is_counted_and_given_back(void **state) {
     (void)state;
     test_host = (host){0};
@@ -525,6 +543,7 @@ int main(void) {
         TEST(profiling_measures_seconds_per_op),
         cmocka_unit_test(missing_operations_fall_back_to_the_reference),
         cmocka_unit_test(without_host_memory_a_missing_operation_fails),
+        cmocka_unit_test(a_device_may_share_the_memory_of_the_host),
         cmocka_unit_test(workspace_is_counted_and_given_back),
         TEST(a_call_with_nothing_to_write_is_not_made),
         cmocka_unit_test(a_dry_run_counts_what_the_real_run_does),

@@ -24,7 +24,7 @@
 #include "backend/ops.h"
 #include "core/host.h"
 
-#define BACKEND_ABI 2
+#define BACKEND_ABI 3
 
 /* ----------------------------------------------------------- the backend's table ---- */
 
@@ -88,6 +88,9 @@ typedef struct backend {
     size_t (*free_memory)(void *self);
     size_t (*others_memory)(void *self); /* what other programs hold */
     size_t (*overhead)(void *self);      /* what an open device holds beside regions */
+    /* Is the device's memory that of the host, though the host may not read its addresses
+     * (integrated GPUs)? NULL: as host_memory says. */
+    bool (*shares_memory)(void *self);
     void (*write)(void *self, void *dst, const void *src, size_t bytes);
     void (*read)(void *self, void *dst, const void *src, size_t bytes); /* waits */
     void (*sync)(void *self);                                           /* waits */
@@ -190,6 +193,7 @@ device_memory device_get_memory(const device *d);
 size_t device_free_memory(device *d);
 size_t device_others_memory(device *d);
 size_t device_overhead(device *d); /* of the open device itself, beside regions */
+bool device_shares_memory(const device *d); /* is there one memory for it and the host? */
 /* What the system says the live regions cost, and weights in place as they are counted. */
 size_t device_reserved_memory(device *d);
 

@@ -195,6 +195,12 @@ size_t device_overhead(device *d) {
     return d->table->overhead ? d->table->overhead(d->self) : d->backend->usual_overhead;
 }
 
+bool device_shares_memory(const device *d) {
+    const backend *b = d->backend;
+    return b->host_memory ||
+           (d->table->shares_memory && d->table->shares_memory(d->self));
+}
+
 size_t device_round(const device *d, size_t bytes) {
     return round_up(bytes, d->backend->region_grain);
 }

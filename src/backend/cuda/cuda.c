@@ -252,6 +252,13 @@ static size_t cuda_overhead(void *self) {
     return ((cuda *)self)->overhead;
 }
 
+static bool cuda_shares_memory(void *self) {
+    int integrated = 0;
+    return cudaDeviceGetAttribute(&integrated, cudaDevAttrIntegrated,
+                                  ((cuda *)self)->index) == cudaSuccess &&
+           integrated;
+}
+
 /* ---- weights on their way ---- */
 
 static void note_upload(cuda *c, cudaError_t e) {
@@ -376,6 +383,7 @@ static const backend table = {.abi = BACKEND_ABI,
                               .free_memory = cuda_free_memory,
                               .others_memory = cuda_others_memory,
                               .overhead = cuda_overhead,
+                              .shares_memory = cuda_shares_memory,
                               .upload_begin = cuda_upload_begin,
                               .upload = cuda_upload,
                               .upload_packed = cuda_upload_packed,
