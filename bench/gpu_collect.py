@@ -4,7 +4,7 @@
     gpu_collect.py FOLDER
 
 {"device", "driver", "pieces": [how each command ended], "reference": [rows of compare_gpu.py],
- "runs": {name: {"wall_s", "step_s", "stages": {stage: {"load_s", "run_s", "release_s", bytes, ops}}}},
+ "runs": {name: {"wall_s", "step_s", "host_bytes", "stages": {stage: {"load_s", "run_s", "release_s", bytes, ops}}}},
  "bench": what ovi bench --json said}
 """
 import json
@@ -78,6 +78,8 @@ def run_of(folder, piece):
     memory = read(os.path.join(folder, piece["name"] + ".memory.json")) or {"events": [], "samples": []}
     return {"wall_s": piece["wall_s"], "command": piece["command"],
             "driver_peak_bytes": (piece["most_mib"] - piece["before_mib"]) << 20,
+            "host_bytes": {key: max((e[key] for e in memory["events"]), default=None)
+                           for key in ("host_own", "host_mapped_files")},
             "step_s": spread(step_times(memory)[WARM_STEPS:]),
             "stages": {s["name"]: stage_of(s, memory["events"]) for s in report["stages"]}}
 

@@ -134,6 +134,9 @@ def memory_table(g):
                          f"{seconds(s['release_s'])} | {s['bytes_read'] / GB:.2f} GB |")
         lines.append(f"| {name} | process, by the driver | {run['driver_peak_bytes'] / GB:.2f} GB | | "
                      f"{seconds(run['wall_s'])} | | |")
+        own = run.get("host_bytes", {}).get("host_own")
+        if own:
+            lines.append(f"| {name} | host memory of its own | {own / GB:.2f} GB | | | | |")
     return "\n".join(lines)
 
 
