@@ -88,6 +88,16 @@ typedef enum ovi_log_level {
  * from the media thread, never from two threads at once. */
 typedef void (*ovi_log_fn)(void *user, ovi_log_level level, const char *line);
 
+/* What a line of the log about memory says, in numbers: before and after every load and
+ * release. Strings are borrowed for the call. */
+typedef struct ovi_memory_event {
+    const char *stage, *event; /* "diffuse"; "before cleanup", "Fusion model unloaded" */
+    size_t allocated_bytes, reserved_bytes, free_bytes; /* of the device */
+    size_t host_own_bytes, host_mapped_bytes; /* resident: our own; of mapped files */
+} ovi_memory_event;
+
+typedef void (*ovi_memory_fn)(void *user, const ovi_memory_event *event);
+
 /* ------------------------------------------------------- settings of an engine ---- */
 
 typedef struct ovi_settings {
@@ -112,8 +122,9 @@ typedef struct ovi_settings {
     const char *speed; /* what time estimates are for: cpu, h100, ..., or a file */
     int profile;       /* 1: waits after every operation to time it; slower */
     ovi_log_level log_level;
-    ovi_log_fn log; /* NULL: silent */
-    void *log_user;
+    ovi_log_fn log;       /* NULL: silent */
+    ovi_memory_fn memory; /* called whatever the level is; NULL: nobody asks */
+    void *log_user;       /* of both */
 } ovi_settings;
 
 /* Fills in the defaults of the option table. */

@@ -68,6 +68,7 @@ struct ovi_engine {
     device_speed speed;   /* for estimates; its name lies in told_speed, if from a file */
     ovi_device_speed told_speed;
     memory_log memory;
+    ovi_memory_fn told_memory; /* with the user of the log; NULL */
     ovi_report report;
     bool hold;            /* models stay on the device after a stage, where that fits */
     ovi_notice_fn notice; /* during ovi_lint: takes notices in the place of the log */

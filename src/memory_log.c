@@ -33,6 +33,17 @@ static memory_sample *next_sample(memory_log *m, err *e) {
     return &m->sample[m->n++];
 }
 
+static void tell(const ovi_engine *engine, const memory_sample *s) {
+    const ovi_memory_event event = {.stage = s->stage,
+                                    .event = s->event,
+                                    .allocated_bytes = s->allocated,
+                                    .reserved_bytes = s->reserved,
+                                    .free_bytes = s->free,
+                                    .host_own_bytes = s->own,
+                                    .host_mapped_bytes = s->files};
+    engine->told_memory(engine->host.log_user, &event);
+}
+
 /* Takes a sample, and gives its numbers even where there is no room to keep it. What regions
  * cost is asked anew for every line of the log, and between lines when they have changed: the
  * answer takes a look at all mappings of the process. */
@@ -59,6 +70,8 @@ static memory_sample take_sample(ovi_engine *engine, const char *stage,
     memory_sample *kept = next_sample(&engine->memory, &engine->host.err);
     if (kept)
         *kept = now;
+    if (event && engine->told_memory)
+        tell(engine, &now);
     return now;
 }
 

@@ -163,6 +163,7 @@ static ovi_status open_engine(const ovi_settings *settings, ovi_engine **out,
         return h->err.status;
     h->log = settings->log;
     h->log_user = settings->log_user;
+    engine->told_memory = settings->memory;
     h->level = settings->log_level;
     if (choose_device(engine, settings, files) == OVI_OK &&
         choose_budget(engine, settings) == OVI_OK &&

@@ -188,6 +188,32 @@ static void a_memory_report_has_the_lines_of_the_log(void **state) {
     json_decref(report);
 }
 
+static void lines_about_memory_are_events_too(void **state) {
+    (void)state;
+    outcome o =
+        run("generate --steps 1 --json --quiet --log-level debug -o memory.wav x");
+    assert_int_equal(o.code, 0);
+    int n_released = 0;
+    json_int_t most = 0, last = -1;
+    for (char *line = strtok(o.out, "\n"); line; line = strtok(NULL, "\n")) {
+        json_t *event = json_loads(line, 0, NULL);
+        assert_non_null(event);
+        if (strcmp(json_string_value(json_object_get(event, "event")), "memory") == 0) {
+            last = json_integer_value(json_object_get(event, "alloc"));
+            assert_int_equal(last,
+                             json_integer_value(json_object_get(event, "reserved")));
+            assert_true(json_integer_value(json_object_get(event, "free")) > 0);
+            most = last > most ? last : most;
+            n_released += strcmp(json_string_value(json_object_get(event, "when")),
+                                 "Fusion model unloaded") == 0;
+        }
+        json_decref(event);
+    }
+    assert_int_equal(n_released, 1);
+    assert_true(most > 0);
+    assert_int_equal(last, 0);
+}
+
 static void json_events_are_lines(void **state) {
     (void)state;
     outcome o = run("generate --steps 3 --json -o events.wav x");
@@ -511,6 +537,7 @@ int main(void) {
         cmocka_unit_test(json_reports_planned_and_measured),
         cmocka_unit_test(a_memory_report_has_the_lines_of_the_log),
         cmocka_unit_test(json_events_are_lines),
+        cmocka_unit_test(lines_about_memory_are_events_too),
         cmocka_unit_test(nothing_is_replaced_unasked),
         cmocka_unit_test(a_dry_run_is_the_plan),
         cmocka_unit_test(pages_come_from_the_tables),

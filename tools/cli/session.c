@@ -136,12 +136,28 @@ static void take_debug_level(ovi_settings *settings) {
         settings->log_level = OVI_LOG_DEBUG;
 }
 
+/* The lines about memory for programs. */
+static void memory_event(void *user, const ovi_memory_event *e) {
+    (void)user;
+    json_t *event =
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "event", "memory", "stage",
+                  e->stage, "when", e->event, "alloc", (json_int_t)e->allocated_bytes,
+                  "reserved", (json_int_t)e->reserved_bytes, "free",
+                  (json_int_t)e->free_bytes, "host_own", (json_int_t)e->host_own_bytes,
+                  "host_mapped_files", (json_int_t)e->host_mapped_bytes);
+    if (log_row)
+        json_object_set_new(event, "row", json_integer(log_row));
+    cli_print_event(event);
+}
+
 ovi_engine *cli_open(cli_args *args, bool with_weights) {
     take_debug_level(&args->settings);
     find_models(&args->settings, with_weights);
     find_places(&args->settings);
     drop_model_name(args);
     args->settings.log = print_line;
+    if (args->json && args->settings.log_level >= OVI_LOG_DEBUG)
+        args->settings.memory = memory_event;
     if (with_weights && !args->settings.models && !names_any_file(&args->settings)) {
         fprintf(
             stderr,
