@@ -18,44 +18,14 @@
 
 #include "core/bus.h"
 #include "core/os.h"
-#include "ovi.h"
+#include "engine_fixture.h"
 
 #define OVI OVI_BINARY_DIR "/ovi"
-
-static char root[] = "/tmp/ovi-bus-XXXXXX";
-
-static const char *in_root(const char *name) {
-    static char path[8][256];
-    static int next;
-    char *p = path[next++ % 8];
-    snprintf(p, sizeof path[0], "%s/%s", root, name);
-    return p;
-}
 
 static void shell(const char *line) {
     char command[512];
     snprintf(command, sizeof command, "cd %s || exit 1; %s", root, line);
     assert_int_equal(system(command), 0);
-}
-
-static int make_root(void **state) {
-    (void)state;
-    assert_non_null(mkdtemp(root));
-    ovi_checkpoint_request request;
-    ovi_checkpoint_init(&request);
-    request.preset = "micro";
-    request.dir = in_root("whole");
-    ovi_message message;
-    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
-        fail_msg("%s", message.text);
-    return 0;
-}
-
-static int remove_root(void **state) {
-    (void)state;
-    char line[64];
-    snprintf(line, sizeof line, "rm -rf %s", root);
-    return system(line);
 }
 
 /* ---- the handler ---- */
@@ -78,7 +48,7 @@ static void pages_that_are_gone_read_as_zeros_and_mark_their_mapping(void **stat
     os_map m, other;
     const char *path = make_file(8);
     assert_int_equal(os_map_file(&m, path, &e), OVI_OK);
-    assert_int_equal(os_map_file(&other, in_root("whole/ovi.json"), &e), OVI_OK);
+    assert_int_equal(os_map_file(&other, in_root("micro/ovi.json"), &e), OVI_OK);
     assert_int_equal(truncate(path, 3 * PAGE_BYTES), 0);
     int sum = 0;
     for (size_t i = 0; i < m.size; i += PAGE_BYTES)
@@ -197,7 +167,7 @@ static ovi_status make_clip(ovi_engine *engine, harm *h) {
 }
 
 static void expect_failure(harm h, const char *dtype, const char *words) {
-    shell("rm -rf used clip*; cp -r whole used");
+    shell("rm -rf used clip*; cp -r micro used");
     ovi_settings settings;
     ovi_settings_init(&settings);
     settings.models = in_root("used");
@@ -259,7 +229,7 @@ static void a_file_that_changes_is_a_sentence(void **state) {
 
 static void the_command_ends_with_a_sentence_and_a_code(void **state) {
     (void)state;
-    shell("rm -rf used clip*; cp -r whole used");
+    shell("rm -rf used clip*; cp -r micro used");
     /* Truncated when the first step is done; there are far more steps than that takes. */
     shell("(" OVI " generate 'A kite.' --models used --dtype f32 --steps 300 "
           "--log-level debug --checkpoint-every 1 -o clip.y4m 2>err.txt; echo $? "
@@ -279,5 +249,5 @@ int main(void) {
         cmocka_unit_test(the_command_ends_with_a_sentence_and_a_code),
         cmocka_unit_test(other_signals_go_to_the_handler_before),
     };
-    return cmocka_run_group_tests(tests, make_root, remove_root);
+    return cmocka_run_group_tests(tests, make_micro, remove_root);
 }

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "core/os.h"
-#include "ovi.h"
+#include "engine_fixture.h"
 
 #define SETTLED       20
 #define MAX_GROWTH    1000000
@@ -26,30 +26,6 @@ static int n_clips = 60;
 #else
 #define SANITIZED false
 #endif
-
-static char root[] = "/tmp/ovi-endurance-XXXXXX";
-
-static int make_all(void **state) {
-    (void)state;
-    assert_non_null(mkdtemp(root));
-    char dir[64];
-    snprintf(dir, sizeof dir, "%s/micro", root);
-    ovi_checkpoint_request request;
-    ovi_checkpoint_init(&request);
-    request.preset = "micro";
-    request.dir = dir;
-    ovi_message message;
-    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
-        fail_msg("%s", message.text);
-    return 0;
-}
-
-static int remove_all(void **state) {
-    (void)state;
-    char command[64];
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    return system(command);
-}
 
 static int count_entries(const char *path) {
     DIR *dir = opendir(path);
@@ -160,5 +136,5 @@ int main(int argc, char **argv) {
         cmocka_unit_test(many_clips_take_no_more_than_twenty),
         cmocka_unit_test(many_engines_take_no_more_than_twenty),
     };
-    return cmocka_run_group_tests(tests, make_all, remove_all);
+    return cmocka_run_group_tests(tests, make_micro, remove_root);
 }

@@ -15,45 +15,7 @@
 
 #include <cmocka.h>
 
-#include "ovi.h"
-
-#define PROMPT "A red kite. <S>Up it goes.<E> <AUDCAP>Wind.<ENDAUDCAP>"
-
-/* ---- a folder of models and outputs, made once ---- */
-
-static char root[] = "/tmp/ovi-engine-XXXXXX";
-
-static const char *in_root(const char *name) {
-    static char path[8][256];
-    static int next;
-    char *p = path[next++ % 8];
-    snprintf(p, sizeof path[0], "%s/%s", root, name);
-    return p;
-}
-
-static void make_models(const char *preset) {
-    ovi_checkpoint_request request;
-    ovi_checkpoint_init(&request);
-    request.preset = preset;
-    request.dir = in_root(preset);
-    ovi_message message;
-    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
-        fail_msg("%s", message.text);
-}
-
-static int make_all(void **state) {
-    (void)state;
-    assert_non_null(mkdtemp(root));
-    make_models("micro");
-    return 0;
-}
-
-static int remove_all(void **state) {
-    (void)state;
-    char command[300];
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    return system(command);
-}
+#include "engine_fixture.h"
 
 /* How many files of the root's top level contain `part` in their names. */
 static int files_named(const char *part) {
@@ -63,28 +25,6 @@ static int files_named(const char *part) {
         n += strstr(entry->d_name, part) != NULL;
     closedir(dir);
     return n;
-}
-
-static char *read_all(const char *path, size_t *size) {
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        fail_msg("%s: not written", path);
-    fseek(f, 0, SEEK_END);
-    *size = (size_t)ftell(f);
-    rewind(f);
-    char *bytes = malloc(*size + 1);
-    assert_int_equal(fread(bytes, 1, *size, f), *size);
-    fclose(f);
-    return bytes;
-}
-
-static void assert_same_file(const char *a, const char *b) {
-    size_t n, m;
-    char *x = read_all(a, &n), *y = read_all(b, &m);
-    assert_int_equal(n, m);
-    assert_memory_equal(x, y, n);
-    free(x);
-    free(y);
 }
 
 /* ---- engines and requests ---- */
@@ -109,11 +49,6 @@ static ovi_request make_request(const char *output) {
     request.slg_layer = 1;
     request.output = output;
     return request;
-}
-
-static void must(ovi_engine *engine, ovi_status status) {
-    if (status != OVI_OK)
-        fail_msg("%s: %s", ovi_status_name(status), ovi_error(engine));
 }
 
 static uint8_t picture[40 * 56 * 3];
@@ -515,5 +450,5 @@ int main(void) {
         cmocka_unit_test(a_cancel_leaves_nothing),
         cmocka_unit_test(damaged_latents_are_refused),
     };
-    return cmocka_run_group_tests(tests, make_all, remove_all);
+    return cmocka_run_group_tests(tests, make_micro, remove_root);
 }

@@ -10,36 +10,9 @@
 
 #include <cmocka.h>
 
-#include "ovi.h"
+#include "engine_fixture.h"
 
 #define N_CLIPS 3
-
-static char root[] = "/tmp/ovi-hold-XXXXXX";
-
-static const char *in_root(const char *name) {
-    static char path[8][256];
-    static int next;
-    char *p = path[next++ % 8];
-    snprintf(p, sizeof path[0], "%s/%s", root, name);
-    return p;
-}
-
-static int make_all(void **state) {
-    (void)state;
-    assert_non_null(mkdtemp(root));
-    ovi_checkpoint_request request;
-    ovi_checkpoint_init(&request);
-    request.preset = "micro";
-    request.dir = in_root("micro");
-    return ovi_make_checkpoint(&request, NULL) != OVI_OK;
-}
-
-static int remove_all(void **state) {
-    (void)state;
-    char command[300];
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    return system(command);
-}
 
 static ovi_engine *open_engine(const char *vram) {
     ovi_settings settings;
@@ -51,11 +24,6 @@ static ovi_engine *open_engine(const char *vram) {
     if (ovi_open(&settings, &engine) != OVI_OK)
         fail_msg("%s", ovi_error(engine));
     return engine;
-}
-
-static void must(ovi_engine *engine, ovi_status status) {
-    if (status != OVI_OK)
-        fail_msg("%s: %s", ovi_status_name(status), ovi_error(engine));
 }
 
 static ovi_request request_of(int clip, char name[256]) {
@@ -120,12 +88,6 @@ static void run_stages(ovi_engine *engine, ovi_latents latents[N_CLIPS]) {
         must(engine, ovi_decode_latents(engine, &latents[i], &request, NULL));
         expect_stages(engine, 2, i > 0 ? 3 : 0);
     }
-}
-
-static void assert_same_file(const char *a, const char *b) {
-    char command[600];
-    snprintf(command, sizeof command, "cmp %s %s", a, b);
-    assert_int_equal(system(command), 0);
 }
 
 static void held_stages_make_the_clips_of_whole_runs(void **state) {
@@ -220,5 +182,5 @@ int main(void) {
         cmocka_unit_test(failures_release_what_was_held),
         cmocka_unit_test(bytes_of_the_caller_are_counted),
     };
-    return cmocka_run_group_tests(tests, make_all, remove_all);
+    return cmocka_run_group_tests(tests, make_micro, remove_root);
 }

@@ -12,25 +12,9 @@
 #include <cmocka.h>
 
 #include "engine.h"
-
-#define PROMPT "A red kite. <S>Up it goes.<E> <AUDCAP>Wind.<ENDAUDCAP>"
+#include "engine_fixture.h"
 
 static const char *preset = "micro";
-
-static char root[] = "/tmp/ovi-peaks-XXXXXX";
-
-static int make_root(void **state) {
-    (void)state;
-    assert_non_null(mkdtemp(root));
-    return 0;
-}
-
-static int remove_root(void **state) {
-    (void)state;
-    char command[300];
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    return system(command);
-}
 
 /* ---- one engine, and what its stages hand to each other ---- */
 
@@ -42,11 +26,6 @@ typedef struct subject {
     const ovi_image *image; /* of the mode that is tried; NULL: text to video */
     int tried;
 } subject;
-
-static void must(const subject *s, ovi_status status) {
-    if (status != OVI_OK)
-        fail_msg("%s: %s", ovi_status_name(status), ovi_error(s->engine));
-}
 
 static uint8_t picture[40 * 56 * 3];
 static const ovi_image image = {.width = 56, .height = 40, .rgb = picture};
@@ -74,11 +53,11 @@ static void subject_open(subject *s, const char *dir, const char *type) {
 
 static void subject_take_buffers(subject *s) {
     ovi_shape sizes;
-    must(s, ovi_resolve(s->engine, &s->request, &sizes));
+    must(s->engine, ovi_resolve(s->engine, &s->request, &sizes));
     for (int i = 0; i < 3; i++)
         s->text.data[i] = calloc((size_t)sizes.text_rows * (size_t)sizes.text_dim, 4);
-    must(s, ovi_latents_alloc(s->engine, &s->request, &s->latents));
-    must(s, ovi_latents_alloc(s->engine, &s->request, &s->first));
+    must(s->engine, ovi_latents_alloc(s->engine, &s->request, &s->latents));
+    must(s->engine, ovi_latents_alloc(s->engine, &s->request, &s->first));
     s->first.video_shape[1] = 1;
 }
 
@@ -110,7 +89,7 @@ static ovi_status run_stage(subject *s, const char *name) {
 static void try_way(subject *s, const char *stage, size_t peak) {
     ovi_report report;
     s->engine->budget.device = peak;
-    must(s, run_stage(s, stage));
+    must(s->engine, run_stage(s, stage));
     ovi_get_report(s->engine, &report);
     assert_int_equal(report.n_stages, 1);
     assert_string_equal(report.stage[0].name, stage);
@@ -133,7 +112,7 @@ static void try_way(subject *s, const char *stage, size_t peak) {
 static void try_stages(subject *s) {
     ovi_plan plan;
     s->request.image = s->image;
-    must(s, ovi_make_plan(s->engine, &s->request, &plan));
+    must(s->engine, ovi_make_plan(s->engine, &s->request, &plan));
     size_t least = 0;
     for (int i = 0; i < plan.n_ways; i++) {
         const ovi_way *way = &plan.way[i];
@@ -161,15 +140,9 @@ static void try_modes(const char *dir, const char *type) {
 
 static void every_way_takes_what_its_plan_says(void **state) {
     (void)state;
-    ovi_checkpoint_request request;
-    ovi_checkpoint_init(&request);
-    request.preset = preset;
-    request.dir = root;
-    ovi_message message;
-    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
-        fail_msg("%s", message.text);
-    try_modes(root, "f32");
-    try_modes(root, "bf16");
+    make_models("models", preset, 1);
+    try_modes(in_root("models"), "f32");
+    try_modes(in_root("models"), "bf16");
 }
 
 /* ---- what does not fit ---- */
@@ -179,7 +152,7 @@ static void a_refusal_names_the_budget_that_does(void **state) {
     (void)state;
     static subject s;
     ovi_plan plan;
-    subject_open(&s, root, "f32");
+    subject_open(&s, in_root("models"), "f32");
     s.engine->budget.device = PAGE_BYTES;
     assert_int_equal(ovi_generate(s.engine, &s.request, NULL), OVI_MEMORY);
     const char *at = strstr(ovi_error(s.engine), "the smallest --vram that would do is ");
@@ -188,17 +161,17 @@ static void a_refusal_names_the_budget_that_does(void **state) {
     s.engine->budget.device = least - 1;
     assert_int_equal(ovi_generate(s.engine, &s.request, NULL), OVI_MEMORY);
     s.engine->budget.device = least;
-    must(&s, ovi_generate(s.engine, &s.request, NULL));
+    must(s.engine, ovi_generate(s.engine, &s.request, NULL));
     /* A plan says it as well, and of host memory where that is the bound. */
     s.engine->budget.device = 0;
     s.engine->budget.ram = PAGE_BYTES;
-    must(&s, ovi_make_plan(s.engine, &s.request, &plan));
+    must(s.engine, ovi_make_plan(s.engine, &s.request, &plan));
     at = strstr(plan.advice, "the smallest --ram that would do is ");
     assert_non_null(at);
     s.engine->budget.ram = strtoull(strstr(at, " is ") + 4, NULL, 10);
-    must(&s, ovi_make_plan(s.engine, &s.request, &plan));
+    must(s.engine, ovi_make_plan(s.engine, &s.request, &plan));
     assert_string_equal(plan.advice, "");
-    must(&s, ovi_generate(s.engine, &s.request, NULL));
+    must(s.engine, ovi_generate(s.engine, &s.request, NULL));
     ovi_close(s.engine);
 }
 
@@ -222,19 +195,19 @@ static void a_text_encoder_without_room_on_the_device_runs_on_the_cpu(void **sta
     static subject s;
     ovi_plan plan;
     ovi_report report;
-    subject_open_on(&s, "ref", root, "f32");
+    subject_open_on(&s, "ref", in_root("models"), "f32");
     subject_take_buffers(&s);
-    must(&s, run_stage(&s, "text_encode"));
+    must(s.engine, run_stage(&s, "text_encode"));
     size_t n = (size_t)s.text.rows[0] * (size_t)s.engine->models.spec.text.dim;
     float *there = malloc(n * sizeof *there);
     memcpy(there, s.text.data[0], n * sizeof *there);
     s.engine->budget.device = PAGE_BYTES;
-    must(&s, ovi_make_plan(s.engine, &s.request, &plan));
+    must(s.engine, ovi_make_plan(s.engine, &s.request, &plan));
     assert_non_null(strstr(plan.way[plan.stage[0].way].what, "on the CPU"));
     assert_int_equal(plan.stage[0].peak_bytes, 0);
     const size_t least = s.engine->budget.ram = plan.stage[0].host_bytes;
     memset(s.text.data[0], 0, n * sizeof *there);
-    must(&s, run_stage(&s, "text_encode"));
+    must(s.engine, run_stage(&s, "text_encode"));
     ovi_get_report(s.engine, &report);
     assert_int_equal(report.stage[0].measured_peak_bytes, 0);
     assert_int_equal(report.allocated_bytes, 0);

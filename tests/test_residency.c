@@ -16,42 +16,9 @@
 
 #include "backend/device.h"
 #include "engine.h"
-
-#define PROMPT "A red kite. <S>Up it goes.<E> <AUDCAP>Wind.<ENDAUDCAP>"
-
-/* ---- a folder of models, made once ---- */
+#include "engine_fixture.h"
 
 static bool triples; /* of calls, not only pairs */
-
-static char root[] = "/tmp/ovi-residency-XXXXXX";
-
-static const char *in_root(const char *name) {
-    static char path[8][256];
-    static int next;
-    char *p = path[next++ % 8];
-    snprintf(p, sizeof path[0], "%s/%s", root, name);
-    return p;
-}
-
-static int make_all(void **state) {
-    (void)state;
-    assert_non_null(mkdtemp(root));
-    ovi_checkpoint_request request;
-    ovi_checkpoint_init(&request);
-    request.preset = "micro";
-    request.dir = in_root("micro");
-    ovi_message message;
-    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
-        fail_msg("%s", message.text);
-    return 0;
-}
-
-static int remove_all(void **state) {
-    (void)state;
-    char command[300];
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    return system(command);
-}
 
 /* ---- an engine that is watched ---- */
 
@@ -138,11 +105,6 @@ static void watch_restart(watch *w) {
     w->n_lines = 0;
 }
 
-static void must(const watch *w, ovi_status status) {
-    if (status != OVI_OK)
-        fail_msg("%s: %s", ovi_status_name(status), ovi_error(w->engine));
-}
-
 static ovi_request make_request(const char *output) {
     ovi_request request;
     ovi_request_init(&request);
@@ -175,27 +137,27 @@ typedef struct material {
 static uint8_t picture[40 * 56 * 3];
 
 static void call_encode_text(material *m, const ovi_sinks *sinks) {
-    must(&m->w, ovi_encode_text(m->w.engine, &m->request, &m->text, sinks));
+    must(m->w.engine, ovi_encode_text(m->w.engine, &m->request, &m->text, sinks));
 }
 
 static void call_encode_image(material *m, const ovi_sinks *sinks) {
     m->request.image = &m->image;
-    must(&m->w, ovi_encode_image(m->w.engine, &m->request, &m->first, sinks));
+    must(m->w.engine, ovi_encode_image(m->w.engine, &m->request, &m->first, sinks));
     m->request.image = NULL;
 }
 
 static void call_diffuse(material *m, const ovi_sinks *sinks) {
-    must(&m->w,
+    must(m->w.engine,
          ovi_diffuse(m->w.engine, &m->request, &m->text, &m->first, &m->latents, sinks));
 }
 
 static void call_decode(material *m, const ovi_sinks *sinks) {
-    must(&m->w, ovi_decode_latents(m->w.engine, &m->latents, &m->request, sinks));
+    must(m->w.engine, ovi_decode_latents(m->w.engine, &m->latents, &m->request, sinks));
 }
 
 static void call_encode_file(material *m, const ovi_sinks *sinks) {
     ovi_latents encoded;
-    must(&m->w,
+    must(m->w.engine,
          ovi_encode_file(m->w.engine, in_root("clip.mp4"), &m->request, &encoded, sinks));
     ovi_latents_release(&encoded);
 }
@@ -203,11 +165,11 @@ static void call_encode_file(material *m, const ovi_sinks *sinks) {
 static void call_plan(material *m, const ovi_sinks *sinks) {
     (void)sinks;
     ovi_plan plan;
-    must(&m->w, ovi_make_plan(m->w.engine, &m->request, &plan));
+    must(m->w.engine, ovi_make_plan(m->w.engine, &m->request, &plan));
 }
 
 static void call_generate(material *m, const ovi_sinks *sinks) {
-    must(&m->w, ovi_generate(m->w.engine, &m->request, sinks));
+    must(m->w.engine, ovi_generate(m->w.engine, &m->request, sinks));
 }
 
 static const struct {
@@ -262,11 +224,11 @@ static void material_make(material *m) {
     watch_open(&m->w, "auto");
     m->image = (ovi_image){.width = 56, .height = 40, .rgb = picture};
     m->request = make_request(NULL);
-    must(&m->w, ovi_resolve(m->w.engine, &m->request, &sizes));
+    must(m->w.engine, ovi_resolve(m->w.engine, &m->request, &sizes));
     for (int i = 0; i < 3; i++)
         m->text.data[i] = calloc((size_t)sizes.text_rows * (size_t)sizes.text_dim, 4);
-    must(&m->w, ovi_latents_alloc(m->w.engine, &m->request, &m->latents));
-    must(&m->w, ovi_latents_alloc(m->w.engine, &m->request, &m->first));
+    must(m->w.engine, ovi_latents_alloc(m->w.engine, &m->request, &m->latents));
+    must(m->w.engine, ovi_latents_alloc(m->w.engine, &m->request, &m->first));
     m->first.video_shape[1] = 1;
     make_one_call(m, ENCODE_TEXT); /* rows, for a diffusion that comes first */
 }
@@ -314,8 +276,8 @@ static void decoding_works_without_the_fusion_model_and_the_text_encoder(void **
     ovi_request request = make_request(in_root("whole.y4m"));
     request.save_latents = in_root("kept.safetensors");
     watch_open(&w, "auto");
-    must(&w, ovi_generate(w.engine, &request,
-                          &(ovi_sinks){.user = &w, .progress = take_progress}));
+    must(w.engine, ovi_generate(w.engine, &request,
+                                &(ovi_sinks){.user = &w, .progress = take_progress}));
     ovi_close(w.engine);
     move(fusion_file, "fusion.away");
     move(text_file, "text.away");
@@ -324,7 +286,7 @@ static void decoding_works_without_the_fusion_model_and_the_text_encoder(void **
     assert_int_equal(ovi_latents_load(in_root("kept.safetensors"), &latents, NULL),
                      OVI_OK);
     request = make_request(in_root("decoded.y4m"));
-    must(&w, ovi_decode_latents(w.engine, &latents, &request, &sinks));
+    must(w.engine, ovi_decode_latents(w.engine, &latents, &request, &sinks));
     assert_string_equal(w.stages, "decode_audio decode_video ");
     for (int i = 0; i < w.n_lines; i++)
         assert_null(strstr(w.line[i], "usion"));
@@ -391,12 +353,12 @@ static void decode_does_not_die_with_the_fusion_model_on_the_device(void **state
     const ovi_sinks sinks = watch_sinks(&w);
     ovi_plan plan;
     watch_open(&w, "auto");
-    must(&w, ovi_make_plan(w.engine, &request, &plan));
+    must(w.engine, ovi_make_plan(w.engine, &request, &plan));
     ovi_close(w.engine);
     char room[32];
     snprintf(room, sizeof room, "%zu", room_for_one(&plan));
     watch_open(&w, room);
-    must(&w, ovi_generate(w.engine, &request, &sinks));
+    must(w.engine, ovi_generate(w.engine, &request, &sinks));
     int first = find_line(&w, "Starting aggressive");
     for (int i = 0; i < (int)(sizeof story / sizeof story[0]); i++)
         expect_line(&w, first + i, story[i]);
@@ -451,7 +413,7 @@ static void a_memory_failure_answers_what_people_are_told_to_check(void **state)
     expect_nothing_resident(&w);
     refusals = 0; /* the other program is gone */
     watch_restart(&w);
-    must(&w, ovi_generate(w.engine, &request, &sinks));
+    must(w.engine, ovi_generate(w.engine, &request, &sinks));
     ovi_close(w.engine);
 }
 
@@ -462,7 +424,7 @@ static void decoding_that_finds_no_memory_is_planned_again_once(void **state) {
     const ovi_sinks sinks = watch_sinks(&w);
     watch_open(&w, "auto");
     make_scarce(&w, "decode_video", 1);
-    must(&w, ovi_generate(w.engine, &request, &sinks));
+    must(w.engine, ovi_generate(w.engine, &request, &sinks));
     find_line(&w, "decoding again with less memory: decode_video: out of CPU memory");
     assert_string_equal(w.stages, "text_encode diffuse decode_audio decode_video "
                                   "decode_audio decode_video ");
@@ -479,5 +441,5 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_memory_failure_answers_what_people_are_told_to_check),
         cmocka_unit_test(decoding_that_finds_no_memory_is_planned_again_once),
     };
-    return cmocka_run_group_tests(tests, make_all, remove_all);
+    return cmocka_run_group_tests(tests, make_micro, remove_root);
 }

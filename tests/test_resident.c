@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "core/os.h"
-#include "ovi.h"
+#include "engine_fixture.h"
 
 #define ALLOWED   20e6
 #define TOLERANCE 0.03
@@ -28,34 +28,10 @@
 #define SANITIZED false
 #endif
 
-static char root[] = "/tmp/ovi-resident-XXXXXX";
-
-static const char *in_root(const char *name) {
-    static char path[4][64];
-    static int next;
-    char *p = path[next++ % 4];
-    snprintf(p, sizeof path[0], "%s/%s", root, name);
-    return p;
-}
-
 static int make_all(void **state) {
-    (void)state;
-    assert_non_null(mkdtemp(root));
-    ovi_checkpoint_request request;
-    ovi_checkpoint_init(&request);
-    request.preset = "mid";
-    request.dir = in_root("mid");
-    ovi_message message;
-    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
-        fail_msg("%s", message.text);
+    (void)make_root(state);
+    make_models("mid", "mid", 1);
     return 0;
-}
-
-static int remove_all(void **state) {
-    (void)state;
-    char command[64];
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    return system(command);
 }
 
 static double anonymous_bytes(void) {
@@ -68,6 +44,24 @@ static double anonymous_bytes(void) {
             bytes = 1024 * strtod(line + 10, NULL);
     fclose(f);
     assert_true(bytes >= 0);
+    return bytes;
+}
+
+/* Resident pages of shared libraries: code that is run for the first time comes in. */
+static double library_bytes(void) {
+    FILE *f = fopen("/proc/self/smaps", "r");
+    char line[512];
+    double bytes = 0;
+    bool library = false;
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f)) {
+        if (strchr(line, '-') && strchr(line, '-') < strchr(line, ' '))
+            library = strstr(line, ".so") != NULL;
+        else if (library && strncmp(line, "Rss:", 4) == 0)
+            bytes += 1024 * strtod(line + 4, NULL);
+    }
+    fclose(f);
+    assert_true(bytes > 0);
     return bytes;
 }
 
@@ -121,7 +115,8 @@ static void the_system_counts_what_the_plan_counts(void **state) {
     ovi_plan plan;
     if (ovi_make_plan(engine, &request, &plan) != OVI_OK)
         fail_msg("%s", ovi_error(engine));
-    double anonymous = anonymous_bytes(), resident = (double)os_resident_bytes();
+    double anonymous = anonymous_bytes(), resident = (double)os_resident_bytes(),
+           libraries = library_bytes();
     if (ovi_generate(engine, &request, NULL) != OVI_OK)
         fail_msg("%s", ovi_error(engine));
     assert_int_equal(s.n, plan.n_stages);
@@ -133,12 +128,22 @@ static void the_system_counts_what_the_plan_counts(void **state) {
                      held);
     }
     /* in place pages of the file are resident as well, and in the plan */
-    double peak = (double)os_resident_peak() - resident,
-           planned = (double)plan.peak_bytes;
-    print_message("peak resident: %.1f MB above the start; plan %.1f MB\n", peak / 1e6,
-                  planned / 1e6);
-    if (peak < planned * (1 - TOLERANCE) || peak > planned * (1 + TOLERANCE) + ALLOWED)
-        fail_msg("expected a peak of %.0f bytes, found %.0f", planned, peak);
+    libraries = library_bytes() - libraries;
+    const ovi_stage_plan *largest = &plan.stage[0];
+    for (int i = 1; i < plan.n_stages; i++)
+        if (plan.stage[i].peak_bytes > largest->peak_bytes)
+            largest = &plan.stage[i];
+    double peak = (double)os_resident_peak() - resident - libraries,
+           least = (double)plan.peak_bytes * (1 - TOLERANCE),
+           most = (double)(plan.peak_bytes + largest->host_bytes) * (1 + TOLERANCE) +
+                  ALLOWED;
+    print_message(
+        "peak resident: %.1f MB above the start, and %.1f MB of libraries; plan "
+        "%.1f MB, %.1f MB beside\n",
+        peak / 1e6, libraries / 1e6, (double)plan.peak_bytes / 1e6,
+        (double)largest->host_bytes / 1e6);
+    if (peak < least || peak > most)
+        fail_msg("expected a peak of %.0f to %.0f bytes, found %.0f", least, most, peak);
     ovi_close(engine);
 }
 
@@ -146,5 +151,5 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_system_counts_what_the_plan_counts),
     };
-    return cmocka_run_group_tests(tests, make_all, remove_all);
+    return cmocka_run_group_tests(tests, make_all, remove_root);
 }

@@ -14,52 +14,16 @@
 
 #include <cmocka.h>
 
-#include "ovi.h"
+#include "engine_fixture.h"
 #include "record.h"
 
-#define OVI    OVI_BINARY_DIR "/ovi"
-#define PROMPT "A red kite. <S>Up it goes.<E> <AUDCAP>Wind.<ENDAUDCAP>"
-#define STEPS  20
+#define OVI   OVI_BINARY_DIR "/ovi"
+#define STEPS 20
 
 /* ---- files ---- */
 
-static char root[] = "/tmp/ovi-resume-XXXXXX";
-
-static const char *in_root(const char *name) {
-    static char path[16][256];
-    static int next;
-    char *p = path[next++ % 16];
-    snprintf(p, sizeof path[0], "%s/%s", root, name);
-    return p;
-}
-
-static void make_models(const char *dir, const char *preset, uint64_t seed) {
-    ovi_checkpoint_request request;
-    ovi_checkpoint_init(&request);
-    request.preset = preset;
-    request.dir = in_root(dir);
-    request.seed = seed;
-    ovi_message message;
-    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
-        fail_msg("%s", message.text);
-}
-
 static bool exists(const char *name) {
     return access(in_root(name), F_OK) == 0;
-}
-
-static char *read_all(const char *path, size_t *size) {
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        fail_msg("%s: not written", path);
-    fseek(f, 0, SEEK_END);
-    *size = (size_t)ftell(f);
-    rewind(f);
-    char *bytes = malloc(*size + 1);
-    assert_int_equal(fread(bytes, 1, *size, f), *size);
-    bytes[*size] = '\0';
-    fclose(f);
-    return bytes;
 }
 
 static void write_all(const char *path, const char *bytes, size_t size) {
@@ -69,15 +33,6 @@ static void write_all(const char *path, const char *bytes, size_t size) {
     fclose(f);
 }
 
-static void assert_same_file(const char *a, const char *b) {
-    size_t n, m;
-    char *x = read_all(in_root(a), &n), *y = read_all(in_root(b), &m);
-    if (n != m || memcmp(x, y, n) != 0)
-        fail_msg("%s and %s differ", a, b);
-    free(x);
-    free(y);
-}
-
 /* Picture, sound and latents of two runs named a and b. */
 static void assert_same_clip(const char *a, const char *b) {
     const char *const endings[] = {".y4m", ".wav", ".latents"};
@@ -85,7 +40,7 @@ static void assert_same_clip(const char *a, const char *b) {
         char x[64], y[64];
         snprintf(x, sizeof x, "%s%s", a, endings[i]);
         snprintf(y, sizeof y, "%s%s", b, endings[i]);
-        assert_same_file(x, y);
+        assert_same_file(in_root(x), in_root(y));
     }
 }
 
@@ -198,19 +153,11 @@ static void must_run(words w) {
 
 static int make_all(void **state) {
     (void)state;
-    assert_non_null(mkdtemp(root));
-    make_models("micro", "micro", 1);
+    (void)make_micro(state);
     make_models("tuned", "micro", 2); /* other weights in the same layout */
     must_run(generate_new("whole-f32", "f32", "0"));
     must_run(generate_new("whole-bf16", "bf16", "0"));
     return 0;
-}
-
-static int remove_all(void **state) {
-    (void)state;
-    char command[300];
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    return system(command);
 }
 
 /* Leaves the state after step 12 in killed.y4m.resume.safetensors. */
@@ -304,11 +251,6 @@ static ovi_engine *open_engine(const char *models, const char *type, watch *w) {
         fail_msg("%s", ovi_error(engine));
     w->engine = engine;
     return engine;
-}
-
-static void must(ovi_engine *engine, ovi_status status) {
-    if (status != OVI_OK)
-        fail_msg("%s: %s", ovi_status_name(status), ovi_error(engine));
 }
 
 static ovi_request request_for(const char *name) {
@@ -617,7 +559,7 @@ static void a_state_that_cannot_be_written_does_not_end_the_run(void **state) {
     request.checkpoint_every = 4;
     must(engine, ovi_generate(engine, &request, NULL));
     assert_int_equal(w.warnings, 4);
-    assert_same_file("blocked.y4m", "whole-f32.y4m");
+    assert_same_file(in_root("blocked.y4m"), in_root("whole-f32.y4m"));
     ovi_close(engine);
 }
 
@@ -669,8 +611,8 @@ static void decoding_never_asks_for_the_fusion_model(void **state) {
     add_option(&w, "--dtype", "f32");
     add(&w, in_root("whole-f32.latents"));
     must_run(w);
-    assert_same_file("decoded.y4m", "whole-f32.y4m");
-    assert_same_file("decoded.wav", "whole-f32.wav");
+    assert_same_file(in_root("decoded.y4m"), in_root("whole-f32.y4m"));
+    assert_same_file(in_root("decoded.wav"), in_root("whole-f32.wav"));
     char *seen = trace(w, ALL_OPENS);
     if (!seen)
         skip();
@@ -718,5 +660,5 @@ int main(void) {
                                         move_fusion_away, move_fusion_back),
         cmocka_unit_test(latents_are_on_disk_before_a_decoder_is_read),
     };
-    return cmocka_run_group_tests(tests, make_all, remove_all);
+    return cmocka_run_group_tests(tests, make_all, remove_root);
 }

@@ -14,9 +14,8 @@
 
 #include <math.h>
 
-#include "model_fixture.h"
 #include "residency/store.h"
-#include "video/video_vae.h"
+#include "video_fixture.h"
 
 #define WEIGHTS_FILE OVI_BINARY_DIR "/test_video_vae.safetensors"
 
@@ -43,24 +42,10 @@ static video_vae_config small_config(void) {
     return cfg;
 }
 
-/* Gains about 1, the rest about 0, convolutions of about unit size. */
-static row_values values_of(const weight *row) {
-    const weight_part *part = &row->spec.part[0];
-    const bool gain = strstr(part->name, "gamma");
-    const int64_t fan_in = row->spec.use == WEIGHT_VECTOR
-                               ? 36
-                               : shape_count(&part->dims) / part->dims.dim[0];
-    return (row_values){gain ? 1.0f : 0.0f, 1.5f / sqrtf((float)fan_in)};
-}
-
 static int write_weights(void **state) {
     (void)state;
-    err e = {0};
-    video_vae v;
     const video_vae_config cfg = small_config();
-    assert_int_equal(video_vae_init(&v, &cfg, &e), OVI_OK);
-    write_rows(&v.weights, WEIGHTS_FILE, DTYPE_F32, values_of, 11);
-    video_vae_release(&v);
+    write_video_vae(&cfg, WEIGHTS_FILE, 11);
     return 0;
 }
 

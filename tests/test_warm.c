@@ -13,28 +13,7 @@
 
 #include "core/crc32.h"
 #include "engine.h"
-
-static char root[] = "/tmp/ovi-warm-XXXXXX";
-
-static int make_models(void **state) {
-    (void)state;
-    assert_non_null(mkdtemp(root));
-    ovi_checkpoint_request request;
-    ovi_checkpoint_init(&request);
-    request.preset = "micro";
-    request.dir = root;
-    ovi_message message;
-    if (ovi_make_checkpoint(&request, &message) != OVI_OK)
-        fail_msg("%s", message.text);
-    return 0;
-}
-
-static int remove_models(void **state) {
-    (void)state;
-    char command[64];
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    return system(command);
-}
+#include "engine_fixture.h"
 
 /* ---- the list itself ---- */
 
@@ -135,7 +114,7 @@ static int take_samples(void *user, const float *samples, size_t n, int rate) {
 static void open_one(seen *s, const char *keep, const char *unified) {
     ovi_settings settings;
     ovi_settings_init(&settings);
-    settings.models = root;
+    settings.models = in_root("micro");
     settings.dtype = "bf16";
     settings.threads = 2;
     settings.keep_warm = keep;
@@ -295,5 +274,5 @@ int main(void) {
         cmocka_unit_test(the_budget_of_the_host_is_kept),
         cmocka_unit_test(texts_encoded_by_themselves_are_kept_too),
     };
-    return cmocka_run_group_tests(tests, make_models, remove_models);
+    return cmocka_run_group_tests(tests, make_micro, remove_root);
 }
