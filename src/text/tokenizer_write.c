@@ -4,6 +4,7 @@
  * Pieces: the four special ones, 256 bytes, "▁", printable ASCII, fragments. A fragment
  * costs less than the two characters it would otherwise take, longer ones win over
  * shorter. */
+#include <stdio.h>
 #include <string.h>
 
 #include "core/host.h"
@@ -99,14 +100,11 @@ static void put_special_pieces(model_writer *w) {
     put_piece(w, "</s>", 0, PIECE_CONTROL);
     put_piece(w, "<s>", 0, PIECE_CONTROL);
     put_piece(w, "<unk>", 0, PIECE_UNKNOWN);
-    buf name = {0};
     for (unsigned b = 0; b < 256; b++) {
-        buf_clear(&name);
-        buf_printf(&name, "<0x%02X>", b);
-        put_piece(w, buf_text(&name), 0, PIECE_BYTE);
+        char name[sizeof "<0xFF>"];
+        snprintf(name, sizeof name, "<0x%02X>", b);
+        put_piece(w, name, 0, PIECE_BYTE);
     }
-    w->out.failed |= name.failed;
-    buf_release(&name);
 }
 
 /* The k-th best of the normal pieces: about what a rank costs in a natural text. */
@@ -117,18 +115,15 @@ static float score_of(unsigned first, unsigned k) {
 static void put_normal_pieces(model_writer *w) {
     unsigned first = w->n;
     put_piece(w, SPACE, score_of(first, w->n) - 2, PIECE_NORMAL);
-    buf text = {0};
     for (size_t i = 0; i < COUNT(words); i++) {
-        buf_clear(&text);
-        buf_printf(&text, SPACE "%s", words[i]);
-        put_piece(w, buf_text(&text), score_of(first, w->n) - 3, PIECE_NORMAL);
+        char text[32];
+        snprintf(text, sizeof text, SPACE "%s", words[i]);
+        put_piece(w, text, score_of(first, w->n) - 3, PIECE_NORMAL);
     }
     for (size_t i = 0; i < COUNT(fragments); i++)
         put_piece(w, fragments[i], score_of(first, w->n) - 4, PIECE_NORMAL);
     for (char c = '!'; c <= '~'; c++)
         put_piece(w, (const char[]){c, '\0'}, score_of(first, w->n) - 6, PIECE_NORMAL);
-    w->out.failed |= text.failed;
-    buf_release(&text);
 }
 
 static void put_settings(model_writer *w) {
