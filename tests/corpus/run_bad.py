@@ -177,7 +177,7 @@ class Runner:
         code, said, memory = self.execute(self.words(kind, row, fill))
         self.judge(title, kind, row, code, said, memory, os.path.basename(bad))
         after = listing(*watched)
-        left = [x for x in after if x not in before and not (row.keeps and row.keeps in x)]
+        left = [x for x in after if x not in before and not (row.keeps and re.search(row.keeps, x))]
         if (left or set(before) - set(after)) and not row.good:
             self.fail(title, "it left something behind or took something away", left)
         shutil.rmtree(case, ignore_errors=True)

@@ -166,7 +166,7 @@ int cli_docs(cli_args *args) {
             return EXIT_DONE;
         }
     }
-    fprintf(stderr, "ovi docs: expected man, bash or options, found \"%s\"\n",
-            args->word[0]);
+    cli_complain("ovi docs: expected man, bash or options, found \"%.80s\"",
+                 args->word[0]);
     return EXIT_USAGE;
 }

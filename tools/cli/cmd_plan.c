@@ -98,7 +98,7 @@ int cli_plan(cli_args *args) {
         args->image = args->config.image;
     if (args->image) {
         if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
-            fprintf(stderr, "ovi: %s\n", message.text);
+            cli_complain("ovi: %s", message.text);
             return EXIT_FAILED;
         }
         args->request.image = &image;

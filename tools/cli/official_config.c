@@ -113,7 +113,7 @@ static const struct {
 
 static bool refuse(const cli_config *c, const yaml_entry *e, const char *what,
                    ovi_message *message) {
-    snprintf(message->text, sizeof message->text, "%s: line %d: %s: %.3500s", c->path,
+    snprintf(message->text, sizeof message->text, "%s: line %d: %.80s: %.3500s", c->path,
              e->line, e->key, what);
     return false;
 }
@@ -165,7 +165,7 @@ static bool set_key(cli_args *args, yaml_entry *e, ovi_message *message) {
         const char *expected = e->value ? keys[i].set(args, e->value) : NULL;
         if (!expected)
             return true;
-        char *what = cli_text("expected %s, found %s", expected, e->value);
+        char *what = cli_text("expected %s, found %.80s", expected, e->value);
         bool ok = refuse(&args->config, e, what, message);
         free(what);
         return ok;
