@@ -123,6 +123,41 @@ def bad_tsv():
     yield from bad_tables(b"\t")
 
 
+def bad_list_outputs():
+    """Places where the clips of a list, or its status file, cannot be written."""
+    clip = b"text_prompt,steps\nA,1\n"
+    make = lambda *words: ["batch", "{bad}", "--quiet", "--threads", "1", "--models", "{models}", *words]
+    row = lambda name, says, place: Bad(name, clip, "row 1: .*" + says, make("-o", place), **UNFIT)
+    yield row("full", "No space left", "{full}")
+    yield row("read_only", "Read-only|Permission", "{closed}/x")
+    yield row("below_file", "Not a directory", "{latents}/x")
+    yield row("onto_file", "Not a directory", "{picture}")
+    yield row("name_long", "name too long", "{out}/" + "n" * 300)
+    yield Bad("onto_clip_name", clip, "output: expected a folder for these clips", make("-o", "{out}/x.y4m"), nameless=True)
+    yield Bad("format", clip, "format: this build writes no clips that end in .exe", make("-o", "{out}", "--format", "exe"), nameless=True)
+    for option in ("save-latents", "memory-report"):
+        yield Bad(option, clip, f"{option}: belongs to one clip", make("-o", "{out}", f"--{option}", "{out}/x.json"), nameless=True)
+    for name, status, says in [
+            ("not_json", b"hello\n", "line 1: expected the status of a clip"), ("empty_line", b"\n", "line 1: expected the status"),
+            ("list", b"[]\n", "line 1: expected"), ("nul", b"\0\n", "line 1: expected"), ("no_state", b'{"row": 1}\n', "line 1: expected"),
+            ("state_unknown", b'{"row":1,"repeat":0,"digest":"0","state":"lost","output":"","seconds":0,"error":""}\n', "line 1: expected"),
+            ("deep", b"[" * 100000 + b"\n", "line 1: expected"), ("10_mb", b"x" * (10 << 20) + b"\n", "line 1: expected"),
+            ("folder", None, "Is a directory|expected a file")]:
+        yield Bad("status_" + name, with_status(clip, status), "status.jsonl: " + says, make("-o", "{out}"), nameless=True)
+
+
+def with_status(clip, status):
+    def put(path):
+        with open(path, "wb") as f:
+            f.write(clip)
+        if status is None:
+            os.mkdir(path + ".status.jsonl")
+        else:
+            with open(path + ".status.jsonl", "wb") as f:
+                f.write(status)
+    return put
+
+
 # ---- JSON lines ----
 
 def bad_jsonl():
@@ -214,6 +249,8 @@ def bad_values():
 
 def bad_yaml():
     yield Bad("good", PUBLISHED, good=True)
+    all_keys = PUBLISHED.replace(b"sample_steps", b"num_steps") + b"image_path: null\nqint8: False\nshard_text_model: False\n"
+    yield Bad("good_all_keys", all_keys, good=True)
     yield Bad("good_utf_16", PUBLISHED.decode().encode("utf-16"), good=True)
     whole = lambda name, text, says, **more: Bad(name, text, says, **{"code": 2, **more})
     yield whole("empty", b"", "line 1: expected keys with values")

@@ -10,7 +10,7 @@ import struct
 import zipfile
 import zlib
 
-from bad_lists import bad_csv, bad_jsonl, bad_tsv, bad_yaml
+from bad_lists import bad_csv, bad_jsonl, bad_list_outputs, bad_tsv, bad_yaml
 from corpus import *
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -873,4 +873,5 @@ KINDS = {
     "first_hour": Kind(bad_first_hour, "", PLAN, True),
     "request": Kind(bad_requests, "", []),
     "output": Kind(bad_outputs, "", [], True),
+    "list_output": Kind(bad_list_outputs, ".csv", []),
 }

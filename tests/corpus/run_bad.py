@@ -242,9 +242,9 @@ def main():
         runner = Runner(os.path.abspath(args.ovi), folder, args.verbose)
         rows = [r for r in all_rows(runner.micro) if re.search(args.only, r[0])]
         assert len({r[0] for r in rows}) == len(rows), "two rows of one name"
-        alone = [r for r in rows if r[1] == "output"]  # they share a disk
+        alone = [r for r in rows if r[1].endswith("output")]  # they share a disk
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-            tasks = [pool.submit(runner.run, t, make_bad.KINDS[k], row) for t, k, row in rows if k != "output"]
+            tasks = [pool.submit(runner.run, t, make_bad.KINDS[k], row) for t, k, row in rows if not k.endswith("output")]
             for task in tasks:
                 task.result()
         for title, key, row in alone:

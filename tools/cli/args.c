@@ -406,8 +406,9 @@ static void print_option(void *user, const cli_option *o) {
 }
 
 void cli_help(const cli_command *command) {
-    printf("ovi %s %s[OPTIONS]: %s\n\n", command->name,
-           command->n_words ? command->words : "", command->summary);
+    printf("ovi %s %s%s[OPTIONS]: %s\n\n", command->name,
+           command->n_words ? command->words : "", command->n_words ? " " : "",
+           command->summary);
     cli_each_option(command, print_option, NULL);
     if (find_shared(command, "output") >= 0)
         puts("  -o FILE                      short for --output");

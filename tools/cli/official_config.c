@@ -154,6 +154,8 @@ static bool set_option(cli_args *args, yaml_entry *e, int index, name_value kind
     }
     if (strcmp(e->key, "model_name") == 0)
         args->config.model_name = e->value;
+    if (strcmp(e->key, "ckpt_dir") == 0)
+        args->config.ckpt_dir = e->value;
     return cli_set_option(args, index, e->value, &why) ||
            refuse(&args->config, e, why.text, message);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "alloc.h"
 
@@ -43,6 +44,13 @@ void cli_mask(char *text, bool keep_line_ends) {
     *put = '\0';
 }
 
+void cli_put_word(const char *word, say_colour colour) {
+    static const char *const starts[] = {"", "\033[1;31m", "\033[1;33m"};
+    const char *unwanted = getenv("NO_COLOR");
+    bool plain = colour == SAY_PLAIN || (unwanted && *unwanted) || !isatty(STDERR_FILENO);
+    fprintf(stderr, "%s%s%s", plain ? "" : starts[colour], word, plain ? "" : "\033[0m");
+}
+
 void cli_complain(const char *format, ...) {
     va_list args;
     char *text = NULL;
@@ -52,7 +60,10 @@ void cli_complain(const char *format, ...) {
     if (n < 0)
         return;
     cli_mask(text, false);
-    fprintf(stderr, "%s\n", text);
+    bool failure = strncmp(text, "ovi", 3) == 0;
+    if (failure)
+        cli_put_word("ovi", SAY_RED);
+    fprintf(stderr, "%s\n", text + (failure ? 3 : 0));
     free(text);
 }
 
