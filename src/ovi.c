@@ -54,7 +54,7 @@ static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s, bool 
         b = backend_best(&options);
     else if (!parse_device(s->device, &b, &options.index))
         return err_set(&h->err, OVI_UNSUPPORTED,
-                       "device: expected auto, cuda, cuda:N%s or ref, found \"%s\"",
+                       "device: expected auto, cuda, cuda:N%s or ref, found \"%.80s\"",
                        backend_find("cpu") ? ", cpu" : "", s->device);
     options.compute = b->native_dtype();
     if (s->dtype && strcmp(s->dtype, "f32") == 0)
@@ -122,11 +122,12 @@ static ovi_status choose_budget(ovi_engine *engine, const ovi_settings *s) {
         return e->status;
     if (!params_parse_size(s->vram, &b->device))
         return err_set(e, OVI_ARGUMENT,
-                       "vram: expected a size (6G, 512MiB) or auto, found \"%s\"",
+                       "vram: expected a size (6G, 512MiB) or auto, found \"%.80s\"",
                        s->vram);
     if (!params_parse_size(s->ram, &b->ram))
         return err_set(e, OVI_ARGUMENT,
-                       "ram: expected a size (6G, 512MiB) or auto, found \"%s\"", s->ram);
+                       "ram: expected a size (6G, 512MiB) or auto, found \"%.80s\"",
+                       s->ram);
     return OVI_OK;
 }
 

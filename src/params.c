@@ -134,13 +134,13 @@ const ovi_option *ovi_option_at(int index) {
 
 static ovi_status bad_value(const ovi_option *o, const char *value, err *e) {
     if (o->type == OVI_TYPE_CHOICE)
-        return err_set(e, OVI_ARGUMENT, "%s: expected one of %s, found \"%s\"", o->name,
-                       o->choices, value);
+        return err_set(e, OVI_ARGUMENT, "%s: expected one of %s, found \"%.80s\"",
+                       o->name, o->choices, value);
     if (o->type == OVI_TYPE_UINT64)
         return err_set(e, OVI_ARGUMENT,
-                       "%s: expected a whole number below 2^64, found \"%s\"", o->name,
+                       "%s: expected a whole number below 2^64, found \"%.80s\"", o->name,
                        value);
-    return err_set(e, OVI_ARGUMENT, "%s: expected %s from %g to %g, found \"%s\"",
+    return err_set(e, OVI_ARGUMENT, "%s: expected %s from %g to %g, found \"%.80s\"",
                    o->name, o->type == OVI_TYPE_INT ? "a whole number" : "a number",
                    o->min, o->max, value);
 }
@@ -290,10 +290,10 @@ ovi_status params_check_request(const ovi_request *request, err *e) {
         return err_set(e, OVI_ARGUMENT, "request: call ovi_request_init first");
     int a, b;
     if (request->size && !params_parse_pair(request->size, 'x', &a, &b))
-        return err_set(e, OVI_ARGUMENT, "size: expected WIDTHxHEIGHT, found \"%s\"",
+        return err_set(e, OVI_ARGUMENT, "size: expected WIDTHxHEIGHT, found \"%.80s\"",
                        request->size);
     if (request->aspect && !params_parse_pair(request->aspect, ':', &a, &b))
-        return err_set(e, OVI_ARGUMENT, "aspect: expected W:H, found \"%s\"",
+        return err_set(e, OVI_ARGUMENT, "aspect: expected W:H, found \"%.80s\"",
                        request->aspect);
     return check_all(OVI_OPTION_REQUEST, request, e);
 }

@@ -21,7 +21,8 @@
 #define OVI OVI_BINARY_DIR "/ovi"
 
 static char root[] = "/tmp/ovi-batch-XXXXXX";
-#define N_KILLS 3
+#define N_KILLS    3
+#define MOST_AHEAD 3 /* clips: two lines of watched runs, and one that is being noted */
 
 static int n_rows = 40;
 
@@ -213,47 +214,56 @@ static void what_belongs_to_one_clip_is_refused(void **state) {
 
 /* ---- kills ---- */
 
-static pid_t start(const char *list, const char *option, const char *value) {
+/* A run whose standard output is a pipe with room for one line: at the next one it waits until
+ * that is taken. However the machine is loaded, it is at most two lines ahead. */
+typedef struct watched {
+    pid_t child;
+    int out;
+} watched;
+
+static watched start(const char *list, const char *how, const char *option,
+                     const char *value) {
+    int out[2];
+    assert_int_equal(pipe2(out, O_DIRECT | O_CLOEXEC), 0); /* a line is a packet */
+    assert_true(fcntl(out[1], F_SETPIPE_SZ, 1) > 0);       /* one page: one packet */
     pid_t child = fork();
     if (child == 0) {
         int log = open("/dev/null", O_WRONLY);
-        if (chdir(root) != 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0)
+        if (chdir(root) != 0 || dup2(out[1], 1) < 0 || dup2(log, 2) < 0)
             _exit(98);
-        execl(OVI, OVI, "batch", "--quiet", "--models", "micro", option, value, list,
+        execl(OVI, OVI, "batch", how, "--models", "micro", option, value, list,
               (char *)NULL);
         _exit(99);
     }
-    return child;
+    close(out[1]);
+    return (watched){child, out[0]};
 }
 
-/* Kills a run when `words` are in the file as often as wanted; false: it ended before. */
-static bool kill_when(pid_t child, const char *name, const char *words, int wanted) {
+/* Takes a line of the run; it must not have ended. */
+static void take_line(const watched *run) {
+    char line[4096];
+    if (read(run->out, line, sizeof line) <= 0)
+        fail_msg("the run ended before it was to be killed");
+}
+
+static void kill_run(const watched *run) {
     int status;
-    while (occurrences(name, words) < wanted) {
-        if (waitpid(child, &status, WNOHANG) == child)
-            return false;
-        usleep(500); /* as soon as can be: what is to follow a line must not be lost */
-    }
-    kill(child, SIGKILL);
-    waitpid(child, &status, 0);
-    return WIFSIGNALED(status);
-}
-
-static bool wait_for(const char *name, int seconds) {
-    for (int i = 0; i < 50 * seconds && !exists(name); i++)
-        usleep(20000);
-    return exists(name);
+    kill(run->child, SIGKILL);
+    assert_int_equal(waitpid(run->child, &status, 0), run->child);
+    assert_true(WIFSIGNALED(status));
+    close(run->out);
 }
 
 static void a_state_of_the_sampler_is_used(void **state) {
     (void)state;
     write_text("state.csv", "text_prompt,steps,output\nA,300,a.wav\n");
     must(shell(OVI " generate A --steps 300 --quiet -o whole.wav"));
-    pid_t child = start("state.csv", "--checkpoint-every", "7");
-    assert_true(wait_for("state/a.wav.resume.safetensors", 60));
-    usleep(100000);
-    kill(child, SIGKILL);
-    waitpid(child, NULL, 0);
+    watched run = start("state.csv", "--json", "--checkpoint-every", "7");
+    while (!exists("state/a.wav.resume.safetensors"))
+        take_line(&run);
+    for (int i = 0; i < 10; i++)
+        take_line(&run); /* steps after the state */
+    kill_run(&run);
     assert_false(exists("state/a.wav"));
     must(shell(OVI " batch state.csv --checkpoint-every 7"));
     expect_said("of 300 steps are done");
@@ -336,9 +346,11 @@ typedef struct seen_clip {
 static seen_clip *seen;
 static int n_seen;
 
-static void look_at_clips(void) {
+/* How many are there now. */
+static int look_at_clips(void) {
     char folder[128], path[512];
     struct stat st;
+    int n_now = 0;
     snprintf(folder, sizeof folder, "%s/long", root);
     DIR *dir = opendir(folder);
     for (struct dirent *entry; dir && (entry = readdir(dir)) != NULL;) {
@@ -351,9 +363,11 @@ static void look_at_clips(void) {
         snprintf(seen[n_seen].name, sizeof seen->name, "%s", entry->d_name);
         seen[n_seen].inode = st.st_ino;
         seen[n_seen++].time = st.st_mtim;
+        n_now++;
     }
     if (dir)
         closedir(dir);
+    return n_now;
 }
 
 static void none_was_made_twice(void) {
@@ -388,15 +402,22 @@ static void check_statuses(int n_good) {
 
 static void a_long_list_survives_breakage_and_kills(void **state) {
     (void)state;
+    static const useconds_t moments_us[N_KILLS] = {0, 2500,
+                                                   40000}; /* into the next clip */
     const int n_good = n_rows - n_rows / 10;
     write_long_list();
     must(shell("mkdir long && touch long/file"));
     for (int i = 0; i < N_KILLS; i++) {
-        pid_t child = start("long.csv", "--group", "8");
         int wanted = n_good * (i + 1) / (N_KILLS + 1);
-        assert_true(kill_when(child, "long.csv.status.jsonl", "\"done\"", wanted));
-        look_at_clips();
-        assert_true(n_seen >= wanted && n_seen < (i + 1) * n_good);
+        int done = occurrences("long.csv.status.jsonl", "\"done\"");
+        watched run = start("long.csv", "--quiet", "--group", "8");
+        for (; done < wanted; done++)
+            take_line(&run);
+        usleep(moments_us[i]);
+        kill_run(&run);
+        int there = look_at_clips();
+        if (there < wanted || there > wanted + MOST_AHEAD)
+            fail_msg("%d clips are there after %d lines", there, wanted);
     }
     assert_int_equal(shell(OVI " batch long.csv --json --group 8"), 1);
     none_was_made_twice();

@@ -245,6 +245,52 @@ static void cleaning_twice_changes_nothing(void **state) {
     buf_release(&twice);
 }
 
+/* Cleans until nothing changes; how many times that changed something. */
+static size_t passes_until_still(utf8_view raw, buf *text) {
+    size_t damaged, passes = 0;
+    err e = {0};
+    buf next = {0};
+    buf_clear(text);
+    buf_append(text, raw.data, raw.size);
+    for (;; passes++) {
+        utf8_view before = {buf_text(text), text->size};
+        assert_true(passes <= PROMPT_MOST_PASSES(raw.size));
+        assert_int_equal(prompt_clean(before, &next, &damaged, &e), OVI_OK);
+        assert_true(next.size <= PROMPT_MAX_GROWTH * before.size);
+        if (strcmp(buf_text(&next), before.data) == 0)
+            break;
+        buf_clear(text);
+        buf_append(text, buf_text(&next), next.size);
+    }
+    buf_release(&next);
+    return passes;
+}
+
+/* Behind a tag references of references are decoded twice and no more, and what looks garbled
+ * only when lines are joined is not repaired: as published. Repeated, this ends. */
+static void cleaning_again_ends(void **state) {
+    (void)state;
+    buf text = {0}, raw = {0};
+    assert_int_equal(passes_until_still(utf8_view_of("<&amp;amp;amp;lt;"), &text), 2);
+    assert_string_equal(text.data, "<<");
+    buf_puts(&raw, "<&");
+    for (int i = 0; i < 20; i++)
+        buf_puts(&raw, "amp");
+    assert_int_equal(passes_until_still((utf8_view){raw.data, raw.size}, &text), 10);
+    assert_string_equal(text.data, "<&");
+    /* tests/corpus/bad/joined-lines.prompt, found by fuzz_clean */
+    static const char joined[] = "\xc4\x82\xc3\x82\r\0\0\0\xe2\x9c\xb8\x82\xac";
+    assert_int_equal(passes_until_still((utf8_view){joined, sizeof joined - 1}, &text),
+                     2);
+    uint64_t seed = 4711;
+    for (int i = 0; i < 3000; i++) {
+        random_text(&seed, &raw);
+        passes_until_still((utf8_view){buf_text(&raw), raw.size}, &text);
+    }
+    buf_release(&raw);
+    buf_release(&text);
+}
+
 /* The worst known: every pass over the line peels one layer only. */
 static void hostile_nesting_ends(void **state) {
     (void)state;
@@ -278,6 +324,7 @@ int main(void) {
         cmocka_unit_test(prompts_without_bound_are_refused),
         cmocka_unit_test(result_is_always_clean_utf8),
         cmocka_unit_test(cleaning_twice_changes_nothing),
+        cmocka_unit_test(cleaning_again_ends),
         cmocka_unit_test(hostile_nesting_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -288,6 +288,23 @@ static void a_dry_run_is_the_plan(void **state) {
     json_decref(made);
 }
 
+/* "script" runs the command on a terminal of its own. */
+static void colour_is_for_terminals(void **state) {
+    (void)state;
+    static const char clip[] = "generate x --models micro --steps 1 -o c.wav --force";
+    char line[512];
+    outcome o = run(clip);
+    assert_null(strchr(o.err, '\033'));
+    assert_non_null(strstr(o.err, "\nwarning: prompt"));
+    snprintf(line, sizeof line, "--version >v; script -qc '" OVI " %s' /dev/null", clip);
+    o = run(line);
+    assert_non_null(strstr(o.out, "\033[1;33mwarning: \033[0mprompt"));
+    o = run("--version >v; script -qc '" OVI " lint' /dev/null");
+    assert_non_null(strstr(o.out, "\033[1;31movi\033[0m lint: expected"));
+    o = run("--version >v; NO_COLOR=1 script -qc '" OVI " lint' /dev/null");
+    assert_null(strchr(o.out, '\033'));
+}
+
 static void pages_come_from_the_tables(void **state) {
     (void)state;
     outcome o =
@@ -540,6 +557,7 @@ int main(void) {
         cmocka_unit_test(lines_about_memory_are_events_too),
         cmocka_unit_test(nothing_is_replaced_unasked),
         cmocka_unit_test(a_dry_run_is_the_plan),
+        cmocka_unit_test(colour_is_for_terminals),
         cmocka_unit_test(pages_come_from_the_tables),
         cmocka_unit_test(devices_are_listed_with_reasons),
         cmocka_unit_test(plans_need_no_weights),

@@ -226,6 +226,20 @@ static void what_is_not_offered_is_refused_by_name(void **state) {
     expect_in("err.txt", "nowhere.yaml: No such file");
 }
 
+static void plans_come_before_models(void **state) {
+    (void)state;
+    write_config("./ckpts", "./later");
+    must(shell("mkdir plan && cd plan && " OVI " plan --config ../c.yaml"));
+    expect_in("out.txt", "1280x704, 241 frames");
+    expect_in("err.txt", "./later is not there yet: planned from the published sizes\n");
+    assert_int_equal(shell(OVI " generate --config c.yaml --dry-run"), 1);
+    assert_int_equal(shell(OVI " plan --config c.yaml --models elsewhere"), 1);
+    write_config("fp8: False", "fp8: True");
+    must(shell("sed -i 's/960x960_10s\" #/720x720_5s\" #/; s/ckpts/later/' c.yaml && cd "
+               "plan && " OVI " plan --config ../c.yaml"));
+    expect_in("out.txt", "121 frames");
+}
+
 static void images_are_for_i2v(void **state) {
     (void)state;
     write_config("\"t2v\"", "i2v");
@@ -243,6 +257,7 @@ int main(void) {
         cmocka_unit_test(the_published_file_is_taken),
         cmocka_unit_test(a_prompt_instead_of_a_list),
         cmocka_unit_test(what_is_not_offered_is_refused_by_name),
+        cmocka_unit_test(plans_come_before_models),
         cmocka_unit_test(images_are_for_i2v),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);

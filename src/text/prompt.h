@@ -28,9 +28,17 @@ bool prompt_style_parse(const char *name, prompt_style *out);
 ovi_status prompt_rewrite(prompt_style style, utf8_view raw, buf *out, bool *changed,
                           err *e) OVI_MUST_CHECK;
 
-/* Cleans a prompt (positive or negative). The result is valid UTF-8. Parts of the input
- * that are not UTF-8 become U+FFFD; *damaged counts them, so that the caller can say
- * so. */
+/* Cleans a prompt (positive or negative). The result is valid UTF-8, at most
+ * PROMPT_MAX_GROWTH times as long. Parts of the input that are not UTF-8 become U+FFFD;
+ * *damaged counts them, so that the caller can say so.
+ *
+ * Cleaning the result again changes nothing where neither text holds a character reference
+ * and the result does not look garbled. The published steps are not idempotent beyond that:
+ * they decode references of references twice and no more, and repair lines before joining
+ * them. Repeated, they end: after PROMPT_MOST_PASSES of the text's bytes nothing changes. */
+#define PROMPT_MAX_GROWTH 3
+#define PROMPT_MOST_PASSES(size_bytes)                                                   \
+    (3 + (size_bytes) / 6) /* two layers of "amp" each */
 ovi_status prompt_clean(utf8_view raw, buf *out, size_t *damaged, err *e) OVI_MUST_CHECK;
 
 /* What is told about a prompt: about "speech", "sound" or "tags". A hint says that something

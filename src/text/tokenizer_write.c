@@ -122,8 +122,9 @@ static void put_normal_pieces(model_writer *w) {
     }
     for (size_t i = 0; i < COUNT(fragments); i++)
         put_piece(w, fragments[i], score_of(first, w->n) - 4, PIECE_NORMAL);
-    for (char c = '!'; c <= '~'; c++)
-        put_piece(w, (const char[]){c, '\0'}, score_of(first, w->n) - 6, PIECE_NORMAL);
+    for (int c = '!'; c <= '~'; c++)
+        put_piece(w, (const char[]){(char)c, '\0'}, score_of(first, w->n) - 6,
+                  PIECE_NORMAL);
 }
 
 static void put_settings(model_writer *w) {

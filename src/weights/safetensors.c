@@ -114,7 +114,7 @@ static ovi_status check_overlap(const weights *w, int from, err *e) {
     for (int i = from; i < w->n; i++)
         if (weights_entry_count(&w->entry[i]) > 0)
             order[n++] = &w->entry[i];
-    qsort(order, n, sizeof *order, compare_offsets);
+    qsort(order, n, sizeof(const weights_entry *), compare_offsets);
     for (size_t i = 1; i < n; i++) {
         const weights_entry *a = order[i - 1], *b = order[i];
         uint64_t end = a->offset + (uint64_t)weights_entry_count(a) * dtype_size(a->type);

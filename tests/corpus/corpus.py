@@ -23,7 +23,7 @@ class Bad:
     lines: int = 1                  # how many lines the message may have
     code: int = 1
     good: bool = False              # the control: this one must succeed
-    keeps: str = ""                 # finished work that stays, by a part of its name
+    keeps: str = ""                 # finished work that stays: a pattern of its name
 
 
 def cuts(data, places, name, says, **more):

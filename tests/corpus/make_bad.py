@@ -1,8 +1,8 @@
 """The table of bad inputs: one function per kind of file yields its rows.
 
 KINDS says for every kind how its files are called and which command meets them ({bad} is the
-file, {models} the micro preset, {out} the output folder of the case). To add a kind (YAML, CSV,
-..), write its function and one row in KINDS.
+file, {models} the micro preset, {out} the output folder of the case). To add a kind, write its
+function and one row in KINDS.
 """
 import json
 import os
@@ -10,6 +10,7 @@ import struct
 import zipfile
 import zlib
 
+from bad_lists import bad_csv, bad_jsonl, bad_list_outputs, bad_tsv, bad_yaml
 from corpus import *
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -848,6 +849,7 @@ class Kind:
 
 
 PLAN = ["plan", "--models", "{models}"]
+QUIETLY = ["--quiet", "--threads", "1", "--models", "{models}", "-o", "{out}"]
 KINDS = {
     "safetensors": Kind(bad_safetensors, ".safetensors", ["inspect", "{bad}"]),
     "index": Kind(bad_index, ".safetensors.index.json", ["inspect", "{bad}"]),
@@ -864,7 +866,12 @@ KINDS = {
     "image": Kind(bad_images, ".img", PLAN + ["--image", "{bad}"]),
     "clip": Kind(bad_clips, ".clip", ["encode", "{bad}", "--quiet", "--threads", "1", "--models", "{models}", "-o",
                                       "{out}/l.safetensors"]),
+    "csv": Kind(bad_csv, ".csv", ["batch", "{bad}"] + QUIETLY),
+    "tsv": Kind(bad_tsv, ".tsv", ["generate", "{bad}"] + QUIETLY),
+    "jsonl": Kind(bad_jsonl, ".jsonl", ["batch", "{bad}"] + QUIETLY),
+    "yaml": Kind(bad_yaml, ".yaml", ["generate", "--config", "{bad}"] + QUIETLY),
     "first_hour": Kind(bad_first_hour, "", PLAN, True),
     "request": Kind(bad_requests, "", []),
     "output": Kind(bad_outputs, "", [], True),
+    "list_output": Kind(bad_list_outputs, ".csv", []),
 }

@@ -177,7 +177,7 @@ class Runner:
         code, said, memory = self.execute(self.words(kind, row, fill))
         self.judge(title, kind, row, code, said, memory, os.path.basename(bad))
         after = listing(*watched)
-        left = [x for x in after if x not in before and not (row.keeps and row.keeps in x)]
+        left = [x for x in after if x not in before and not (row.keeps and re.search(row.keeps, x))]
         if (left or set(before) - set(after)) and not row.good:
             self.fail(title, "it left something behind or took something away", left)
         shutil.rmtree(case, ignore_errors=True)
@@ -242,9 +242,9 @@ def main():
         runner = Runner(os.path.abspath(args.ovi), folder, args.verbose)
         rows = [r for r in all_rows(runner.micro) if re.search(args.only, r[0])]
         assert len({r[0] for r in rows}) == len(rows), "two rows of one name"
-        alone = [r for r in rows if r[1] == "output"]  # they share a disk
+        alone = [r for r in rows if r[1].endswith("output")]  # they share a disk
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-            tasks = [pool.submit(runner.run, t, make_bad.KINDS[k], row) for t, k, row in rows if k != "output"]
+            tasks = [pool.submit(runner.run, t, make_bad.KINDS[k], row) for t, k, row in rows if not k.endswith("output")]
             for task in tasks:
                 task.result()
         for title, key, row in alone:

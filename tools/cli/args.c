@@ -229,8 +229,8 @@ static bool is_switch(const ovi_option *o) {
 }
 
 static bool usage_error(const cli_command *command, const char *what, const char *word) {
-    fprintf(stderr, "ovi %s: %s%s; see ovi %s --help\n", command->name, what, word,
-            command->name);
+    cli_complain("ovi %s: %s%.80s; see ovi %s --help", command->name, what, word,
+                 command->name);
     return false;
 }
 
@@ -238,7 +238,7 @@ static bool apply_own(const own_option *o, const char *value, cli_args *args) {
     const char *expected = o->set(args, value);
     if (!expected)
         return true;
-    fprintf(stderr, "ovi: %s: expected %s, found \"%s\"\n", o->name, expected, value);
+    cli_complain("ovi: %s: expected %s, found \"%.80s\"", o->name, expected, value);
     return false;
 }
 
@@ -263,7 +263,7 @@ static bool apply_shared(int index, const char *value, cli_args *args) {
     ovi_message message;
     bool ok = cli_set_option(args, index, value, &message);
     if (!ok)
-        fprintf(stderr, "ovi: %s\n", message.text);
+        cli_complain("ovi: %s", message.text);
     return ok;
 }
 
@@ -336,7 +336,7 @@ static bool take_config(const cli_command *command, char **argv, int argc,
     }
     if (!path || !find_own(command, "config") || config_apply(args, path, &message))
         return true;
-    fprintf(stderr, "ovi: %s\n", message.text);
+    cli_complain("ovi: %s", message.text);
     return false;
 }
 
@@ -406,8 +406,9 @@ static void print_option(void *user, const cli_option *o) {
 }
 
 void cli_help(const cli_command *command) {
-    printf("ovi %s %s[OPTIONS]: %s\n\n", command->name,
-           command->n_words ? command->words : "", command->summary);
+    printf("ovi %s %s%s[OPTIONS]: %s\n\n", command->name,
+           command->n_words ? command->words : "", command->n_words ? " " : "",
+           command->summary);
     cli_each_option(command, print_option, NULL);
     if (find_shared(command, "output") >= 0)
         puts("  -o FILE                      short for --output");

@@ -7,6 +7,8 @@
 #include "clip_status.h"
 #include "list.h"
 
+#define BATCH_MAX_CLIPS 100000
+
 typedef struct batch {
     cli_args *args;
     const char *path;   /* of the list, or of the configuration that names one clip */
@@ -24,8 +26,10 @@ typedef struct batch {
 
 /* What the command line asks for: a list, or the one clip of a configuration. */
 void batch_init(batch *b, cli_args *args);
-/* Reads the list and makes its clips definite: names, digests, problems of rows, and what the
- * status file says of them. Needs the engine for default sizes. False: see message. */
+/* Reads the list and counts its clips. False: see message. */
+bool batch_read(batch *b, ovi_message *message);
+/* Makes the clips of a list that was read definite: names, digests, problems of rows, and what
+ * the status file says of them. Needs the engine for default sizes. False: see message. */
 bool batch_plan(batch *b, ovi_message *message);
 void batch_release(batch *b);
 /* The request of a clip: the command's, changed by its row, without the size where there is an

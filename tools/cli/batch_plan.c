@@ -10,6 +10,7 @@
 #include "alloc.h"
 #include "batch.h"
 #include "clip_name.h"
+#include "read_file.h"
 
 static const list_row *row_of(const batch *b, const clip_status *clip) {
     return &b->list.row[clip->row - 1];
@@ -101,7 +102,7 @@ static void check_row(const batch *b, clip_status *clip) {
     for (int i = 0; i < 2; i++)
         if (paths[i] && !clip_name_harmless(paths[i]))
             fail(clip, cli_text("%s: expected a plain name inside the output folder, "
-                                "found \"%s\"",
+                                "found \"%.80s\"",
                                 i == 0 ? "output" : "save-latents", paths[i]));
 }
 
@@ -169,12 +170,15 @@ static void name_clip(const batch *b, clip_status *clip, hash_set *names) {
 
 static uint64_t hash_file(uint64_t hash, const char *path, clip_status *clip) {
     char block[16384];
+    const char *why = NULL;
     size_t n;
-    FILE *f = fopen(path, "rb");
+    FILE *f = open_file(path, &why);
     while (f && (n = fread(block, 1, sizeof block, f)) > 0)
         hash = hash_bytes(hash, block, n);
-    if (!f || ferror(f))
-        fail(clip, cli_text("image_path: %s: %s", path, strerror(errno)));
+    if (f && ferror(f))
+        why = strerror(errno);
+    if (why)
+        fail(clip, cli_text("image_path: %.300s: %s", path, why));
     if (f)
         fclose(f);
     return hash;
@@ -227,16 +231,26 @@ static int repeats_of(const batch *b, list_row *row) {
     return 1;
 }
 
-static void make_clips(batch *b) {
+/* False: there are too many. */
+static bool list_clips(batch *b, ovi_message *message) {
     size_t room = 0;
-    hash_set names = {0};
     for (size_t r = 0; r < b->list.n; r++) {
-        int repeats = repeats_of(b, &b->list.row[r]);
-        for (int k = 0; k < repeats; k++) {
-            b->clip = cli_grow(b->clip, b->n + 1, &room, sizeof *b->clip);
-            b->clip[b->n++] = (clip_status){.row = (int)r + 1, .repeat = k};
+        size_t repeats = (size_t)repeats_of(b, &b->list.row[r]);
+        if (b->n + repeats > BATCH_MAX_CLIPS) {
+            snprintf(message->text, sizeof message->text,
+                     "%s: line %d: expected at most %d clips, with all repeats", b->path,
+                     b->list.row[r].line, BATCH_MAX_CLIPS);
+            return false;
         }
+        b->clip = cli_grow(b->clip, b->n + repeats, &room, sizeof *b->clip);
+        for (size_t k = 0; k < repeats; k++)
+            b->clip[b->n++] = (clip_status){.row = (int)r + 1, .repeat = (int)k};
     }
+    return true;
+}
+
+static void make_definite(batch *b) {
+    hash_set names = {0};
     for (size_t i = 0; i < b->n; i++) {
         cli_log_row(b->clip[i].row);
         check_row(b, &b->clip[i]);
@@ -286,26 +300,28 @@ static bool take_paths(batch *b, ovi_message *message) {
 
 void batch_init(batch *b, cli_args *args) {
     const char *given = args->n_words ? args->word[0] : args->config.prompt;
-    bool one = args->config.path && !list_is_there(given);
+    bool one = args->config.path && !list_is_meant(given);
     *b = (batch){.args = args,
                  .path = one ? args->config.path : given,
                  .prompt = one ? given : NULL,
                  .status.fd = -1};
 }
 
-bool batch_plan(batch *b, ovi_message *message) {
+bool batch_read(batch *b, ovi_message *message) {
     if (b->prompt)
         list_of_one(&b->list, b->prompt, b->args->config.image);
     else if (!list_read(&b->list, b->path, message))
-        return false;
-    if (!take_paths(b, message))
         return false;
     if (b->list.n == 0) {
         snprintf(message->text, sizeof message->text, "%s: expected rows, found none",
                  b->path);
         return false;
     }
-    make_clips(b);
+    return take_paths(b, message) && list_clips(b, message);
+}
+
+bool batch_plan(batch *b, ovi_message *message) {
+    make_definite(b);
     return status_load(b->status_path, b->clip, b->n, &b->changed, message);
 }
 

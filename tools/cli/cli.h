@@ -7,6 +7,7 @@
 
 #include "official_config.h"
 #include "ovi.h"
+#include "say.h"
 
 #define CLI_MAX_WORDS   2
 #define CLI_MAX_OPTIONS 64 /* of the library */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "alloc.h"
+#include "say.h"
 
 static const char *const state_names[] = {"pending", "started", "done", "failed"};
 
@@ -110,27 +111,14 @@ bool status_load(const char *path, clip_status *clips, size_t n, size_t *changed
 
 /* ---- writing ---- */
 
-/* JSON is UTF-8: in a text that is not, other bytes than ASCII become question marks. */
-static json_t *text_json(const char *text) {
-    json_t *value = json_string(text ? text : "");
-    if (value)
-        return value;
-    char *ascii = cli_copy(text);
-    for (char *c = ascii; *c; c++)
-        *c = (*c & 0x80) ? '?' : *c;
-    value = json_string(ascii);
-    free(ascii);
-    return value;
-}
-
 /* The line of a clip, with its end; owned. */
 static char *line_of(const clip_status *c) {
     char digest[20];
     snprintf(digest, sizeof digest, "%016" PRIx64, c->digest);
     json_t *object = json_pack("{s:i, s:i, s:s, s:s, s:o, s:f, s:o}", "row", c->row,
                                "repeat", c->repeat, "digest", digest, "state",
-                               state_names[c->state], "output", text_json(c->output),
-                               "seconds", c->seconds, "error", text_json(c->error));
+                               state_names[c->state], "output", cli_json_text(c->output),
+                               "seconds", c->seconds, "error", cli_json_text(c->error));
     char *text = object ? json_dumps(object, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
     json_decref(object);
     char *line = text ? cli_text("%s\n", text) : NULL;

@@ -74,14 +74,19 @@ static double now(void) {
 
 /* ---- telling ---- */
 
+static json_t *text_or_none(const char *text) {
+    return text ? cli_json_text(text) : NULL;
+}
+
 static void tell_clip(const run *r, const clip_status *c) {
     const cli_args *args = r->b->args;
     cli_progress_clear();
     if (args->json) {
-        cli_print_event(json_pack("{s:s, s:i, s:i, s:s, s:s*, s:f, s:s*}", "event",
+        cli_print_event(json_pack("{s:s, s:i, s:i, s:s, s:o*, s:f, s:o*}", "event",
                                   "clip", "row", c->row, "repeat", c->repeat, "state",
-                                  clip_state_name(c->state), "output", c->output,
-                                  "seconds", c->seconds, "error", c->error));
+                                  clip_state_name(c->state), "output",
+                                  text_or_none(c->output), "seconds", c->seconds, "error",
+                                  text_or_none(c->error)));
         return;
     }
     size_t number = r->tally.done + r->tally.failed;
@@ -92,13 +97,13 @@ static void tell_clip(const run *r, const clip_status *c) {
         puts(c->output);
         fflush(stdout);
     } else {
-        fprintf(stderr, "ovi: row %d: %s\n", c->row, c->error);
+        cli_complain("ovi: row %d: %s", c->row, c->error);
     }
 }
 
 static void stop(run *r, const ovi_message *message) {
     if (message)
-        fprintf(stderr, "ovi: %s\n", message->text);
+        cli_complain("ovi: %s", message->text);
     r->stopped = true;
 }
 
@@ -514,8 +519,8 @@ static void take_stock(run *r) {
         if (b->clip[i].unfit && (!b->clip[i].told || b->args->retry_failed))
             tell_clip(r, &b->clip[i]);
     if (b->changed)
-        fprintf(stderr, "ovi: %zu rows have changed since their clips were made\n",
-                b->changed);
+        cli_complain("ovi: %zu rows have changed since their clips were made",
+                     b->changed);
 }
 
 static size_t count(const batch *b, clip_state state) {
@@ -531,12 +536,12 @@ static void tell_summary(const run *r) {
     size_t done = count(b, CLIP_DONE), failed = count(b, CLIP_FAILED);
     char bytes[32];
     if (b->args->json) {
-        cli_print_event(
-            json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:s}", "event", "summary",
-                      "clips", (json_int_t)b->n, "done", (json_int_t)done, "done_before",
-                      (json_int_t)t->before, "failed", (json_int_t)failed, "missing",
-                      (json_int_t)(b->n - done - failed), "loads_saved", t->loads_saved,
-                      "bytes_saved", t->bytes_saved, "status", b->status_path));
+        cli_print_event(json_pack(
+            "{s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:o}", "event", "summary", "clips",
+            (json_int_t)b->n, "done", (json_int_t)done, "done_before",
+            (json_int_t)t->before, "failed", (json_int_t)failed, "missing",
+            (json_int_t)(b->n - done - failed), "loads_saved", t->loads_saved,
+            "bytes_saved", t->bytes_saved, "status", cli_json_text(b->status_path)));
         return;
     }
     if (b->args->quiet)
@@ -586,7 +591,7 @@ static bool run_clips(run *r, ovi_message *message) {
 
 /* One run at a time works on a list. */
 static int lock_list(const char *path, ovi_message *message) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         snprintf(message->text, sizeof message->text, "%s: %s", path, strerror(errno));
     else if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
@@ -610,19 +615,26 @@ static bool check_args(const cli_args *args, ovi_message *message) {
     return !option;
 }
 
+static void tell_row(const batch *b, const clip_status *c) {
+    bool open = to_do(b, c);
+    char *text = cli_copy(c->error && !open ? c->error : c->output);
+    cli_mask(text, false);
+    printf("row %d: %s: %s\n", c->row, open ? "to do" : clip_state_name(c->state), text);
+    free(text);
+}
+
 /* What a run would do, and has done. */
 static void tell_plan(const batch *b) {
     for (size_t i = 0; i < b->n; i++) {
         const clip_status *c = &b->clip[i];
         if (b->args->json)
-            cli_print_event(json_pack("{s:s, s:i, s:i, s:s, s:b, s:s*, s:s*}", "event",
+            cli_print_event(json_pack("{s:s, s:i, s:i, s:s, s:b, s:o*, s:o*}", "event",
                                       "plan", "row", c->row, "repeat", c->repeat, "state",
                                       clip_state_name(c->state), "to_do", to_do(b, c),
-                                      "output", c->output, "error", c->error));
+                                      "output", text_or_none(c->output), "error",
+                                      text_or_none(c->error)));
         else
-            printf("row %d: %s: %s\n", c->row,
-                   to_do(b, c) ? "to do" : clip_state_name(c->state),
-                   c->error && !to_do(b, c) ? c->error : c->output);
+            tell_row(b, c);
     }
 }
 
@@ -632,7 +644,7 @@ static int plan_batch(batch *b) {
         tell_plan(b);
         return EXIT_DONE;
     }
-    fprintf(stderr, "ovi: %s\n", message.text);
+    cli_complain("ovi: %s", message.text);
     return EXIT_FAILED;
 }
 
@@ -643,7 +655,7 @@ static int run_batch(batch *b) {
     if (batch_plan(b, &message) && run_clips(&r, &message))
         code = count(b, CLIP_DONE) == b->n ? EXIT_DONE : EXIT_FAILED;
     else
-        fprintf(stderr, "ovi: %s\n", message.text);
+        cli_complain("ovi: %s", message.text);
     if (b->n > 0 && r.b->status_path)
         tell_summary(&r);
     return cli_interrupted() ? EXIT_CANCELLED : code;
@@ -652,19 +664,17 @@ static int run_batch(batch *b) {
 int cli_batch(cli_args *args) {
     batch b;
     ovi_message message;
+    int code = EXIT_FAILED;
     batch_init(&b, args);
     int lock = check_args(args, &message) ? lock_list(b.path, &message) : -1;
-    if (lock < 0) {
-        fprintf(stderr, "ovi: %s\n", message.text);
-        return EXIT_FAILED;
-    }
-    int code = EXIT_FAILED;
-    b.engine = cli_open(args, true);
-    if (b.engine) {
+    if (lock < 0 || !batch_read(&b, &message))
+        cli_complain("ovi: %s", message.text);
+    else if ((b.engine = cli_open(args, true)) != NULL)
         code = args->dry_run ? plan_batch(&b) : run_batch(&b);
+    if (b.engine)
         cli_close(b.engine);
-    }
     batch_release(&b);
-    close(lock);
+    if (lock >= 0)
+        close(lock);
     return code;
 }

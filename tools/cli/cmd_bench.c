@@ -169,7 +169,7 @@ static char *make_models(cli_args *args) {
     char *folder = cli_text("%s/ovi-bench-XXXXXX", place && *place ? place : "/tmp");
     ovi_message message;
     if (!mkdtemp(folder)) {
-        fprintf(stderr, "ovi: %s: cannot be made\n", folder);
+        cli_complain("ovi: %s: cannot be made", folder);
         free(folder);
         return NULL;
     }
@@ -177,7 +177,7 @@ static char *make_models(cli_args *args) {
     args->checkpoint.preset = args->bench_preset ? args->bench_preset : "tiny";
     if (ovi_make_checkpoint(&args->checkpoint, &message) == OVI_OK)
         return folder;
-    fprintf(stderr, "ovi: %s\n", message.text);
+    cli_complain("ovi: %s", message.text);
     remove_models(folder);
     return NULL;
 }
@@ -279,7 +279,7 @@ static int save_speed(const bench *b) {
     if (!b->args->save ||
         ovi_device_speed_save(&b->speed, b->args->save, &message) == OVI_OK)
         return EXIT_DONE;
-    fprintf(stderr, "ovi: %s\n", message.text);
+    cli_complain("ovi: %s", message.text);
     return EXIT_FAILED;
 }
 

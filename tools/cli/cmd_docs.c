@@ -68,7 +68,8 @@ static void print_man(void) {
          "130 "
          "interrupted.");
     puts(".SH ENVIRONMENT\n.TP\n.B OVI_MODELS\nfolder of the models\n.TP\n"
-         ".B OVI_ENGINE_DEBUG\n1: as \\-\\-log\\-level debug");
+         ".B OVI_ENGINE_DEBUG\n1: as \\-\\-log\\-level debug\n.TP\n"
+         ".B NO_COLOR\nif set, no word is coloured on a terminal");
 }
 
 /* ---- completion ---- */
@@ -166,7 +167,7 @@ int cli_docs(cli_args *args) {
             return EXIT_DONE;
         }
     }
-    fprintf(stderr, "ovi docs: expected man, bash or options, found \"%s\"\n",
-            args->word[0]);
+    cli_complain("ovi docs: expected man, bash or options, found \"%.80s\"",
+                 args->word[0]);
     return EXIT_USAGE;
 }

@@ -37,8 +37,8 @@ static void print_report(const ovi_engine *engine, const char *output) {
                       "seconds", s->seconds, "fallbacks", (json_int_t)s->fallbacks,
                       "bytes_read", (json_int_t)s->bytes_read, "ops", ops_of(s)));
     }
-    cli_print_event(json_pack("{s:s, s:s, s:o, s:I}", "event", "done", "output", output,
-                              "stages", stages, "allocated_bytes",
+    cli_print_event(json_pack("{s:s, s:o, s:o, s:I}", "event", "done", "output",
+                              cli_json_text(output), "stages", stages, "allocated_bytes",
                               (json_int_t)report.allocated_bytes));
 }
 
@@ -123,7 +123,7 @@ static int generate(cli_args *args) {
 /* The published command takes a list in the place of a prompt, and its configuration names
  * clips as those of a list. */
 static bool is_batch(const cli_args *args) {
-    return !args->resume && (args->config.path || list_is_there(args->word[0]));
+    return !args->resume && (args->config.path || list_is_meant(args->word[0]));
 }
 
 int cli_generate(cli_args *args) {
@@ -136,7 +136,7 @@ int cli_generate(cli_args *args) {
         return cli_plan(args);
     if (args->image) {
         if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
-            fprintf(stderr, "ovi: %s\n", message.text);
+            cli_complain("ovi: %s", message.text);
             return EXIT_FAILED;
         }
         args->request.image = &image;
@@ -152,7 +152,7 @@ int cli_decode(cli_args *args) {
     if (!args->request.output)
         args->request.output = default_output();
     if (ovi_latents_load(args->word[0], &latents, &message) != OVI_OK) {
-        fprintf(stderr, "ovi: %s\n", message.text);
+        cli_complain("ovi: %s", message.text);
         return EXIT_FAILED;
     }
     int code = EXIT_FAILED;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "batch.h"
 #include "read_file.h"
 
@@ -20,12 +21,27 @@ typedef struct lint {
 } lint;
 
 static void print_json(const lint *l, const ovi_notice *n) {
-    json_t *line = json_pack("{s:s, s:s, s:s, s:b, s:s*, s:s*}", "event", "notice",
+    json_t *line = json_pack("{s:s, s:s, s:s, s:b, s:o, s:o*}", "event", "notice",
                              "subject", n->subject, "about", n->about, "hint", n->hint,
-                             "sentence", n->sentence, "detail", n->detail);
+                             "sentence", cli_json_text(n->sentence), "detail",
+                             n->detail ? cli_json_text(n->detail) : NULL);
     if (l->row)
         json_object_set_new(line, "row", json_integer(l->row));
     cli_print_event(line);
+}
+
+static void print_text(const lint *l, const ovi_notice *n) {
+    char *sentence = cli_copy(n->sentence),
+         *detail = cli_copy(n->detail ? n->detail : "");
+    cli_mask(sentence, false);
+    cli_mask(detail, false);
+    if (l->row)
+        printf("row %d: ", l->row);
+    printf("%s%s: %s\n", n->hint ? "hint: " : "", n->subject, sentence);
+    if (n->detail)
+        printf("    %s\n", detail);
+    free(sentence);
+    free(detail);
 }
 
 static void take_notice(void *user, const ovi_notice *n) {
@@ -39,17 +55,10 @@ static void take_notice(void *user, const ovi_notice *n) {
         l->hints++;
     else
         l->problems++;
-    if (l->args->json) {
+    if (l->args->json)
         print_json(l, n);
-        return;
-    }
-    if (n->hint && l->args->quiet)
-        return;
-    if (l->row)
-        printf("row %d: ", l->row);
-    printf("%s%s: %s\n", n->hint ? "hint: " : "", n->subject, n->sentence);
-    if (n->detail)
-        printf("    %s\n", n->detail);
+    else if (!n->hint || !l->args->quiet)
+        print_text(l, n);
 }
 
 /* A failure is a notice as well: the request would be refused. */
@@ -76,8 +85,8 @@ static void lint_request(lint *l, ovi_engine *engine, ovi_request *request,
 
 static bool lint_list(lint *l, batch *b) {
     ovi_message message;
-    if (!batch_plan(b, &message)) {
-        fprintf(stderr, "ovi: %s\n", message.text);
+    if (!batch_read(b, &message) || !batch_plan(b, &message)) {
+        cli_complain("ovi: %s", message.text);
         return false;
     }
     for (size_t i = 0; i < b->n; i++) {
@@ -107,7 +116,7 @@ static bool lint_prompt(lint *l, ovi_engine *engine, cli_args *args) {
     if (access(word, F_OK) == 0) {
         text = read_file(word, PROMPT_FILE_MAX, &n, &message);
         if (!text) {
-            fprintf(stderr, "ovi: %s\n", message.text);
+            cli_complain("ovi: %s", message.text);
             return false;
         }
         word = text;
@@ -128,7 +137,7 @@ int cli_lint(cli_args *args) {
         return EXIT_FAILED;
     batch_init(&b, args);
     b.engine = engine;
-    bool ok = list_is_there(given) ? lint_list(&l, &b) : lint_prompt(&l, engine, args);
+    bool ok = list_is_meant(given) ? lint_list(&l, &b) : lint_prompt(&l, engine, args);
     if (ok && args->json)
         printf("{\"event\":\"lint\",\"problems\":%d,\"hints\":%d}\n", l.problems,
                l.hints);

@@ -1,6 +1,7 @@
 /* cmd_plan.c: what a request will need, as a table for people or JSON for programs. */
 #include <jansson.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -91,6 +92,17 @@ static void print_table(const ovi_plan *plan) {
         print_ways(plan);
 }
 
+/* A published configuration can be planned before its models are there. */
+static void drop_missing_models(cli_args *args) {
+    ovi_settings *s = &args->settings;
+    if (!s->models || s->models != args->config.ckpt_dir || access(s->models, F_OK) == 0)
+        return;
+    fprintf(stderr, "%s is not there yet: planned from the published sizes\n", s->models);
+    s->models = NULL;
+    if (s->fusion == args->config.fusion)
+        s->fusion = NULL;
+}
+
 int cli_plan(cli_args *args) {
     ovi_image image = {0};
     ovi_message message;
@@ -98,12 +110,14 @@ int cli_plan(cli_args *args) {
         args->image = args->config.image;
     if (args->image) {
         if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
-            fprintf(stderr, "ovi: %s\n", message.text);
+            cli_complain("ovi: %s", message.text);
             return EXIT_FAILED;
         }
         args->request.image = &image;
         args->request.size = args->request.aspect = NULL; /* the image decides */
     }
+    if (!args->dry_run)
+        drop_missing_models(args);
     int code = EXIT_FAILED;
     /* With named models the plan takes types and layout from the files themselves; a dry run
      * has those that the run would have. */

@@ -30,7 +30,7 @@ int cli_inspect(cli_args *args) {
     ovi_message message;
     char *text = ovi_inspect(args->word[0], &message);
     if (!text) {
-        fprintf(stderr, "ovi: %s\n", message.text);
+        cli_complain("ovi: %s", message.text);
         return EXIT_FAILED;
     }
     if (args->json) {
@@ -53,7 +53,7 @@ int cli_make_checkpoint(cli_args *args) {
     ovi_status status = ovi_make_checkpoint(&args->checkpoint, &message);
     cli_progress_clear();
     if (status != OVI_OK) {
-        fprintf(stderr, "ovi: %s\n", message.text);
+        cli_complain("ovi: %s", message.text);
         return EXIT_FAILED;
     }
     puts(args->word[0]);

@@ -16,7 +16,7 @@ const cli_command cli_commands[] = {
     {"lint", "PROMPT|FILE", 1, "what is wrong with a prompt, a text file or a list",
      "open text_encode", "config image json quiet", cli_lint},
     {"encode", "FILE", 1, "turn a picture, clip or sound into latents",
-     "open decode_video", "json quiet log-level", cli_encode},
+     "open decode_video", "force json quiet log-level", cli_encode},
     {"decode", "LATENTS", 1, "finish a clip from saved latents", "open decode_video",
      "force json quiet log-level", cli_decode},
     {"plan", "", 0, "what a request will need, stage by stage",

@@ -105,6 +105,10 @@ static bool read_all(cursor *c, csv_table *t) {
             continue;
         if (!read_record(c, &r))
             return false;
+        if (t->n == CSV_MAX_RECORDS) {
+            free(r.cell);
+            return refuse(c, r.line, "more than 100000 records");
+        }
         t->record = cli_grow(t->record, t->n + 1, &t->room, sizeof *t->record);
         t->record[t->n++] = r;
     }

@@ -12,8 +12,9 @@
 
 #include "ovi.h"
 
-#define CSV_MAX_BYTES ((size_t)64 << 20)
-#define CSV_MAX_CELLS 256 /* of one record */
+#define CSV_MAX_BYTES   ((size_t)64 << 20)
+#define CSV_MAX_CELLS   256 /* of one record */
+#define CSV_MAX_RECORDS 100000
 
 typedef struct csv_record {
     int line; /* where it begins, from 1 */

@@ -22,8 +22,8 @@ static bool is_named_list(const char *path) {
     return ends_in(path, ".csv") || ends_in(path, ".tsv") || ends_in(path, ".jsonl");
 }
 
-bool list_is_there(const char *path) {
-    return is_named_list(path) && access(path, F_OK) == 0;
+bool list_is_meant(const char *path) {
+    return is_named_list(path) && (access(path, F_OK) == 0 || !strpbrk(path, " \t\n"));
 }
 
 /* ---- rows ---- */
@@ -61,13 +61,13 @@ static void take_value(list_row *row, const char *given, const char *value) {
         add_field(row, name, size);
     else
         problem(row,
-                cli_text("%s: expected [HEIGHT, WIDTH], found \"%s\"", given, value));
+                cli_text("%s: expected [HEIGHT, WIDTH], found \"%.80s\"", given, value));
 }
 
 /* "there is no option ..", as text of its own. */
 static char *unknown_name(const char *given) {
     char text[NAME_ROOM + 32];
-    return cli_text("there is no option of a clip named \"%s\"%s", given,
+    return cli_text("there is no option of a clip named \"%.80s\"%s", given,
                     names_did_you_mean(names_near_clip(given), text));
 }
 
@@ -164,9 +164,9 @@ static void take_member(list_row *row, const char *key, const json_t *value) {
     if (!name)
         problem(row, unknown_name(key));
     else if (!cell)
-        problem(row, cli_text("%s: expected a text or a number", key));
+        problem(row, cli_text("%.80s: expected a text or a number", key));
     else if (list_value(row, name))
-        problem(row, cli_text("%s: given twice", key));
+        problem(row, cli_text("%.80s: given twice", key));
     else
         take_value(row, key, cell);
     free(cell);
@@ -185,20 +185,34 @@ static void take_line(list *l, int line, const char *text, size_t n) {
     json_decref(object);
 }
 
-static void read_json_lines(list *l, const char *bytes, size_t n) {
+static bool read_json_lines(list *l, const char *bytes, size_t n, const char *path,
+                            ovi_message *message) {
     const char *end = bytes + n;
     if (n >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0)
         bytes += 3;
     for (int line = 1; bytes < end; line++) {
         const char *stop = memchr(bytes, '\n', (size_t)(end - bytes));
         size_t length = (size_t)((stop ? stop : end) - bytes);
+        if (l->n == CSV_MAX_RECORDS)
+            return refuse(message, path, line, "more than 100000 rows");
         if (strspn(bytes, " \t\r") < length)
             take_line(l, line, bytes, length);
-        bytes += length + 1;
+        bytes = stop ? stop + 1 : end;
     }
+    return true;
 }
 
 /* ---- files ---- */
+
+bool list_parse(list *l, const char *path, const char *bytes, size_t n,
+                ovi_message *message) {
+    *l = (list){0};
+    bool ok = ends_in(path, ".jsonl") ? read_json_lines(l, bytes, n, path, message)
+                                      : read_table(l, bytes, n, path, message);
+    if (!ok)
+        list_release(l);
+    return ok;
+}
 
 bool list_read(list *l, const char *path, ovi_message *message) {
     size_t n;
@@ -209,14 +223,8 @@ bool list_read(list *l, const char *path, ovi_message *message) {
         return false;
     }
     char *bytes = read_file(path, CSV_MAX_BYTES, &n, message);
-    bool ok = bytes != NULL;
-    if (ok && ends_in(path, ".jsonl"))
-        read_json_lines(l, bytes, n);
-    else if (ok)
-        ok = read_table(l, bytes, n, path, message);
+    bool ok = bytes && list_parse(l, path, bytes, n, message);
     free(bytes);
-    if (!ok)
-        list_release(l);
     return ok;
 }
 

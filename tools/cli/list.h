@@ -30,10 +30,14 @@ typedef struct list {
     size_t n, room;
 } list;
 
-/* Is there a file that is named like a list (.csv, .tsv, .jsonl)? */
-bool list_is_there(const char *path);
+/* Is this a list rather than a prompt? It is named like one (.csv, .tsv, .jsonl), and there, or
+ * one word: a list whose name is mistyped is no prompt. */
+bool list_is_meant(const char *path);
 /* False: see message; the list is empty. */
 bool list_read(list *l, const char *path, ovi_message *message);
+/* The same of n bytes; the ending of path says what they are. */
+bool list_parse(list *l, const char *path, const char *bytes, size_t n,
+                ovi_message *message);
 /* A list of one clip; image may be NULL. */
 void list_of_one(list *l, const char *prompt, const char *image);
 void list_release(list *l);

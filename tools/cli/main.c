@@ -10,8 +10,9 @@ static int unknown_command(const char *name) {
     for (const cli_command *c = cli_commands; c->name; c++)
         if (c->summary)
             suggest(&s, name, c->name);
-    fprintf(stderr, "ovi: there is no command named \"%s\"%s%s%s; see ovi --help\n", name,
-            s.near ? "; did you mean " : "", s.near ? s.near : "", s.near ? "?" : "");
+    cli_complain("ovi: there is no command named \"%.80s\"%s%s%s; see ovi --help", name,
+                 s.near ? "; did you mean " : "", s.near ? s.near : "",
+                 s.near ? "?" : "");
     return EXIT_USAGE;
 }
 

@@ -113,7 +113,7 @@ static const struct {
 
 static bool refuse(const cli_config *c, const yaml_entry *e, const char *what,
                    ovi_message *message) {
-    snprintf(message->text, sizeof message->text, "%s: line %d: %s: %.3500s", c->path,
+    snprintf(message->text, sizeof message->text, "%s: line %d: %.80s: %.3500s", c->path,
              e->line, e->key, what);
     return false;
 }
@@ -154,6 +154,8 @@ static bool set_option(cli_args *args, yaml_entry *e, int index, name_value kind
     }
     if (strcmp(e->key, "model_name") == 0)
         args->config.model_name = e->value;
+    if (strcmp(e->key, "ckpt_dir") == 0)
+        args->config.ckpt_dir = e->value;
     return cli_set_option(args, index, e->value, &why) ||
            refuse(&args->config, e, why.text, message);
 }
@@ -165,7 +167,7 @@ static bool set_key(cli_args *args, yaml_entry *e, ovi_message *message) {
         const char *expected = e->value ? keys[i].set(args, e->value) : NULL;
         if (!expected)
             return true;
-        char *what = cli_text("expected %s, found %s", expected, e->value);
+        char *what = cli_text("expected %s, found %.80s", expected, e->value);
         bool ok = refuse(&args->config, e, what, message);
         free(what);
         return ok;

@@ -14,6 +14,7 @@ typedef struct cli_config {
     const char *path; /* of the file; NULL: none */
     yaml_map map;     /* owned: keeps the texts alive */
     const char *prompt, *image, *output_dir;
+    const char *ckpt_dir;
     const char
         *model_name; /* counts for published models, not for those with an ovi.json */
     config_mode mode;

@@ -49,14 +49,15 @@ static bool said_before(const char *line) {
 
 static void print_line(void *user, ovi_log_level level, const char *line) {
     (void)user;
-    static const char *const prefix[] = {"error: ", "warning: ", "", ""};
-    char row[24] = "";
+    static const char *const words[] = {"error: ", "warning: ", "", ""};
+    static const say_colour colours[] = {SAY_RED, SAY_YELLOW, SAY_PLAIN, SAY_PLAIN};
     if (level < OVI_LOG_DEBUG && said_before(line))
         return;
-    if (log_row)
-        snprintf(row, sizeof row, "row %d: ", log_row);
     cli_progress_clear();
-    fprintf(stderr, "%s%s%s\n", row, prefix[level], line);
+    if (log_row)
+        fprintf(stderr, "row %d: ", log_row);
+    cli_put_word(words[level], colours[level]);
+    cli_complain("%s", line);
 }
 
 static bool is_folder(const char *path) {
@@ -109,8 +110,8 @@ static void drop_model_name(cli_args *args) {
     if (access(path, F_OK) != 0)
         return;
     if (s->log_level >= OVI_LOG_INFO)
-        fprintf(stderr, "%s: model_name does not count: %s is there\n", args->config.path,
-                path);
+        cli_complain("%s: model_name does not count: %s is there", args->config.path,
+                     path);
     s->variant = NULL;
 }
 
@@ -187,15 +188,19 @@ void cli_close(ovi_engine *engine) {
 
 int cli_failure(const ovi_engine *engine, ovi_status status) {
     cli_progress_clear();
-    const char *sentence = engine ? ovi_error(engine) : ovi_status_text(status);
-    fprintf(stderr, "ovi: %s\n", sentence[0] ? sentence : ovi_status_text(status));
+    const char *sentence = engine ? ovi_error(engine) : "";
+    char *text = cli_text(": %s\n", *sentence ? sentence : ovi_status_text(status));
+    cli_mask(text, true); /* a checkpoint that does not fit gets a list */
+    cli_put_word("ovi", SAY_RED);
+    fputs(text, stderr);
+    free(text);
     return status == OVI_CANCELLED ? EXIT_CANCELLED : EXIT_FAILED;
 }
 
 bool cli_may_write(const cli_args *args, const char *path) {
     if (!path || args->force || access(path, F_OK) != 0 || is_folder(path))
         return true; /* of a folder the library says what it is */
-    fprintf(stderr, "ovi: %s: exists; --force replaces it\n", path);
+    cli_complain("ovi: %s: exists; --force replaces it", path);
     return false;
 }
 

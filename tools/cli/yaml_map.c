@@ -65,19 +65,26 @@ static const char *text_of(const reader *r) {
 
 /* The rest of a list as "[a, b]"; owned, NULL: refused. */
 static char *read_list(reader *r) {
-    char *list = cli_copy("[");
-    while (next(r) && r->event.type != YAML_SEQUENCE_END_EVENT) {
+    char *list = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&list, &n);
+    if (!f) {
+        refuse(r, line_here(r), "out of host memory");
+        return NULL;
+    }
+    fputc('[', f);
+    for (bool first = true; next(r) && r->event.type != YAML_SEQUENCE_END_EVENT;
+         first = false) {
         if (!check_scalar(r, "expected a number or a text in this list"))
             break;
-        char *longer = cli_text("%s%s%s", list, list[1] ? ", " : "", text_of(r));
-        free(list);
-        list = longer;
+        fprintf(f, "%s%s", first ? "" : ", ", text_of(r));
     }
-    char *whole = NULL;
-    if (r->has_event && r->event.type == YAML_SEQUENCE_END_EVENT)
-        whole = cli_text("%s]", list);
+    fputc(']', f);
+    bool whole = r->has_event && r->event.type == YAML_SEQUENCE_END_EVENT;
+    if (fclose(f) == 0 && whole)
+        return list;
     free(list);
-    return whole;
+    return NULL;
 }
 
 static bool read_value(reader *r, yaml_entry *e) {
@@ -110,6 +117,8 @@ static bool read_entries(reader *r, yaml_map *m) {
             return false;
         if (has_key(m, text_of(r)))
             return refuse(r, line_here(r), "this key is there twice");
+        if (m->n == YAML_MAX_KEYS)
+            return refuse(r, line_here(r), "more than 1000 keys");
         m->entry = cli_grow(m->entry, m->n + 1, &m->room, sizeof *m->entry);
         yaml_entry *e = &m->entry[m->n++];
         *e = (yaml_entry){.key = cli_copy(text_of(r)), .line = line_here(r)};

@@ -10,6 +10,7 @@
 #include "ovi.h"
 
 #define YAML_MAX_BYTES ((size_t)1 << 20)
+#define YAML_MAX_KEYS  1000
 
 typedef struct yaml_entry {
     char *key;   /* owned */

@@ -69,7 +69,8 @@ void frame_check_coverage(gold *g) {
     size_t at = 0;
     for (int i = 0; g->file && i < weights_count(g->file); i++) {
         const char *name = weights_at(g->file, i)->name;
-        if (f->compared[i] || (strncmp(name, "mid.", 4) && strncmp(name, "output.", 7)))
+        bool result = strncmp(name, "mid.", 4) == 0 || strncmp(name, "output.", 7) == 0;
+        if (f->compared[i] || !result)
             continue;
         if (missed++ < 12)
             at += (size_t)snprintf(text + at, sizeof text - at, " %.70s", name);
