@@ -167,7 +167,8 @@ static void log_choice(ovi_engine *engine, const stage_choice *choice) {
     const stage_profile *p = &choice->profile, *plain = &choice->plain;
     if (choice->way == 0)
         return;
-    const bool by_ram = !now.device || profile_peak(plain) <= now.device;
+    const bool by_ram = !now.device || profile_peak(plain) <= now.device ||
+                        (now.unified && now.ram < now.device);
     host_log(&engine->host, OVI_LOG_INFO,
              "%s: %s, %.2f GB, because all at once takes %.2f GB and %.2f GB may be "
              "used%s; about %.2f times as long",
