@@ -111,7 +111,10 @@ typedef struct ovi_settings {
         *libraries; /* "a:b": folders where a GPU's libraries are; NULL: usual ones */
     const char
         *cache; /* folder where a GPU's choices are kept between runs; NULL: nowhere */
-    const char *dtype;   /* auto, f32, bf16 */
+    const char *dtype; /* auto, f32, bf16 */
+    /* no, yes: products of the diffusion model's blocks in fp8, from the second step on: faster
+     * on GPUs of compute capability 8.9 and later, refused elsewhere, and another result. */
+    const char *fp8_products;
     int threads;         /* 0: all processors */
     const char *vram;    /* most device memory: "6G", "512MiB", "auto" */
     const char *ram;     /* most memory of our own on the host, likewise */

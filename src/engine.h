@@ -32,6 +32,7 @@ typedef struct models {
     vocoder vocoder;
     weights *files[MODEL_COUNT]; /* owned; NULL: that model is not loaded */
     tokenizer *tokenizer;        /* owned; NULL: no file */
+    bool f8_products;            /* of the fusion model's blocks */
 } models;
 
 /* Declares all models of the spec, which moves into m. */
@@ -116,6 +117,8 @@ typedef struct job {
     double stage_start;               /* seconds, for progress */
     int first_step;                   /* of the running stage, for progress */
     const struct resume_file *resume; /* the run that is continued; NULL: from noise */
+    fusion_scales
+        *scales;      /* borrowed: of the running diffusion's products in fp8; NULL */
     const char *made; /* the request of latents from a file, as JSON text; NULL: none */
     char *checkpoint; /* where the sampler's state is saved; NULL: nowhere */
     int least_way[STAGE_COUNT]; /* candidates before this one are not tried */

@@ -74,6 +74,22 @@ static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s, bool 
     return h->err.status;
 }
 
+static ovi_status choose_products(ovi_engine *engine, const ovi_settings *s) {
+    err *e = &engine->host.err;
+    const device *d = engine->dev;
+    engine->models.f8_products = strcmp(s->fp8_products, "yes") == 0;
+    if (!engine->models.f8_products)
+        return OVI_OK;
+    const char *gap = device_f8_products_gap(d);
+    if (gap)
+        return err_set(e, OVI_UNSUPPORTED, "fp8-products on device %s: %s",
+                       device_backend(d)->name, gap);
+    if (device_compute(d) != DTYPE_BF16)
+        return err_set(e, OVI_UNSUPPORTED,
+                       "fp8-products: expected dtype bf16 for all else, found f32");
+    return OVI_OK;
+}
+
 static ovi_status choose_models(ovi_engine *engine, const ovi_settings *s, bool files) {
     err *e = &engine->host.err;
     model_spec spec = {0};
@@ -89,6 +105,8 @@ static ovi_status choose_models(ovi_engine *engine, const ovi_settings *s, bool 
                                   : spec_published(&spec, variant, e);
     if (status == OVI_OK)
         status = models_init(&engine->models, &spec, e);
+    if (status == OVI_OK)
+        status = choose_products(engine, s);
     spec_release(&spec); /* what models_init did not take */
     if (status != OVI_OK)
         return status;

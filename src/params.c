@@ -65,6 +65,9 @@ static const row rows[] = {
             "folder where a GPU's choices of algorithms are kept between runs"),
     SETTING("dtype", CHOICE, dtype, 0, 0, "auto", "auto|f32|bf16", "TYPE",
             "arithmetic of the big models; auto: bf16 where the processor has it"),
+    SETTING("fp8-products", CHOICE, fp8_products, 0, 0, "no", "no|yes", "",
+            "products of the diffusion model in fp8: faster on a GPU from compute "
+            "capability 8.9 on, and less exact"),
     SETTING("threads", INT, threads, 0, 1024, "0", NULL, "N",
             "processor threads; 0: all. Changes no bit of the result"),
 

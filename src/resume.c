@@ -9,7 +9,7 @@
 #include "record.h"
 
 #define FORMAT      "ovi resume 1"
-#define MAX_TENSORS (DENOISE_MAX_STATE + N_PROMPTS + 1)
+#define MAX_TENSORS (DENOISE_MAX_STATE + N_PROMPTS + 2)
 
 static record_tensor tensor_row(const char *name, const tensor *t) {
     record_tensor row = {.name = name, .rank = t->rank};
@@ -30,6 +30,11 @@ static record_tensor text_row(const job *j, int i) {
 static record_tensor frame_row(const job *j) {
     const int *v = j->shape.video;
     return (record_tensor){"first_frame", 4, {v[0], 1, v[2], v[3]}};
+}
+
+static record_tensor scales_row(const fusion *m) {
+    return (record_tensor){
+        "fp8.scales", 3, {fusion_part_step(&m->cfg), FUSION_STREAMS, SITE_COUNT}};
 }
 
 /* ---- saving ---- */
@@ -56,6 +61,8 @@ static void list_tensors(snapshot *s) {
         add_host(s, text_row(j, i), j->features[i]);
     if (j->image)
         add_host(s, frame_row(j), j->first_frame);
+    if (j->scales)
+        add_host(s, scales_row(&j->engine->models.fusion), j->scales->of);
 }
 
 static const float *snapshot_values(void *user, int i) {
@@ -85,9 +92,14 @@ static char *run_json(const ovi_request *r, err *e) {
                 e);
 }
 
+static const char *products_name(bool f8) {
+    return f8 ? "fp8" : "as dtype";
+}
+
 static char *state_json(const ovi_engine *engine, int done, err *e) {
-    return dump(json_pack("{s:i, s:s, s:s, s:s}", "step", done, "dtype",
-                          dtype_name(device_compute(engine->dev)), "device",
+    return dump(json_pack("{s:i, s:s, s:s, s:s, s:s}", "step", done, "dtype",
+                          dtype_name(device_compute(engine->dev)), "products",
+                          products_name(engine->models.f8_products), "device",
                           device_backend(engine->dev)->name, "engine", ovi_version()),
                 e);
 }
@@ -182,8 +194,11 @@ static ovi_status check_models(const weights *file, const models *m, err *e) {
 static ovi_status check_state(resume_file *r, ovi_engine *engine) {
     host *h = &engine->host;
     const char *path = weights_path(r->file, 0), *type, *kind, *version;
-    if (json_unpack(r->state, "{s:i, s:s, s:s, s:s}", "step", &r->step, "dtype", &type,
-                    "device", &kind, "engine", &version) != 0)
+    const char *products = products_name(false),
+               *ours = products_name(engine->models.f8_products);
+    if (json_unpack(r->state, "{s:i, s:s, s:s, s:s, s?s}", "step", &r->step, "dtype",
+                    &type, "device", &kind, "engine", &version, "products",
+                    &products) != 0)
         return err_set(&h->err, OVI_FORMAT, "%s: ovi.state is incomplete", path);
     const char *here = dtype_name(device_compute(engine->dev));
     if (strcmp(type, here) != 0)
@@ -191,6 +206,10 @@ static ovi_status check_state(resume_file *r, ovi_engine *engine) {
                        "%s: made in %s, but this engine computes in %s: open it with the "
                        "other dtype",
                        path, type, here);
+    if (strcmp(products, ours) != 0)
+        return err_set(&h->err, OVI_ARGUMENT,
+                       "%s: made with products %s: open the engine %s fp8-products", path,
+                       products, engine->models.f8_products ? "without" : "with");
     if (strcmp(kind, device_backend(engine->dev)->name) != 0)
         host_log(h, OVI_LOG_WARN,
                  "%s: made on device %s: the rest may differ in rounding", path, kind);
@@ -339,6 +358,15 @@ ovi_status resume_take(const resume_file *r, job *j) {
     if (!err_failed(e) && j->image)
         (void)(record_read(r->file, &frame, j->encoded, e) == OVI_OK);
     return e->status;
+}
+
+void resume_take_scales(const resume_file *r, const fusion *m, fusion_scales *scales,
+                        err *e) {
+    const record_tensor row = scales_row(m);
+    if (record_read(r->file, &row, scales->of, e) != OVI_OK)
+        return;
+    scales->n = (int)record_count(&row);
+    scales->known = true;
 }
 
 void resume_restore(void *user, int done, int n_steps, const denoise_state *state) {

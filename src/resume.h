@@ -6,9 +6,10 @@
  *   solver.video.%d, solver.audio.%d       what the solvers remember, shaped like them
  *   text.%d [rows, dim]                    features of the prompts: 1, or 3 when guided
  *   first_frame [C, 1, h, w]               only of an image's clip
+ *   fp8.scales [layers, streams, sites]    only with products in fp8
  * with the texts `ovi.request` (what is made), `ovi.run` (how it is put down: quality,
- * save_latents, checkpoint_every), `ovi.models` and `ovi.state` (step, dtype, device,
- * engine). With these neither text encoder nor image encoder is needed again.
+ * save_latents, checkpoint_every), `ovi.models` and `ovi.state` (step, dtype, products,
+ * device, engine). With these neither text encoder nor image encoder is needed again.
  *
  * Memory: saving goes through the host's buffers for the latents, which the diffusion does
  * not use; loading reads tensor by tensor. */
@@ -34,6 +35,10 @@ void resume_close(resume_file *r);
 
 /* Sizes, features and first frame into a job made of r->request; the job borrows r. */
 ovi_status resume_take(const resume_file *r, job *j) OVI_MUST_CHECK;
+
+/* The scales of a run with products in fp8. */
+void resume_take_scales(const resume_file *r, const fusion *m, fusion_scales *scales,
+                        err *e);
 
 /* Which models the latents of a job come from, as JSON text: those of the first run, when one
  * is continued. Owned, NULL on failure. */

@@ -112,6 +112,7 @@ static fusion_clip_desc clip_desc(const stage_context *c, const schedule *times)
         .branches_in_turn = c->options.in_turn,
         .ffn_rows = c->options.ffn_rows,
         .query_rows = c->options.query_rows,
+        .scales = j->scales,
         .branch = {{.text = {text[0], text[0]}},
                    {.text = {text[1], text[2]}, .skip_layer = j->request->slg_layer}},
     };
@@ -131,6 +132,15 @@ static void take_noise(stage_context *c, const tensor x[STREAM_COUNT]) {
         if (noise_fill(&source, s, host_data[s], count, e) == OVI_OK)
             device_put_f32(c->dev, &x[s], host_data[s]);
     }
+}
+
+/* A run that is continued has its scales; a dry run of it as well. */
+static void take_scales(stage_context *c, fusion_scales *scales) {
+    job *j = c->job;
+    j->scales = c->models->f8_products ? scales : NULL;
+    if (j->scales && j->resume)
+        resume_take_scales(j->resume, &c->models->fusion, scales,
+                           &device_host(c->dev)->err);
 }
 
 static void run_diffuse(stage_context *c) {
@@ -168,14 +178,16 @@ static void run_diffuse(stage_context *c) {
     }
     take_noise(c, x);
     fusion_place place = {&c->models->fusion, c->store, MODEL_FUSION, c->dev};
+    fusion_scales scales = {.known = false};
+    take_scales(c, &scales);
     fusion_clip_desc desc = clip_desc(c, &times);
     fusion_clip clip;
     fusion_prepare(&place, &desc, &clip);
-    if (!stage_enter(c, stage_at(STAGE_DIFFUSE), 1))
-        return;
     options.user = &clip;
-    if (denoise_run(c->dev, &options, x) == OVI_OK && !c->dry)
+    if (stage_enter(c, stage_at(STAGE_DIFFUSE), 1) &&
+        denoise_run(c->dev, &options, x) == OVI_OK && !c->dry)
         take_latents(c, x);
+    j->scales = NULL;
 }
 
 /* ---- decode ---- */
@@ -477,7 +489,9 @@ static const diffuse_way diffuse_ways[] = {
     {0, 2, true, 1024, 1024},
 };
 
-static void describe_diffuse(const diffuse_way *w, int blocks, stage_candidate *out) {
+static void describe_diffuse(const diffuse_way *w, const models *m,
+                             stage_candidate *out) {
+    const int blocks = (int)m->spec.fusion.stream[0].num_layers;
     int stay = blocks * w->eighths / 8, n = 0;
     size_t room = sizeof out->what;
     if (w->eighths == 8)
@@ -492,7 +506,10 @@ static void describe_diffuse(const diffuse_way *w, int blocks, stage_candidate *
     if (w->ffn_rows)
         n += snprintf(out->what + n, room - (size_t)n, ", ffn by %d", (int)w->ffn_rows);
     if (w->query_rows)
-        snprintf(out->what + n, room - (size_t)n, ", queries by %d", (int)w->query_rows);
+        n += snprintf(out->what + n, room - (size_t)n, ", queries by %d",
+                      (int)w->query_rows);
+    if (m->f8_products)
+        snprintf(out->what + n, room - (size_t)n, ", products in fp8");
     out->options = (stage_options){.streamed = w->eighths < 8,
                                    .resident_parts = stay,
                                    .slots = w->slots,
@@ -502,10 +519,9 @@ static void describe_diffuse(const diffuse_way *w, int blocks, stage_candidate *
 }
 
 static int candidates_diffuse(const ovi_engine *engine, stage_candidate *out) {
-    const int blocks = (int)engine->models.spec.fusion.stream[0].num_layers;
     int n = (int)(sizeof diffuse_ways / sizeof diffuse_ways[0]);
     for (int i = 0; i < n; i++)
-        describe_diffuse(&diffuse_ways[i], blocks, &out[i]);
+        describe_diffuse(&diffuse_ways[i], &engine->models, &out[i]);
     return n;
 }
 

@@ -1,4 +1,5 @@
-/* test_dtype.c: values that are not finite are found wherever they stand, in every type. */
+/* test_dtype.c: values that are not finite are found wherever they stand, in every type; and
+ * values are rounded to F8_E4M3 as its neighbours say. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -66,8 +67,29 @@ static void whole_numbers_are_finite(void **state) {
     assert_int_equal(dtype_find_not_finite(NULL, DTYPE_F32, 0), 0);
 }
 
+/* Every value stays itself; between two neighbours the nearer one is taken, in the middle the
+ * even one; what is larger than all becomes the largest. */
+static void e4m3_rounds_to_the_nearest(void **state) {
+    (void)state;
+    for (unsigned i = 0; i < 0x7e; i++) {
+        const float low = f8_e4m3_to_f32((uint8_t)i),
+                    high = f8_e4m3_to_f32((uint8_t)(i + 1)), middle = (low + high) / 2;
+        const unsigned even = i % 2 ? i + 1 : i;
+        assert_int_equal(f32_to_f8_e4m3(low), i);
+        assert_int_equal(f32_to_f8_e4m3(middle), even);
+        assert_int_equal(f32_to_f8_e4m3(nextafterf(middle, low)), i);
+        assert_int_equal(f32_to_f8_e4m3(nextafterf(middle, high)), i + 1);
+        assert_int_equal(f32_to_f8_e4m3(-high), 0x80 | (i + 1));
+    }
+    assert_int_equal(f32_to_f8_e4m3(1e30f), 0x7e);
+    assert_int_equal(f32_to_f8_e4m3(-INFINITY), 0xfe);
+    assert_int_equal(f32_to_f8_e4m3(NAN) & 0x7f, 0x7f);
+    assert_int_equal(f32_to_f8_e4m3(-0.0f), 0x80);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_place_is_looked_at),
-                                       cmocka_unit_test(whole_numbers_are_finite)};
+                                       cmocka_unit_test(whole_numbers_are_finite),
+                                       cmocka_unit_test(e4m3_rounds_to_the_nearest)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

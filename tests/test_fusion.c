@@ -640,9 +640,58 @@ static void a_clean_first_frame_is_at_time_zero(void **state) {
     free(all_at_0);
 }
 
+/* bf16 on a backend, with these scales. */
+static result *run_f8(const char *name, fusion_scales *scales, int savings) {
+    setup s = {.backend = backend_find(name), .compute = DTYPE_BF16};
+    s.desc.n_branches = 2;
+    s.desc.first_frame_clean = true;
+    s.desc.branch[1].skip_layer = 1;
+    s.desc.scales = scales;
+    set_savings(&s, savings);
+    return run_ok(s);
+}
+
+static void products_in_fp8_start_in_bf16_and_stay_near(void **state) {
+    (void)state;
+    setup s[4];
+    for (int i = 0, n = all_setups(s); i < n; i += 2) {
+        const char *name = s[i].backend->name;
+        fusion_scales scales = {.known = false};
+        result *plain = run_f8(name, NULL, 0), *first = run_f8(name, &scales, 0);
+        assert_true(same_branch(plain, 0, first, 0) && same_branch(plain, 1, first, 1));
+        assert_true(scales.known);
+        assert_int_equal(scales.n, 3 * FUSION_STREAMS * SITE_COUNT);
+        result *next = run_f8(name, &scales, 0);
+        const double far = result_distance(next, plain);
+        assert_in_range((uint64_t)(far * 1e6), 2000, 50000); /* 0.2 to 5 % */
+        free(plain);
+        free(first);
+        free(next);
+    }
+}
+
+static void saving_memory_changes_no_scale_and_no_bit_in_fp8(void **state) {
+    (void)state;
+    static const int savings[] = {IN_TURN, FFN_ROWS, QUERY_ROWS, STREAMED, ALL_SAVINGS};
+    fusion_scales scales = {.known = false};
+    free(run_f8("ref", &scales, 0));
+    result *plain = run_f8("ref", &scales, 0);
+    for (int k = 0; k < 5; k++) {
+        fusion_scales own = {.known = false};
+        free(run_f8("ref", &own, savings[k]));
+        assert_memory_equal(&own, &scales, sizeof own);
+        result *saving = run_f8("ref", &scales, savings[k]);
+        assert_true(same_branch(plain, 0, saving, 0));
+        assert_true(same_branch(plain, 1, saving, 1));
+        free(saving);
+    }
+    free(plain);
+}
+
 static void what_cannot_run_is_refused_with_a_sentence(void **state) {
     (void)state;
     static const double not_a_number[] = {NAN};
+    static fusion_scales no_scales;
     const backend *ref = backend_find("ref");
     const struct {
         setup s;
@@ -659,6 +708,7 @@ static void what_cannot_run_is_refused_with_a_sentence(void **state) {
          "timestep 0"},
         {{.backend = ref, .desc = {.timesteps = one_timestep, .n_steps = 0}}, "1 step"},
         {{.backend = ref, .step = 1}, "step 1 of 1"},
+        {{.backend = ref, .desc = {.scales = &no_scales}}, "dtype bf16"},
         {{.backend = ref,
           .desc = {.branch = {{.text = {{text_features[0], TEXT_LEN + 1}}}}}},
          "video text tokens"},
@@ -695,6 +745,8 @@ int main(void) {
         cmocka_unit_test(tracing_shows_and_does_not_change),
         cmocka_unit_test(a_step_of_a_clip_is_its_timestep_alone),
         cmocka_unit_test(a_clean_first_frame_is_at_time_zero),
+        cmocka_unit_test(products_in_fp8_start_in_bf16_and_stay_near),
+        cmocka_unit_test(saving_memory_changes_no_scale_and_no_bit_in_fp8),
         cmocka_unit_test(what_cannot_run_is_refused_with_a_sentence),
     };
     return cmocka_run_group_tests(tests, write_weights, remove_weights);

@@ -303,7 +303,9 @@ static double slack_of(const lab *l, const output *o) {
 static bool close_to(float b, float r, dtype type, double tolerance) {
     if (memcmp(&b, &r, sizeof b) == 0 || b == r)
         return true;
-    double rounding = type == DTYPE_BF16 ? 0x1p-7 : 0x1p-21;
+    double rounding = type == DTYPE_F8_E4M3 ? 0x1p-3
+                      : type == DTYPE_BF16  ? 0x1p-7
+                                            : 0x1p-21;
     return tolerance > 0 && fabs((double)b - r) <= tolerance + rounding * fabs(r);
 }
 
@@ -456,6 +458,83 @@ static void linear_batched(lab *l) {
     int64_t m = pick(l, 1, 300), n = pick(l, 1, 300);
     linear_desc x = make_linear(l, 2, m, n, pick(l, 1, 60));
     op_linear(l->d, &x);
+}
+
+/* A power of two that keeps values of that size in the range of F8_E4M3. */
+static float pick_scale(lab *l) {
+    return ldexpf(1, (int)pick(l, -8, -3));
+}
+
+/* What was quantised in another place may lie one step of F8_E4M3 away. */
+static tensor f8_result(lab *l, shape s, float *scale) {
+    *scale = pick_scale(l);
+    return result(l, DTYPE_F8_E4M3, s, LAYOUT_ROWS);
+}
+
+static void f8_linear_of(lab *l, int64_t batch, int64_t m, int64_t n, int64_t k) {
+    linear_desc x = {.act = flip(l) ? ACT_GELU_TANH : ACT_NONE, .split = pick(l, 0, m)};
+    const bool w_as_stored = flip(l);
+    x.x_scale = pick_scale(l);
+    x.w_scale = w_as_stored ? 0 : ldexpf(1, -9);
+    x.x = input(l, DTYPE_F8_E4M3, tokens(batch, m, k), LAYOUT_ROWS, 1 / x.x_scale);
+    x.w = input(l, w_as_stored ? DTYPE_F8_E4M3 : DTYPE_BF16, SHAPE(n, k), LAYOUT_DENSE,
+                1 / sqrt((double)k));
+    x.bias = maybe_vector(l, n, 1);
+    if (flip(l)) {
+        x.out = f8_result(l, tokens(batch, m, n), &x.out_scale);
+    } else {
+        if (flip(l))
+            x.gate = modulation(l, batch, pick(l, 1, 2), n);
+        x.out =
+            pick_residual(l, DTYPE_BF16, tokens(batch, m, n), LAYOUT_ROWS, &x.residual);
+    }
+    /* the tensor cores of a GPU keep 13 bits of a sum and what is added to it */
+    const bool far = !device_backend(l->d)->host_memory;
+    l->tolerance =
+        far ? 0x1p-11 * sqrt((double)k) + 4 * sum_tolerance(k) : 4 * sum_tolerance(k);
+    op_linear(l->d, &x);
+}
+
+static void case_f8_linear(lab *l) {
+    int64_t batch = pick(l, 0, 3), m = pick(l, 1, 20), n = pick(l, 1, 60);
+    f8_linear_of(l, batch, m, n, pick(l, 1, 90));
+}
+
+/* Shapes that cuBLASLt takes. */
+static void case_f8_linear_tiles(lab *l) {
+    int64_t batch = pick(l, 0, 2), m = pick(l, 1, 600), n = 16 * pick(l, 1, 40);
+    f8_linear_of(l, batch, m, n, 16 * pick(l, 1, 60));
+}
+
+static void case_f8_norm(lab *l) {
+    int64_t batch = pick(l, 0, 2), m = pick(l, 1, 12), c = pick(l, 1, 90);
+    norm_desc x = {.kind = NORM_LAYER, .eps = 1e-6f, .split = pick(l, 0, m)};
+    x.x = input(l, pick_type(l), tokens(batch, m, c), LAYOUT_ROWS, 1);
+    x.weight = maybe_vector(l, c, 1);
+    x.bias = maybe_vector(l, c, 1);
+    if (flip(l)) {
+        int64_t n_rows = pick(l, 1, 2);
+        x.scale = modulation(l, batch, n_rows, c);
+        x.shift = modulation(l, batch, n_rows, c);
+    }
+    x.out = f8_result(l, tokens(batch, m, c), &x.out_scale);
+    l->tolerance = 2e-5 / x.out_scale;
+    op_norm(l->d, &x);
+}
+
+/* Exact: one rounding, of the same values. */
+static void case_quantise(lab *l) {
+    shape s = tokens(pick(l, 0, 2), pick(l, 1, 12), pick(l, 1, 90));
+    quantise_desc x = {.x = input(l, DTYPE_BF16, s, LAYOUT_ROWS, 2)};
+    x.out = f8_result(l, s, &x.scale);
+    op_quantise(l->d, &x);
+}
+
+static void case_amax(lab *l) {
+    shape s = tokens(pick(l, 0, 2), pick(l, 1, 12), pick(l, 1, 90));
+    amax_desc x = {.x = input(l, DTYPE_BF16, s, LAYOUT_ROWS, 2)};
+    x.out = updated(l, DTYPE_F32, SHAPE(1), LAYOUT_DENSE, 0);
+    op_amax(l->d, &x);
 }
 
 static void case_norm(lab *l) {
@@ -799,7 +878,11 @@ static void pixels_are_clamped_and_truncated(void **state) {
     X(snake)                                                                             \
     X(dup_up)                                                                            \
     X(avg_down)                                                                          \
-    X(fill)
+    X(fill)                                                                              \
+    X(f8_linear)                                                                         \
+    X(f8_norm)                                                                           \
+    X(quantise)                                                                          \
+    X(amax)
 
 #define CASE_TEST(name)                                                                  \
     static void name##_agrees_on_every_backend(void **state) {                           \
@@ -813,6 +896,7 @@ static void large_shapes_agree_on_every_backend(void **state) {
     (void)state;
     for (uint64_t seed = first_seed(); seed < first_seed() + 3; seed++) {
         run_case("linear_tiles", case_linear_tiles, seed);
+        run_case("f8_linear_tiles", case_f8_linear_tiles, seed);
         run_case("attention_blocks", case_attention_blocks, seed);
         run_case("conv_tiles", case_conv_tiles, seed);
         run_case("copy_large", case_copy_large, seed);

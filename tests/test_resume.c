@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "engine.h"
 #include "engine_fixture.h"
 #include "record.h"
 
@@ -239,10 +240,10 @@ static void watch_steps(void *user, const ovi_progress *p) {
         ovi_cancel(w->engine);
 }
 
-static ovi_engine *open_engine(const char *models, const char *type, watch *w) {
+static ovi_engine *open_engine(const char *dir, const char *type, watch *w) {
     ovi_settings settings;
     ovi_settings_init(&settings);
-    settings.models = in_root(models);
+    settings.models = in_root(dir);
     settings.dtype = type;
     settings.log = watch_log;
     settings.log_user = w;
@@ -274,10 +275,17 @@ static ovi_request new_request(const char *name) {
     return request;
 }
 
+/* As --fp8-products does on a GPU; here the reference computes them. */
+static ovi_engine *open_fp8_engine(watch *w) {
+    ovi_engine *engine = open_engine("micro", "bf16", w);
+    engine->models.f8_products = true;
+    return engine;
+}
+
 /* A clip at one go, the same with a cancel in the middle, and the rest of that. */
-static void interrupt_and_compare(ovi_request whole, ovi_request broken) {
+static void interrupt_and_compare(ovi_request whole, ovi_request broken, bool fp8) {
     watch w = {0};
-    ovi_engine *engine = open_engine("micro", "f32", &w);
+    ovi_engine *engine = fp8 ? open_fp8_engine(&w) : open_engine("micro", "f32", &w);
     ovi_sinks sinks = {.user = &w, .progress = watch_steps};
     must(engine, ovi_generate(engine, &whole, NULL));
     broken.checkpoint_every = 3;
@@ -307,8 +315,14 @@ static void every_solver_goes_on_where_it_was(void **state) {
     for (int i = 0; i < 3; i++) {
         ovi_request whole = new_request("unbroken"), broken = new_request("broken");
         whole.solver = broken.solver = solvers[i];
-        interrupt_and_compare(whole, broken);
+        interrupt_and_compare(whole, broken, false);
     }
+}
+
+/* With other scales, or with a step in bf16, the rest would be another clip. */
+static void products_in_fp8_go_on_with_their_scales(void **state) {
+    (void)state;
+    interrupt_and_compare(new_request("unbroken"), new_request("broken"), true);
 }
 
 static void an_image_is_not_needed_again(void **state) {
@@ -319,7 +333,7 @@ static void an_image_is_not_needed_again(void **state) {
     ovi_image image = {.width = 72, .height = 40, .rgb = rgb};
     ovi_request whole = new_request("unbroken"), broken = new_request("broken");
     whole.image = broken.image = &image;
-    interrupt_and_compare(whole, broken);
+    interrupt_and_compare(whole, broken, false);
 }
 
 static void what_shapes_a_clip_comes_from_the_state(void **state) {
@@ -331,7 +345,7 @@ static void what_shapes_a_clip_comes_from_the_state(void **state) {
     whole.seed = broken.seed = UINT64_MAX;
     whole.shift = broken.shift = 1.0 / 3;
     whole.prompt = broken.prompt = "Caf\xc3\xa9 \xef\xbf\xbd <AUDCAP>\"Wind\"<ENDAUDCAP>";
-    interrupt_and_compare(whole, broken);
+    interrupt_and_compare(whole, broken, false);
 }
 
 /* ---- refusals ---- */
@@ -390,6 +404,12 @@ static void other_models_and_another_dtype_are_refused(void **state) {
     engine = open_engine("micro", "bf16", &w);
     expect(engine, ovi_resume(engine, in_root("state"), &request, NULL), OVI_ARGUMENT,
            "made in F32, but this engine computes in BF16");
+    ovi_close(engine);
+    kill_at_step_12("bf16");
+    engine = open_fp8_engine(&w);
+    expect(engine,
+           ovi_resume(engine, in_root("killed.y4m.resume.safetensors"), &request, NULL),
+           OVI_ARGUMENT, "made with products as dtype: open the engine without");
     ovi_close(engine);
     assert_false(exists("refused.y4m"));
 }
@@ -647,6 +667,7 @@ int main(void) {
         cmocka_unit_test(a_run_killed_at_step_12_of_20_ends_in_the_same_bytes),
         cmocka_unit_test(a_run_killed_at_any_moment_can_always_go_on),
         cmocka_unit_test(every_solver_goes_on_where_it_was),
+        cmocka_unit_test(products_in_fp8_go_on_with_their_scales),
         cmocka_unit_test(an_image_is_not_needed_again),
         cmocka_unit_test(what_shapes_a_clip_comes_from_the_state),
         cmocka_unit_test_setup(a_flipped_byte_is_refused, make_state),

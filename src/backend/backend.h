@@ -76,6 +76,9 @@ typedef struct backend {
     bool (*describe)(const device_options *, int index, device_info *);
     void *(*open)(const backend_services *, const device_options *); /* NULL: failed */
     void (*close)(void *self);
+    /* NULL if the open device multiplies F8_E4M3 by F8_E4M3 fast, else why not, in words that
+     * stay valid; self NULL: is there such a device? */
+    const char *(*f8_products_gap)(void *self);
     /* What this machine offers natively for `auto`: BF16 or F32. */
     dtype (*native_dtype)(void);
     /* Has a row of a product the same bits whatever rows stand beside it? Then parts of a
@@ -192,6 +195,9 @@ void device_set_profiling(device *d, bool on); /* waits after each op to time it
 device_memory device_get_memory(const device *d);
 size_t device_free_memory(device *d);
 size_t device_others_memory(device *d);
+/* NULL if products in fp8 are fast on this device (on a dry run: on such devices), else why
+ * not. */
+const char *device_f8_products_gap(const device *d);
 size_t device_overhead(device *d); /* of the open device itself, beside regions */
 bool device_shares_memory(const device *d); /* is there one memory for it and the host? */
 /* What the system says the live regions cost, and weights in place as they are counted. */

@@ -1,5 +1,5 @@
 /* cpu_pointwise.c: movement and arithmetic of single elements under any strides: copy,
- * lincomb, affine, fill.
+ * lincomb, affine, fill, pixels, quantise, amax.
  *
  * A walk lines up the axes of all operands: axes of one element vanish, neighbours that lie
  * behind each other in every operand become one, and the axis along which the output is
@@ -143,6 +143,8 @@ NO_WORKSPACE(lincomb)
 NO_WORKSPACE(affine)
 NO_WORKSPACE(fill)
 NO_WORKSPACE(pixels)
+NO_WORKSPACE(quantise)
+NO_WORKSPACE(amax)
 
 void cpu_copy(void *self_, const copy_desc *d, work w) {
     (void)w;
@@ -241,4 +243,39 @@ void cpu_pixels(void *self_, const pixels_desc *d, work w) {
         }
     }
     cpu_finish(self, "pixels", dnnl_success);
+}
+
+void cpu_quantise(void *self_, const quantise_desc *d, work w) {
+    (void)w;
+    cpu *self = self_;
+    walk k = walk_make((const tensor *const[]){&d->out, &d->x}, 2, false);
+    const float by = d->scale == 0 ? 1 : 1 / d->scale;
+#pragma omp parallel for num_threads(self->n_threads) schedule(static)
+    for (int64_t i = 0; i < k.rows * k.pieces; i++) {
+        float y[PIECE];
+        piece p = piece_at(&k, i);
+        load(y, &d->x, p.at[1], step_of(&k, 1), p.n);
+        uint8_t *to = (uint8_t *)cpu_at(&d->out, p.at[0]);
+        for (int64_t j = 0; j < p.n; j++)
+            to[j * step_of(&k, 0)] = f32_to_f8_e4m3(y[j] * by);
+    }
+    cpu_finish(self, "quantise", dnnl_success);
+}
+
+void cpu_amax(void *self_, const amax_desc *d, work w) {
+    (void)w;
+    cpu *self = self_;
+    walk k = walk_make((const tensor *const[]){&d->x}, 1, false);
+    float *out = d->out.data, most = *out;
+#pragma omp parallel for num_threads(self->n_threads) schedule(static) reduction(max     \
+                                                                                 : most)
+    for (int64_t i = 0; i < k.rows * k.pieces; i++) {
+        float y[PIECE];
+        piece p = piece_at(&k, i);
+        load(y, &d->x, p.at[0], step_of(&k, 0), p.n);
+        for (int64_t j = 0; j < p.n; j++)
+            most = fmaxf(most, fabsf(y[j]));
+    }
+    *out = most;
+    cpu_finish(self, "amax", dnnl_success);
 }

@@ -171,6 +171,12 @@ static void *cuda_open(const backend_services *services, const device_options *o
     return NULL;
 }
 
+/* Of a device that is here, the module says it. */
+static const char *cuda_f8_products_gap(void *self) {
+    (void)self;
+    return NULL;
+}
+
 static dtype cuda_native_dtype(void) {
     return DTYPE_BF16;
 }
@@ -188,6 +194,7 @@ backend backend_cuda = {.abi = BACKEND_ABI,
                         .missing = cuda_missing,
                         .describe = cuda_describe,
                         .open = cuda_open,
+                        .f8_products_gap = cuda_f8_products_gap,
                         .native_dtype = cuda_native_dtype,
                         .rows_exact = cuda_rows_exact,
                         .sizes = cuda_sizes,

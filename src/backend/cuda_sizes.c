@@ -9,12 +9,14 @@ static bool weight_as_stored(const linear_desc *d) {
 cuda_linear_work cuda_linear_pieces(const linear_desc *d) {
     const size_t n = (size_t)d->w.dim[0], k = (size_t)d->w.dim[1];
     cuda_linear_work p = {0};
-    if (d->x.type == DTYPE_BF16)
+    if (d->x.type != DTYPE_F32)
         p.cap = CUDA_LINEAR_CAP;
     if (!weight_as_stored(d))
         p.weight = cuda_round256(n * k * dtype_size(d->x.type));
-    if (d->bias.data && d->out.type == DTYPE_BF16)
+    if (d->bias.data && d->out.type != DTYPE_F32)
         p.bias = cuda_round256(n * sizeof(uint16_t));
+    if (d->out.type == DTYPE_F8_E4M3)
+        p.scale = cuda_round256(sizeof(float));
     if (d->gate.data || (d->residual.data && d->act != ACT_NONE))
         p.sum = cuda_round256((size_t)tensor_count(&d->out) * dtype_size(d->out.type));
     return p;
@@ -22,7 +24,7 @@ cuda_linear_work cuda_linear_pieces(const linear_desc *d) {
 
 static size_t linear_bytes(const linear_desc *d) {
     const cuda_linear_work p = cuda_linear_pieces(d);
-    return p.cap + p.weight + p.bias + p.sum;
+    return p.cap + p.weight + p.bias + p.scale + p.sum;
 }
 
 size_t cuda_sizes(const device_options *o, op_kind op, const void *desc) {

@@ -191,6 +191,12 @@ size_t device_others_memory(device *d) {
     return d->table->others_memory(d->self);
 }
 
+const char *device_f8_products_gap(const device *d) {
+    if (d->backend->f8_products_gap)
+        return d->backend->f8_products_gap(device_is_null(d) ? NULL : d->self);
+    return "expected a GPU of compute capability 8.9 or later";
+}
+
 size_t device_overhead(device *d) {
     return d->table->overhead ? d->table->overhead(d->self) : d->backend->usual_overhead;
 }
@@ -269,9 +275,10 @@ static bool movable(device *d, const char *what, const tensor *t) {
 }
 
 static bool convertible(device *d, const char *what, const tensor *t) {
-    if (t->type == DTYPE_F32 || t->type == DTYPE_BF16 || t->type == DTYPE_F16)
+    if (t->type == DTYPE_F32 || t->type == DTYPE_BF16 || t->type == DTYPE_F16 ||
+        t->type == DTYPE_F8_E4M3)
         return true;
-    device_fail(d, OVI_INTERNAL, "%s: expected F32, BF16 or F16, found %s", what,
+    device_fail(d, OVI_INTERNAL, "%s: expected F32, BF16, F16 or F8_E4M3, found %s", what,
                 dtype_name(t->type));
     return false;
 }
@@ -291,11 +298,11 @@ void device_put_f32(device *d, const tensor *t, const float *src) {
     if (device_is_null(d))
         return;
     uint16_t stage[STAGE_COUNT];
-    size_t count = (size_t)tensor_count(t), n = 0;
+    size_t count = (size_t)tensor_count(t), n = 0, size = dtype_size(t->type);
     for (size_t at = 0; at < count && !device_failed(d); at += n) {
         n = count - at < STAGE_COUNT ? count - at : STAGE_COUNT;
         dtype_from_f32(stage, t->type, src + at, n);
-        d->table->write(d->self, (char *)t->data + 2 * at, stage, 2 * n);
+        d->table->write(d->self, (char *)t->data + size * at, stage, size * n);
     }
 }
 
@@ -314,10 +321,10 @@ static void get_dense(device *d, float *dst, const tensor *t) {
         return;
     }
     uint16_t stage[STAGE_COUNT];
-    size_t count = (size_t)tensor_count(t), n = 0;
+    size_t count = (size_t)tensor_count(t), n = 0, size = dtype_size(t->type);
     for (size_t at = 0; at < count && !device_failed(d); at += n) {
         n = count - at < STAGE_COUNT ? count - at : STAGE_COUNT;
-        d->table->read(d->self, stage, (const char *)t->data + 2 * at, 2 * n);
+        d->table->read(d->self, stage, (const char *)t->data + size * at, size * n);
         dtype_to_f32(dst + at, stage, t->type, n);
     }
 }

@@ -3,6 +3,7 @@
  * Models meet these sentences while they are written, and on the dry run before any work:
  * each names the operation, the operand, what was expected and what was found. Only
  * shapes, types, strides and addresses are looked at, never data. */
+#include <math.h>
 #include <stdio.h>
 
 #include "backend/device.h"
@@ -90,6 +91,25 @@ static bool is_activation(checker c, operand a, int lo, int hi) {
         return true;
     device_fail(c.d, OVI_INTERNAL, "%s: %s %s: expected innermost stride 1, found %lld",
                 c.op, a.name, TEXT(a), (long long)a.t->stride[last]);
+    return false;
+}
+
+/* As is_activation, or F8_E4M3. */
+static bool is_quantised_or_not(checker c, operand a, int lo, int hi) {
+    tensor t = *a.t;
+    if (t.type == DTYPE_F8_E4M3)
+        t.type = DTYPE_BF16;
+    return is_activation(c, (operand){a.name, &t}, lo, hi);
+}
+
+/* A power of two that f32 can divide by; 0 counts as 1. */
+static bool is_scale(checker c, const char *name, float scale) {
+    int exponent = 0;
+    if (scale == 0 || (isfinite(scale) && frexpf(scale, &exponent) == 0.5f &&
+                       exponent > -100 && exponent < 100))
+        return true;
+    device_fail(c.d, OVI_INTERNAL, "%s: %s: expected a power of two, found %g", c.op,
+                name, (double)scale);
     return false;
 }
 
@@ -201,7 +221,30 @@ static bool is_modulation_if_any(checker c, operand a, operand x, int64_t width,
 
 /* ---------------------------------------------------------------- the operations ---- */
 
+/* What x in F8_E4M3 allows. */
+static bool check_f8_linear(checker c, const linear_desc *x) {
+    const dtype w = x->w.type, out = x->out.type;
+    const bool plain = !present(&x->gate) && !present(&x->residual) &&
+                       (x->act == ACT_NONE || x->act == ACT_GELU_TANH);
+    if (!is_scale(c, "x_scale", x->x_scale) || !is_scale(c, "w_scale", x->w_scale) ||
+        !is_scale(c, "out_scale", x->out_scale))
+        return false;
+    if ((w == DTYPE_F8_E4M3 || w == DTYPE_BF16) &&
+        (out == DTYPE_BF16 || (out == DTYPE_F8_E4M3 && plain)))
+        return true;
+    device_fail(
+        c.d, OVI_INTERNAL,
+        "linear: expected w of BF16 or F8_E4M3 and out of BF16, or a plain F8_E4M3, "
+        "with x of F8_E4M3, found %s and %s",
+        dtype_name(w), dtype_name(out));
+    return false;
+}
+
 static bool check_linear_types(checker c, const linear_desc *x) {
+    if (x->x.type == DTYPE_F8_E4M3)
+        return check_f8_linear(c, x);
+    if (!is_activation(c, OPERAND(out), x->x.rank, x->x.rank))
+        return false;
     if (x->w.type == x->x.type || (x->x.type == DTYPE_F32 && x->w.type == DTYPE_BF16) ||
         (x->x.type == DTYPE_BF16 && x->w.type == DTYPE_F8_E4M3 &&
          device_backend(c.d)->f8_weights))
@@ -229,9 +272,9 @@ static bool check_linear_shapes(checker c, const linear_desc *x) {
 
 bool check_linear(device *d, const linear_desc *x) {
     checker c = {d, "linear"};
-    if (!is_activation(c, OPERAND(x), 2, 3) || !has_rank(c, OPERAND(w), 2, 2) ||
+    if (!is_quantised_or_not(c, OPERAND(x), 2, 3) || !has_rank(c, OPERAND(w), 2, 2) ||
         !is_filled(c, OPERAND(w)) || !check_linear_types(c, x) ||
-        !is_activation(c, OPERAND(out), x->x.rank, x->x.rank) ||
+        !is_quantised_or_not(c, OPERAND(out), x->x.rank, x->x.rank) ||
         !check_linear_shapes(c, x) || !is_writable(c, OPERAND(out)))
         return false;
     if (!tensor_is_dense(&x->w)) {
@@ -269,9 +312,16 @@ static bool check_rotation(checker c, const norm_desc *x) {
 
 bool check_norm(device *d, const norm_desc *x) {
     checker c = {d, "norm"};
-    if (!is_activation(c, OPERAND(x), 2, 3) || !is_activation(c, OPERAND(out), 2, 3) ||
+    if (!is_activation(c, OPERAND(x), 2, 3) ||
+        !is_quantised_or_not(c, OPERAND(out), 2, 3) ||
         !same_shape(c, OPERAND(x), OPERAND(out)) || !is_writable(c, OPERAND(out)) ||
         !same_view_or_apart(c, OPERAND(x), OPERAND(out)) || !check_rotation(c, x))
+        return false;
+    if (x->out.type == DTYPE_F8_E4M3 && (present(&x->cos) || present(&x->normed))) {
+        device_fail(d, OVI_INTERNAL, "norm: expected no rotation with out of F8_E4M3");
+        return false;
+    }
+    if (!is_scale(c, "out_scale", x->out_scale))
         return false;
     if (present(&x->scale) != present(&x->shift)) {
         device_fail(d, OVI_INTERNAL, "norm: expected scale and shift, found only %s",
@@ -513,4 +563,19 @@ bool check_pixels(device *d, const pixels_desc *x) {
            has_type(c, OPERAND(out), DTYPE_U8) && is_writable(c, OPERAND(out)) &&
            same_shape(c, OPERAND(x), OPERAND(out)) &&
            are_apart(c, OPERAND(x), OPERAND(out));
+}
+
+bool check_quantise(device *d, const quantise_desc *x) {
+    checker c = {d, "quantise"};
+    return is_activation(c, OPERAND(x), 2, 3) && has_type(c, OPERAND(x), DTYPE_BF16) &&
+           is_quantised_or_not(c, OPERAND(out), 2, 3) &&
+           has_type(c, OPERAND(out), DTYPE_F8_E4M3) && is_writable(c, OPERAND(out)) &&
+           same_shape(c, OPERAND(x), OPERAND(out)) &&
+           are_apart(c, OPERAND(x), OPERAND(out)) && is_scale(c, "scale", x->scale);
+}
+
+bool check_amax(device *d, const amax_desc *x) {
+    checker c = {d, "amax"};
+    return is_activation(c, OPERAND(x), 2, 3) && has_type(c, OPERAND(x), DTYPE_BF16) &&
+           is_vector(c, OPERAND(out), 1) && are_apart(c, OPERAND(x), OPERAND(out));
 }

@@ -93,3 +93,11 @@ op_cost cost_pixels(const pixels_desc *x) {
 op_cost cost_fill(const fill_desc *x) {
     return (op_cost){0, moved(&x->out)};
 }
+
+op_cost cost_quantise(const quantise_desc *x) {
+    return (op_cost){elements(&x->x), moved(&x->x) + moved(&x->out)};
+}
+
+op_cost cost_amax(const amax_desc *x) {
+    return (op_cost){elements(&x->x), moved(&x->x) + moved(&x->out)};
+}

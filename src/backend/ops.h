@@ -21,12 +21,18 @@ typedef enum act_kind {
  * weights, modulation, tables) are F32. Innermost axes of activations have stride 1.
  *
  * Modulation rows: a [R, C] tensor with R = 1 or 2. With R = 2, tokens before `split` use
- * row 0 and the others row 1 (first frame clean). Counted within a branch. */
+ * row 0 and the others row 1 (first frame clean). Counted within a branch.
+ *
+ * Activations of products may be F8_E4M3 with a scale for the whole tensor: the value of an
+ * element is what is stored times the scale, a power of two (0 counts as 1). Quantising
+ * rounds to nearest, ties to even; what is beyond 448 scale becomes the largest. */
 
 /* out = residual + gate * act(x w^T + bias)
  * x [B, M, K] or [M, K], out and residual [B, M, N] or [M, N] (rows may be strided), w
  * [N, K] dense. Types: x BF16 with w BF16, or F8_E4M3 where the backend says f8_weights; x
  * F32 with w F32 or BF16. out F32 or BF16.
+ * x F8_E4M3: w F8_E4M3, of w_scale, or BF16, which is quantised by w_scale; out BF16, or
+ * F8_E4M3, of out_scale, without gate and residual and with no act but ACT_GELU_TANH.
  * bias [N]; gate [R, N] or [B, R, N]; residual has out's type and may be the very view of
  * out. All optional.
  * The tile grid of rows starts anew in every branch b. */
@@ -35,6 +41,7 @@ typedef struct linear_desc {
     tensor bias, gate, residual;
     act_kind act;
     int64_t split;
+    float x_scale, w_scale, out_scale; /* of x F8_E4M3, of its w, of out F8_E4M3 */
 } linear_desc;
 
 typedef enum norm_kind {
@@ -49,7 +56,8 @@ typedef enum norm_kind {
  * x, out [B, M, C] or [M, C], rows may be strided, out may be the very view of x.
  * weight, bias [C]; scale, shift [R, C] or [B, R, C] (both or neither).
  * cos, sin [M, d/2] F32, d = head_dim: pairs (y[2i], y[2i+1]) of every head turn,
- * (a cos - b sin, a sin + b cos). normed (optional, like out): act(y), not yet turned. */
+ * (a cos - b sin, a sin + b cos). normed (optional, like out): act(y), not yet turned.
+ * out F8_E4M3, of out_scale: only without rotation. */
 typedef struct norm_desc {
     norm_kind kind;
     float eps;
@@ -60,6 +68,7 @@ typedef struct norm_desc {
     tensor cos, sin;
     int64_t head_dim;
     tensor normed;
+    float out_scale;
 } norm_desc;
 
 /* out = softmax(scale q k^T + bias) v, per batch and head; with accumulate out += that.
@@ -163,6 +172,18 @@ typedef struct pixels_desc {
     tensor x, out;
 } pixels_desc;
 
+/* out = x as F8_E4M3 of that scale. x, out [B, M, C] or [M, C], rows may be strided; x BF16. */
+typedef struct quantise_desc {
+    tensor x, out;
+    float scale;
+} quantise_desc;
+
+/* out = max(out, |x|): out [1] F32, at least 0; x [B, M, C] or [M, C] BF16, rows may be
+ * strided. */
+typedef struct amax_desc {
+    tensor x, out;
+} amax_desc;
+
 /* One list of all operations: enum tag, name. */
 #define OP_LIST(X)                                                                       \
     X(LINEAR, linear)                                                                    \
@@ -177,7 +198,9 @@ typedef struct pixels_desc {
     X(DUP_UP, dup_up)                                                                    \
     X(AVG_DOWN, avg_down)                                                                \
     X(FILL, fill)                                                                        \
-    X(PIXELS, pixels)
+    X(PIXELS, pixels)                                                                    \
+    X(QUANTISE, quantise)                                                                \
+    X(AMAX, amax)
 
 typedef enum op_kind {
 #define OP_ENUM(tag, name) OP_##tag,

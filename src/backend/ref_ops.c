@@ -30,17 +30,51 @@ typedef struct linear_rows {
     float *x, *w, *y, *bias, *gate, *residual;
 } linear_rows;
 
+static float one_if_zero(float scale) {
+    return scale == 0 ? 1 : scale;
+}
+
+/* The values that e4m3 of that scale keeps of n values, in place. */
+static void to_f8_and_back(float *v, int64_t n, float scale) {
+    for (int64_t i = 0; i < n; i++)
+        v[i] = f8_e4m3_to_f32(f32_to_f8_e4m3(v[i] / scale)) * scale;
+}
+
+/* A row as it is stored, in the type of its tensor. */
+static void store_scaled(const tensor *row, float *v, float scale) {
+    if (row->type == DTYPE_F8_E4M3)
+        for (int64_t i = 0; i < row->dim[0]; i++)
+            v[i] /= scale;
+    ref_store(row, v);
+}
+
+/* Row o of w as the product takes it. */
+static void load_weights(const linear_desc *x, int64_t o, float *v) {
+    const float scale = one_if_zero(x->w_scale);
+    const tensor row = ref_row(&x->w, o);
+    ref_load(v, &row);
+    if (x->x.type != DTYPE_F8_E4M3)
+        return;
+    if (x->w.type != DTYPE_F8_E4M3)
+        to_f8_and_back(v, row.dim[0], scale);
+    else
+        for (int64_t i = 0; i < row.dim[0]; i++)
+            v[i] *= scale;
+}
+
 /* y = x w^T for the n rows of one tile, [n, K]. */
 static void linear_products(const linear_desc *x, const linear_rows *r,
                             const tensor *tile) {
     int64_t n = tile->dim[0], k = x->w.dim[1], width = x->w.dim[0];
+    const float scale = tile->type == DTYPE_F8_E4M3 ? one_if_zero(x->x_scale) : 1;
     for (int64_t m = 0; m < n; m++) {
         tensor row = ref_row(tile, m);
         ref_load(r->x + m * k, &row);
+        for (int64_t i = 0; scale != 1 && i < k; i++)
+            r->x[m * k + i] *= scale;
     }
     for (int64_t o = 0; o < width; o++) {
-        tensor row = ref_row(&x->w, o);
-        ref_load(r->w, &row);
+        load_weights(x, o, r->w);
         for (int64_t m = 0; m < n; m++)
             r->y[m * width + o] = (float)ref_dot(r->x + m * k, r->w, k);
     }
@@ -71,7 +105,7 @@ static void linear_tile(const linear_desc *x, const linear_rows *r, int64_t b,
         }
         load_modulation(r->gate, &x->gate, b, m, x->split);
         linear_finish(x, r, y);
-        ref_store(&to, y);
+        store_scaled(&to, y, one_if_zero(x->out_scale));
     }
 }
 
@@ -185,7 +219,7 @@ void ref_norm(void *self, const norm_desc *x, work w) {
             ref_load(r.sines, &sines);
             rotate(r.y, width, x->head_dim, r.cosines, r.sines);
         }
-        ref_store(&to, r.y);
+        store_scaled(&to, r.y, one_if_zero(x->out_scale));
     }
 }
 
@@ -281,5 +315,28 @@ void ref_pixels(void *self, const pixels_desc *x, work w) {
             uint8_t *pixel = (uint8_t *)to.data + c * to.stride[0];
             *pixel = (uint8_t)(((v < 1 ? v : 1) + 1) / 2 * 255);
         }
+    }
+}
+
+void ref_quantise(void *self, const quantise_desc *x, work w) {
+    (void)w;
+    float *row = ref_scratch(self, x->x.dim[x->x.rank - 1]);
+    int64_t n = ref_row_count(&x->x);
+    for (int64_t i = 0; row && i < n && !ref_cancelled(self); i++) {
+        tensor from = ref_row(&x->x, i), to = ref_row(&x->out, i);
+        ref_load(row, &from);
+        store_scaled(&to, row, one_if_zero(x->scale));
+    }
+}
+
+void ref_amax(void *self, const amax_desc *x, work w) {
+    (void)w;
+    float *row = ref_scratch(self, x->x.dim[x->x.rank - 1]), *most = x->out.data;
+    int64_t n = ref_row_count(&x->x);
+    for (int64_t i = 0; row && i < n && !ref_cancelled(self); i++) {
+        tensor from = ref_row(&x->x, i);
+        ref_load(row, &from);
+        for (int64_t c = 0; c < from.dim[0]; c++)
+            *most = fmaxf(*most, fabsf(row[c]));
     }
 }

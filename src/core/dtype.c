@@ -75,6 +75,22 @@ uint16_t f32_to_f16(float f) {
     return (uint16_t)(sign | (uint16_t)((bits >> 13) - ((127u - 15u) << 10)));
 }
 
+uint8_t f32_to_f8_e4m3(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    uint8_t sign = (uint8_t)((bits >> 24) & 0x80u);
+    float a = fabsf(f);
+    if (isnan(f))
+        return (uint8_t)(sign | 0x7fu);
+    if (a >= 448.0f)
+        return (uint8_t)(sign | 0x7eu);
+    if (a < 0x1p-6f) /* subnormal: multiples of 2^-9, nearest even */
+        return (uint8_t)(sign | (uint8_t)nearbyintf(a * 0x1p9f));
+    memcpy(&bits, &a, 4);
+    bits += 0x7ffffu + ((bits >> 20) & 1u);
+    return (uint8_t)(sign | (uint8_t)((bits >> 20) - ((127u - 7u) << 3)));
+}
+
 /* Reads element i of an unaligned array. */
 #define LOAD(type, src, i)                                                               \
     type v;                                                                              \
@@ -179,13 +195,15 @@ size_t dtype_find_not_finite(const void *src, dtype t, size_t n) {
 }
 
 void dtype_from_f32(void *dst, dtype t, const float *src, size_t n) {
-    assert(t == DTYPE_F32 || t == DTYPE_BF16 || t == DTYPE_F16);
+    assert(t == DTYPE_F32 || t == DTYPE_BF16 || t == DTYPE_F16 || t == DTYPE_F8_E4M3);
     if (t == DTYPE_F32) {
         if (n)
             memcpy(dst, src, n * sizeof *src);
         return;
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; t == DTYPE_F8_E4M3 && i < n; i++)
+        ((uint8_t *)dst)[i] = f32_to_f8_e4m3(src[i]);
+    for (size_t i = 0; t != DTYPE_F8_E4M3 && i < n; i++) {
         uint16_t v = t == DTYPE_BF16 ? f32_to_bf16(src[i]) : f32_to_f16(src[i]);
         memcpy((char *)dst + 2 * i, &v, 2);
     }

@@ -53,6 +53,7 @@ static inline uint16_t f32_to_bf16(float f) {
 float f16_to_f32(uint16_t v);
 uint16_t f32_to_f16(float f);
 float f8_e4m3_to_f32(uint8_t v); /* OCP E4M3FN: no infinities, S.1111.111 is NaN */
+uint8_t f32_to_f8_e4m3(float f); /* beyond 448: 448; ties to even; NaN stays NaN */
 float f8_e5m2_to_f32(uint8_t v);
 
 /* Index of the first of n elements that is NaN or infinite; n: there is none. Costs less than
@@ -60,7 +61,7 @@ float f8_e5m2_to_f32(uint8_t v);
 size_t dtype_find_not_finite(const void *src, dtype t, size_t n);
 
 /* Converts n elements at src (any alignment) of type t to f32, or from f32 to type t (F32,
- * BF16 and F16 only as targets). */
+ * BF16, F16 and F8_E4M3 only as targets). */
 void dtype_to_f32(float *dst, const void *src, dtype t, size_t n);
 void dtype_from_f32(void *dst, dtype t, const float *src, size_t n);
 #endif

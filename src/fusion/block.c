@@ -11,7 +11,10 @@
  *   audio cross  2 N + Q     kf, vf of V1; normed V1
  *   video cross  3 Q         q, rotated q, sum of the attentions
  *   ffn          F (1 + ffn_dim/D)
- * B is 2 with both branches at once, 1 with branches in turn.
+ * B is 2 with both branches at once, 1 with branches in turn. With products in fp8 (scales.h)
+ * their inputs take half as much, and stand beside what the attentions read and give:
+ *   self         2 N + 2.5 Q      audio cross  2 N + Q / 2      video cross  3.5 Q
+ *   ffn          F (1 + ffn_dim/D) / 2
  *
  * Tracing shows what fusion hides: q, k before rotation, the second attention alone, o
  * before the residual sum.
@@ -143,6 +146,8 @@ typedef struct half_run {
     tensor modulation; /* [6, R, D] */
     int stream, index;
     int64_t query_rows;
+    const float *scales; /* [SITE_COUNT]; NULL: products in bf16 */
+    tensor amax;         /* [SITE_COUNT] F32, or none */
 } half_run;
 
 /* Tokens of a stream from `first` on. */
@@ -159,7 +164,10 @@ static half_run half_begin(device *d, const fusion_block_desc *b, int stream) {
                       .s = &b->stream[stream],
                       .stream = stream,
                       .index = b->index,
-                      .query_rows = b->query_rows};
+                      .query_rows = b->query_rows,
+                      .scales = b->scales ? b->scales + stream * SITE_COUNT : NULL,
+                      .amax =
+                          b->amax.data ? tensor_index(b->amax, 0, stream) : (tensor){0}};
 }
 
 static int64_t min(int64_t a, int64_t b) {
@@ -203,20 +211,89 @@ static tensor push_rows(const half_run *h, int64_t n) {
     return arena_push(h->d, x->type, SHAPE(x->dim[0], n, x->dim[2]));
 }
 
+/* [B, n, D] for what a product reads */
+static tensor push_input(const half_run *h, int64_t n) {
+    const tensor *x = &h->s->x;
+    return arena_push(h->d, h->scales ? DTYPE_F8_E4M3 : x->type,
+                      SHAPE(x->dim[0], n, x->dim[2]));
+}
+
+static float scale_at(const half_run *h, fusion_site site) {
+    return h->scales ? h->scales[site] : 0;
+}
+
+/* Notes the largest magnitude of t, if that is asked for. */
+static void measure(const half_run *h, fusion_site site, tensor t) {
+    if (h->amax.data && t.type == DTYPE_BF16)
+        op_amax(h->d, &(amax_desc){.x = t, .out = tensor_slice(h->amax, 0, site, 1)});
+}
+
+/* x as a product reads it: x itself, or quantised in y. */
+static tensor product_input(const half_run *h, fusion_site site, tensor x, tensor y) {
+    measure(h, site, x);
+    if (!h->scales)
+        return x;
+    op_quantise(h->d, &(quantise_desc){.x = x, .out = y, .scale = h->scales[site]});
+    return y;
+}
+
+/* Which input a product of the block reads. */
+static fusion_site input_of(fusion_site which) {
+    return which <= SITE_SELF_V     ? SITE_SELF_IN
+           : which == SITE_SELF_O   ? SITE_SELF_OUT
+           : which == SITE_CROSS_Q  ? SITE_CROSS_IN
+           : which == SITE_CROSS_O  ? SITE_CROSS_OUT
+           : which <= SITE_V_FUSION ? SITE_OTHER_IN
+           : which == SITE_FFN_0    ? SITE_FFN_IN
+                                    : SITE_FFN_MID;
+}
+
+static fusion_linear layer_at(const fusion_half *w, fusion_site which) {
+    const fusion_linear layers[] = {
+        w->self.q,  w->self.k,         w->self.v,         w->self.o, w->cross.q,
+        w->cross.o, w->cross.k_fusion, w->cross.v_fusion, w->ffn[0], w->ffn[1]};
+    return layers[which - SITE_ACTIVATIONS];
+}
+
+/* A product of the block with its weights: out and what else happens to it is the caller's. */
+static linear_desc product_of(const half_run *h, fusion_site which, tensor x) {
+    const fusion_linear l = layer_at(h->w, which);
+    return (linear_desc){
+        .x = x,
+        .w = get(h, l.weight),
+        .bias = get(h, l.bias),
+        .x_scale = scale_at(h, input_of(which)),
+        .w_scale = get(h, l.weight).type == DTYPE_F8_E4M3 ? 0 : scale_at(h, which)};
+}
+
+static void product(const half_run *h, fusion_site which, tensor x, tensor out) {
+    linear_desc p = product_of(h, which, x);
+    p.out = out;
+    op_linear(h->d, &p);
+}
+
+static void measure_weights(const half_run *h) {
+    for (int i = SITE_ACTIVATIONS; h->amax.data && i < SITE_COUNT; i++)
+        measure(h, (fusion_site)i, get(h, layer_at(h->w, (fusion_site)i).weight));
+}
+
 static void linear(const half_run *h, tensor x, fusion_linear l, tensor out) {
     op_linear(h->d,
               &(linear_desc){
                   .x = x, .w = get(h, l.weight), .bias = get(h, l.bias), .out = out});
 }
 
-/* out = LN(x) * weight + bias */
-static void norm_affine(const half_run *h, tensor x, fusion_linear l, tensor out) {
+/* out = LN(x) * weight + bias, the input `site` */
+static void norm_affine(const half_run *h, tensor x, fusion_linear l, fusion_site site,
+                        tensor out) {
     op_norm(h->d, &(norm_desc){.kind = NORM_LAYER,
                                .eps = (float)h->cfg->eps,
                                .x = x,
                                .weight = get(h, l.weight),
                                .bias = get(h, l.bias),
-                               .out = out});
+                               .out = out,
+                               .out_scale = scale_at(h, site)});
+    measure(h, site, out);
 }
 
 /* Where the second modulation row starts in n tokens from `first` of a branch on. */
@@ -228,13 +305,16 @@ static int64_t split_of_rows(const half_run *h, int64_t first, int64_t n) {
 /* out = LN(x) * (1 + scale) + shift, for tokens from `first` of the branch on */
 static void norm_modulated(const half_run *h, tensor x, int shift, int64_t first,
                            tensor out) {
+    const fusion_site site = shift == SHIFT_SELF ? SITE_SELF_IN : SITE_FFN_IN;
     op_norm(h->d, &(norm_desc){.kind = NORM_LAYER,
                                .eps = (float)h->cfg->eps,
                                .x = x,
                                .shift = tensor_index(h->modulation, 0, shift),
                                .scale = tensor_index(h->modulation, 0, shift + 1),
                                .split = split_of_rows(h, first, x.dim[1]),
-                               .out = out});
+                               .out = out,
+                               .out_scale = scale_at(h, site)});
+    measure(h, site, out);
 }
 
 /* x = rotate(RMS(x) * gain) in place, for tokens from at->first on; the value before the
@@ -272,7 +352,7 @@ static void project_rotated(const half_run *h, tensor x, int64_t first, char nam
     const size_t mark = arena_mark(h->d);
     const bool query = name == 'q', tracing = device_tracing(h->d);
     const tensor normed = tracing ? push_like(h, &y) : (tensor){0};
-    linear(h, x, query ? h->w->self.q : h->w->self.k, y);
+    product(h, query ? SITE_SELF_Q : SITE_SELF_K, x, y);
     norm_rotate(h, y, query ? h->w->self.norm_q : h->w->self.norm_k,
                 &(positions){h->s, first}, normed);
     if (tracing) {
@@ -292,25 +372,26 @@ static void keys_of_self(const half_run *h, fusion_keys keys, tensor y) {
         const tensor v = rows_from(keys.v, first, rows);
         norm_modulated(h, rows_from(h->s->x, first, rows), SHIFT_SELF, first, part);
         project_rotated(h, part, first, 'k', k);
-        linear(h, part, h->w->self.v, v);
+        product(h, SITE_SELF_V, part, v);
         tap_heads(h, "sa.v", v);
     }
 }
 
 /* X += gate * o(attn(q, k, v)), for tokens from `first` on; y is their normed input and
- * becomes the attention's output, q has its shape. */
+ * becomes that of o, q has its shape. */
 static void self_queries(const half_run *h, fusion_keys keys, int64_t first, tensor y,
                          tensor q) {
+    const size_t mark = arena_mark(h->d);
     const tensor x = rows_from(h->s->x, first, y.dim[1]);
     project_rotated(h, y, first, 'q', q);
-    attend(h, q, keys, false, y);
-    op_linear(h->d, &(linear_desc){.x = y,
-                                   .w = get(h, h->w->self.o.weight),
-                                   .bias = get(h, h->w->self.o.bias),
-                                   .gate = tensor_index(h->modulation, 0, GATE_SELF),
-                                   .split = split_of_rows(h, first, y.dim[1]),
-                                   .residual = x,
-                                   .out = x});
+    const tensor r = h->scales ? push_like(h, &q) : y;
+    attend(h, q, keys, false, r);
+    linear_desc o = product_of(h, SITE_SELF_O, product_input(h, SITE_SELF_OUT, r, y));
+    o.gate = tensor_index(h->modulation, 0, GATE_SELF);
+    o.split = split_of_rows(h, first, y.dim[1]);
+    o.residual = o.out = x;
+    op_linear(h->d, &o);
+    arena_reset(h->d, mark);
 }
 
 /* Self-attention. A chunk of queries changes X where no other chunk reads it: keys and
@@ -320,7 +401,7 @@ static void self_attention(const half_run *h) {
     const tensor x = h->s->x; /* [B, N, D] */
     const int64_t n = x.dim[1], rows = chunk_of(h, n);
     const fusion_keys keys = {.k = push_like(h, &x), .v = push_like(h, &x)};
-    const tensor y = push_rows(h, rows), q = push_rows(h, rows);
+    const tensor y = push_input(h, rows), q = push_rows(h, rows);
     keys_of_self(h, keys, y);
     for (int64_t first = 0; first < n; first += rows) {
         const int64_t count = min(rows, n - first);
@@ -338,15 +419,17 @@ static fusion_keys keys_of_other(const half_run *h, const fusion_tokens *other) 
     const fusion_keys keys = {.k = push_like(h, &other->x), .v = push_like(h, &other->x)};
     const size_t mark = arena_mark(h->d);
     const int64_t n = other->x.dim[1], rows = chunk_of(h, n);
-    const tensor y = push_rows(h, rows);
+    const tensor y = arena_push(h->d, h->scales ? DTYPE_F8_E4M3 : other->x.type,
+                                SHAPE(other->x.dim[0], rows, other->x.dim[2]));
     for (int64_t first = 0; first < n; first += rows) {
         const tensor part = tensor_slice(y, 1, 0, min(rows, n - first));
         const tensor k = rows_from(keys.k, first, rows);
-        norm_affine(h, rows_from(other->x, first, rows), h->w->cross.pre_norm, part);
-        linear(h, part, h->w->cross.k_fusion, k);
+        norm_affine(h, rows_from(other->x, first, rows), h->w->cross.pre_norm,
+                    SITE_OTHER_IN, part);
+        product(h, SITE_K_FUSION, part, k);
         norm_rotate(h, k, h->w->cross.norm_k_fusion, &(positions){other, first},
                     (tensor){0});
-        linear(h, part, h->w->cross.v_fusion, rows_from(keys.v, first, rows));
+        product(h, SITE_V_FUSION, part, rows_from(keys.v, first, rows));
     }
     tap_heads(h, "ca.k_fusion_rope", keys.k);
     tap_heads(h, "ca.v_fusion", keys.v);
@@ -388,8 +471,9 @@ static void cross_queries(const half_run *h, fusion_keys keys, int64_t first, in
     const size_t mark = arena_mark(h->d);
     const tensor x = rows_from(h->s->x, first, n);
     const tensor y = push_like(h, &x), q = push_like(h, &x), r = push_like(h, &x);
-    norm_affine(h, x, h->w->norm3, y);
-    linear(h, y, h->w->cross.q, q);
+    const tensor in = h->scales ? push_input(h, n) : y;
+    norm_affine(h, x, h->w->norm3, SITE_CROSS_IN, in);
+    product(h, SITE_CROSS_Q, in, q);
     /* y: q before its rotation */
     norm_rotate(h, q, h->w->cross.norm_q, &(positions){h->s, first}, y);
     tap_heads(h, "ca.q_norm", y);
@@ -401,11 +485,9 @@ static void cross_queries(const half_run *h, fusion_keys keys, int64_t first, in
     attend(h, q, keys, true, r);
     if (device_tracing(h->d))
         trace_cross_out(h, r);
-    op_linear(h->d, &(linear_desc){.x = r,
-                                   .w = get(h, h->w->cross.o.weight),
-                                   .bias = get(h, h->w->cross.o.bias),
-                                   .residual = x,
-                                   .out = x});
+    linear_desc o = product_of(h, SITE_CROSS_O, product_input(h, SITE_CROSS_OUT, r, in));
+    o.residual = o.out = x;
+    op_linear(h->d, &o);
     arena_reset(h->d, mark);
 }
 
@@ -420,21 +502,20 @@ static void cross_attention(const half_run *h, fusion_keys keys) {
 static void feed_forward_rows(const half_run *h, int64_t first, int64_t n) {
     const size_t mark = arena_mark(h->d);
     const tensor x = rows_from(h->s->x, first, n);
-    const tensor y = push_like(h, &x);
+    const tensor y = push_input(h, n);
     norm_modulated(h, x, SHIFT_FFN, first, y);
-    const tensor hidden = arena_push(h->d, x.type, SHAPE(x.dim[0], n, h->cfg->ffn_dim));
-    op_linear(h->d, &(linear_desc){.x = y,
-                                   .w = get(h, h->w->ffn[0].weight),
-                                   .bias = get(h, h->w->ffn[0].bias),
-                                   .act = ACT_GELU_TANH,
-                                   .out = hidden});
-    op_linear(h->d, &(linear_desc){.x = hidden,
-                                   .w = get(h, h->w->ffn[1].weight),
-                                   .bias = get(h, h->w->ffn[1].bias),
-                                   .gate = tensor_index(h->modulation, 0, GATE_FFN),
-                                   .split = split_of_rows(h, first, n),
-                                   .residual = x,
-                                   .out = x});
+    const tensor hidden = arena_push(h->d, y.type, SHAPE(x.dim[0], n, h->cfg->ffn_dim));
+    linear_desc up = product_of(h, SITE_FFN_0, y);
+    up.act = ACT_GELU_TANH;
+    up.out = hidden;
+    up.out_scale = scale_at(h, SITE_FFN_MID);
+    op_linear(h->d, &up);
+    measure(h, SITE_FFN_MID, hidden);
+    linear_desc down = product_of(h, SITE_FFN_2, hidden);
+    down.gate = tensor_index(h->modulation, 0, GATE_FFN);
+    down.split = split_of_rows(h, first, n);
+    down.residual = down.out = x;
+    op_linear(h->d, &down);
     arena_reset(h->d, mark);
 }
 
@@ -468,6 +549,7 @@ void fusion_block_run(device *d, const fusion_block_desc *b) {
         half_run *h = i == FUSION_VIDEO ? &video : &audio;
         const tensor m = get(h, h->w->modulation);
         h->modulation = fusion_modulation(d, &m, &h->s->e0);
+        measure_weights(h);
         self_attention(h);
     }
     const fusion_keys audio_keys = keys_of_other(&video, audio.s);

@@ -11,6 +11,7 @@
 #define OVI_FUSION_BLOCK_H
 
 #include "backend/backend.h"
+#include "fusion/scales.h"
 #include "weights/bind.h"
 
 enum { FUSION_VIDEO, FUSION_AUDIO, FUSION_STREAMS };
@@ -94,6 +95,8 @@ typedef struct fusion_block_desc {
     const fusion_block *block;
     int index;                    /* in traces */
     int64_t ffn_rows, query_rows; /* fusion_clip_desc */
+    const float *scales; /* [streams, SITE_COUNT]: products in fp8; NULL: in bf16 */
+    tensor amax; /* [streams, SITE_COUNT] F32: largest magnitudes are noted; or none */
     fusion_tokens stream[FUSION_STREAMS];
 } fusion_block_desc;
 

@@ -267,6 +267,19 @@ static void keep_conditions(fusion_clip *c, const fusion_clip_desc *desc) {
     arena_reset(d, mark);
 }
 
+/* Room for the magnitudes that scales are made of. */
+static void keep_amax(fusion_clip *c) {
+    device *d = c->at.dev;
+    if (!c->scales)
+        return;
+    if (device_compute(d) != DTYPE_BF16)
+        device_fail(d, OVI_UNSUPPORTED, "fusion model: products in fp8 need dtype bf16");
+    c->amax = arena_keep(
+        d, DTYPE_F32,
+        SHAPE(fusion_part_step(&c->at.model->cfg), FUSION_STREAMS, SITE_COUNT));
+    op_fill(d, &(fill_desc){.out = c->amax});
+}
+
 void fusion_prepare(const fusion_place *at, const fusion_clip_desc *desc,
                     fusion_clip *clip) {
     const fusion *m = at->model;
@@ -286,9 +299,11 @@ void fusion_prepare(const fusion_place *at, const fusion_clip_desc *desc,
         .ffn_rows = desc->ffn_rows,
         .query_rows = desc->query_rows,
         .branches_in_turn = desc->branches_in_turn,
+        .scales = desc->scales,
         .first_frame_clean = desc->first_frame_clean};
     for (int b = 0; b < desc->n_branches; b++)
         clip->skip_layer[b] = desc->branch[b].skip_layer;
+    keep_amax(clip);
     keep_rope(clip);
     keep_conditions(clip, desc);
 }
@@ -399,6 +414,10 @@ static int branches_at(const fusion_clip *c, int layer, int *first) {
 static void run_branches(const step_run *r, int layer, int first, int n) {
     const fusion_clip *c = r->c;
     fusion_block_desc block = block_at(c, layer);
+    if (c->scales && c->scales->known)
+        block.scales = c->scales->of + layer * FUSION_STREAMS * SITE_COUNT;
+    else if (c->scales)
+        block.amax = tensor_index(c->amax, 0, layer);
     for (int s = 0; s < FUSION_STREAMS; s++) {
         fusion_tokens *t = &block.stream[s];
         *t = (fusion_tokens){.x = tensor_slice(r->x[s], 0, first, n),
@@ -496,6 +515,14 @@ static bool check_pass(const fusion_clip *c, const fusion_pass *p) {
     return ok;
 }
 
+/* The first pass is over: its magnitudes become the scales of all others. */
+static void make_scales(const fusion_clip *c) {
+    float amax[SCALES_MAX];
+    if (c->scales && !c->scales->known &&
+        device_read(c->at.dev, amax, &c->amax) == OVI_OK)
+        fusion_scales_take(c->scales, amax, (int)tensor_count(&c->amax));
+}
+
 void fusion_velocity(const fusion_clip *clip, const fusion_pass *pass) {
     device *d = clip->at.dev;
     const int part = fusion_part_step(&clip->at.model->cfg);
@@ -517,4 +544,5 @@ void fusion_velocity(const fusion_clip *clip, const fusion_pass *pass) {
             head(&r, s, b);
     store_unpin(clip->at.store, clip->at.id, part);
     arena_reset(d, mark);
+    make_scales(clip);
 }

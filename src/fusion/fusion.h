@@ -97,6 +97,9 @@ typedef struct fusion_clip_desc {
     bool branches_in_turn; /* one after the other inside each block */
     int64_t ffn_rows;      /* feed-forward in chunks */
     int64_t query_rows;    /* both attentions in chunks of queries; keys of all tokens */
+    /* Products in fp8, for activations of BF16; NULL: not. Of the caller, until the clip is
+     * over: the first pass with unknown scales runs in bf16 and makes them. */
+    fusion_scales *scales;
 } fusion_clip_desc;
 
 /* A prepared clip: a plain value; its tensors live in the kept end of the arena. */
@@ -108,6 +111,8 @@ typedef struct fusion_clip {
     int64_t tokens[FUSION_STREAMS]; /* N, L */
     int64_t ffn_rows, query_rows;
     bool branches_in_turn, first_frame_clean;
+    fusion_scales *scales;          /* borrowed; NULL: products in bf16 */
+    tensor amax;                    /* [layers, FUSION_STREAMS, SITE_COUNT], or none */
     tensor rope[FUSION_STREAMS][2]; /* cos, sin [tokens, head_dim/2] */
     /* Row 0 is t = 0, row 1 + i the timestep of step i. */
     tensor e[FUSION_STREAMS];                              /* [1 + n_steps, D] */

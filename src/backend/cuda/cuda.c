@@ -177,6 +177,17 @@ static bool cuda_describe(const device_options *o, int index, device_info *info)
     return true;
 }
 
+static const char *cuda_f8_products_gap(void *self) {
+    static char why[128];
+    const cuda *c = self;
+    if (!c || c->sm >= 89)
+        return NULL;
+    snprintf(why, sizeof why,
+             "GPU %d has compute capability %d.%d, products in fp8 need 8.9 or later",
+             c->index, c->sm / 10, c->sm % 10);
+    return why;
+}
+
 static dtype cuda_native_dtype(void) {
     return DTYPE_BF16;
 }
@@ -361,6 +372,8 @@ ONE_KERNEL(dup_up)
 ONE_KERNEL(avg_down)
 ONE_KERNEL(fill)
 ONE_KERNEL(pixels)
+ONE_KERNEL(quantise)
+ONE_KERNEL(amax)
 #undef ONE_KERNEL
 
 /* ---- table ---- */
@@ -375,6 +388,7 @@ static const backend table = {.abi = BACKEND_ABI,
                               .describe = cuda_describe,
                               .open = cuda_open,
                               .close = cuda_close,
+                              .f8_products_gap = cuda_f8_products_gap,
                               .native_dtype = cuda_native_dtype,
                               .rows_exact = cuda_rows_exact,
                               .region_alloc = cuda_region_alloc,

@@ -4,6 +4,10 @@
  * Bias, tanh GELU and a plain residual are cuBLASLt's epilogue, everything else follows in
  * one pass (linear.cu). Branches that lie behind each other are one product.
  *
+ * Products in fp8 are e4m3 x e4m3 with sums in f32 on the tensor cores ("fast accumulation");
+ * the scales of x and w are one factor of the sum, and a result in fp8 is scaled and rounded by
+ * the epilogue. Weights in BF16 are quantised in front of it.
+ *
  * Algorithms are chosen once for each (N, K, types, epilogue), for few rows and for many:
  * cuBLASLt's suggestions without split-K are run on the operands at hand and the fastest is
  * kept, out of those whose result has the very bits of the first suggestion for MANY_ROWS.
@@ -34,6 +38,8 @@ typedef struct product {
     const void *x, *w, *bias, *residual;
     void *out;
     void *workspace;
+    float factor;      /* of the sums: scales of x and w */
+    const void *scale; /* on the device: of a result in fp8 */
 } product;
 
 /* cuBLASLt's descriptors of a product; NULL where not made. */
@@ -43,7 +49,14 @@ typedef struct lt_layouts {
 } lt_layouts;
 
 static cudaDataType_t lt_type(int32_t type) {
-    return type == DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    return type == DTYPE_F8_E4M3 ? CUDA_R_8F_E4M3
+           : type == DTYPE_BF16  ? CUDA_R_16BF
+                                 : CUDA_R_32F;
+}
+
+/* Of the bias, and of what would be added to a result. */
+static int32_t side_type(const product_key *key) {
+    return key->out_type == DTYPE_F8_E4M3 ? DTYPE_BF16 : key->out_type;
 }
 
 static void layouts_release(lt_layouts *l) {
@@ -66,13 +79,21 @@ static bool layout(cublasLtMatrixLayout_t *l, int32_t type, int64_t rows, int64_
                                       ld) == CUBLAS_STATUS_SUCCESS;
 }
 
+/* Sums stay on the tensor cores, which keep fewer bits of them than f32 has. */
+static bool set_f8(cublasLtMatmulDesc_t op, const product *p) {
+    const int8_t fast = 1;
+    return set(op, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof fast) &&
+           (!p->scale ||
+            set(op, CUBLASLT_MATMUL_DESC_D_SCALE_POINTER, &p->scale, sizeof p->scale));
+}
+
 static bool layouts_make(lt_layouts *l, const product *p, int64_t rows) {
     const product_key *key = &p->key;
     const cublasComputeType_t sums =
         key->x_type == DTYPE_F32 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
     const cublasOperation_t turned = CUBLAS_OP_T;
     const cublasLtEpilogue_t epilogue = (cublasLtEpilogue_t)key->epilogue;
-    const cudaDataType_t bias_type = lt_type(key->out_type);
+    const cudaDataType_t bias_type = lt_type(side_type(key));
     *l = (lt_layouts){0};
     bool ok = cublasLtMatmulDescCreate(&l->op, sums, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS;
     ok = ok && set(l->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned) &&
@@ -82,9 +103,11 @@ static bool layouts_make(lt_layouts *l, const product *p, int64_t rows) {
             ok &&
             set(l->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias) &&
             set(l->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type, sizeof bias_type);
+    if (key->x_type == DTYPE_F8_E4M3)
+        ok = ok && set_f8(l->op, p);
     return ok && layout(&l->w, key->x_type, key->k, key->n, key->k) &&
            layout(&l->x, key->x_type, key->k, rows, p->x_row) &&
-           layout(&l->c, key->out_type, key->n, rows,
+           layout(&l->c, side_type(key), key->n, rows,
                   p->residual ? p->residual_row : p->out_row) &&
            layout(&l->out, key->out_type, key->n, rows, p->out_row);
 }
@@ -195,14 +218,17 @@ static int suggestions(cuda *c, const product *p, int64_t rows,
 
 static cublasStatus_t multiply(cuda *c, const product *p,
                                const cublasLtMatmulAlgo_t *algorithm) {
-    const float one = 1, beta = p->residual ? 1 : 0;
+    const float beta = p->residual ? 1 : 0;
+    const bool nothing = p->key.out_type == DTYPE_F8_E4M3; /* has another type than C */
     lt_layouts l;
     cublasStatus_t r = CUBLAS_STATUS_ALLOC_FAILED;
     if (layouts_make(&l, p, p->rows))
-        r = cublasLtMatmul(c->lt, l.op, &one, p->w, l.w, p->x, l.x, &beta,
-                           p->residual ? p->residual : p->out, l.c, p->out, l.out,
-                           algorithm, p->workspace, p->workspace ? CUDA_LINEAR_CAP : 0,
-                           c->stream);
+        r = cublasLtMatmul(c->lt, l.op, &p->factor, p->w, l.w, p->x, l.x, &beta,
+                           nothing       ? NULL
+                           : p->residual ? p->residual
+                                         : p->out,
+                           l.c, p->out, l.out, algorithm, p->workspace,
+                           p->workspace ? CUDA_LINEAR_CAP : 0, c->stream);
     layouts_release(&l);
     return r;
 }
@@ -313,7 +339,7 @@ static const chosen *choose(cuda *c, const product *p) {
 
 /* The pieces of the workspace of one call. */
 typedef struct linear_run {
-    void *cap, *weight, *bias;
+    void *cap, *weight, *bias, *scale;
     tensor sum; /* where the product goes: out, or before gate and residual */
     cublasLtEpilogue_t epilogue;
     bool bias_after, act_after;
@@ -340,6 +366,8 @@ static linear_run divide(const linear_desc *d, work w) {
     next += size.weight;
     r.bias = size.bias ? next : NULL;
     next += size.bias;
+    r.scale = size.scale ? next : NULL;
+    next += size.scale;
     if (size.sum)
         r.sum = dense_like(&d->out, next);
     const bool gelu = d->act == ACT_GELU_TANH, bias = d->bias.data != NULL;
@@ -356,6 +384,10 @@ static int64_t row_step(const tensor *t) {
     return t->dim[rows] > 1 ? t->stride[rows] : t->dim[rows + 1];
 }
 
+static float f8_factor(const linear_desc *d) {
+    return (d->x_scale == 0 ? 1 : d->x_scale) * (d->w_scale == 0 ? 1 : d->w_scale);
+}
+
 /* Branch b of a rank-3 view, or all of them as one matrix where they lie so. */
 static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
                           bool whole) {
@@ -368,7 +400,9 @@ static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
                  .residual_row = add->data ? row_step(add) : 0,
                  .w = r->weight ? r->weight : d->w.data,
                  .bias = r->bias ? r->bias : d->bias.data,
-                 .workspace = r->cap};
+                 .workspace = r->cap,
+                 .factor = x->type == DTYPE_F8_E4M3 ? f8_factor(d) : 1,
+                 .scale = r->scale};
     const int64_t branch = x->rank == 3 ? b : 0;
     p.x = (const char *)x->data + branch * x->stride[0] * (int64_t)dtype_size(x->type);
     p.out = (char *)out->data + branch * out->stride[0] * (int64_t)dtype_size(out->type);
@@ -404,10 +438,20 @@ static void finish(cuda *c, const linear_desc *d, const linear_run *r) {
     cuda_ok(c, kernel_finish_linear(&rest, &r->sum, false, c->stream), "linear");
 }
 
+static bool prepare_weight(cuda *c, const linear_desc *d, void *weight) {
+    if (d->x.type != DTYPE_F8_E4M3)
+        return cuda_ok(c, kernel_convert(&d->w, weight, d->x.type, c->stream), "linear");
+    const quantise_desc q = {
+        .x = d->w,
+        .out = tensor_make(weight, DTYPE_F8_E4M3, SHAPE(d->w.dim[0], d->w.dim[1])),
+        .scale = d->w_scale};
+    return cuda_ok(c, kernel_quantise(&q, c->stream), "linear");
+}
+
 static bool prepare(cuda *c, const linear_desc *d, const linear_run *r) {
-    return (!r->weight ||
-            cuda_ok(c, kernel_convert(&d->w, r->weight, d->x.type, c->stream),
-                    "linear")) &&
+    const float by = d->out_scale == 0 ? 1 : 1 / d->out_scale;
+    return (!r->weight || prepare_weight(c, d, r->weight)) &&
+           (!r->scale || cuda_ok(c, kernel_put(r->scale, by, c->stream), "linear")) &&
            (!r->bias ||
             cuda_ok(c, kernel_convert(&d->bias, r->bias, DTYPE_BF16, c->stream),
                     "linear"));
@@ -432,7 +476,12 @@ void cuda_linear(void *self, const linear_desc *d, work w) {
         /* What is chosen stays: bits must not depend on what was multiplied before. */
         if (status == CUBLAS_STATUS_NOT_SUPPORTED ||
             status == CUBLAS_STATUS_INVALID_VALUE) {
-            cuda_ok(c, kernel_linear(d, c->stream), "linear");
+            linear_desc own = *d;
+            if (r.weight && d->x.type == DTYPE_F8_E4M3) {
+                own.w.data = r.weight;
+                own.w.type = DTYPE_F8_E4M3;
+            }
+            cuda_ok(c, kernel_linear(&own, c->stream), "linear");
             return;
         }
         if (status != CUBLAS_STATUS_SUCCESS) {

@@ -4,10 +4,12 @@
 #define OVI_BACKEND_CUDA_KERNEL_TOOLS_CUH
 
 #include <cuda_bf16.h>
+#include <cuda_fp8.h>
 
 #include "backend/cuda/kernels.h"
 
 typedef __nv_bfloat16 bf16;
+typedef __nv_fp8_e4m3 f8;
 
 __device__ inline float as_f32(float v) {
     return v;
@@ -60,6 +62,13 @@ __device__ inline unsigned two_bf16(float lo, float hi) {
 __device__ inline void store_run(bf16 *p, const float v[RUN]) {
     *(uint4 *)p = make_uint4(two_bf16(v[0], v[1]), two_bf16(v[2], v[3]),
                              two_bf16(v[4], v[5]), two_bf16(v[6], v[7]));
+}
+__device__ inline unsigned two_f8(float lo, float hi) {
+    return __nv_cvt_float2_to_fp8x2(make_float2(lo, hi), __NV_SATFINITE, __NV_E4M3);
+}
+__device__ inline void store_run(f8 *p, const float v[RUN]) {
+    *(uint2 *)p = make_uint2(two_f8(v[0], v[1]) | two_f8(v[2], v[3]) << 16,
+                             two_f8(v[4], v[5]) | two_f8(v[6], v[7]) << 16);
 }
 __device__ inline void load_run_any(float v[RUN], const void *p, bool is_bf16,
                                     int64_t at) {
@@ -132,15 +141,21 @@ static inline int64_t div_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-/* Can rows of t be moved in runs? Its strides and address must keep 16-byte alignment. */
+/* 0 counts as 1. */
+static inline float one_over(float scale) {
+    return scale == 0 ? 1.0f : 1.0f / scale;
+}
+
+/* Can rows of t be moved in runs? Its strides and address must keep a run's alignment. */
 static inline bool runs_fit(const tensor *t) {
     if (!t->data)
         return true;
-    const int64_t in_16 = t->type == DTYPE_BF16 ? 8 : 4;
+    const bool is_f8 = t->type == DTYPE_F8_E4M3; /* a run of it is 8 bytes */
+    const int64_t step = t->type == DTYPE_F32 ? 4 : 8;
     const int last = t->rank - 1;
-    bool fit = (uintptr_t)t->data % 16 == 0 && t->dim[last] % RUN == 0;
+    bool fit = (uintptr_t)t->data % (is_f8 ? 8 : 16) == 0 && t->dim[last] % RUN == 0;
     for (int i = 0; i < last; i++)
-        fit = fit && (t->dim[i] == 1 || t->stride[i] % in_16 == 0);
+        fit = fit && (t->dim[i] == 1 || t->stride[i] % step == 0);
     return fit;
 }
 

@@ -22,11 +22,15 @@ cudaError_t kernel_dup_up(const dup_up_desc *d, cudaStream_t stream);
 cudaError_t kernel_avg_down(const avg_down_desc *d, cudaStream_t stream);
 cudaError_t kernel_pixels(const pixels_desc *d, cudaStream_t stream);
 cudaError_t kernel_fill(const fill_desc *d, cudaStream_t stream);
+cudaError_t kernel_quantise(const quantise_desc *d, cudaStream_t stream);
+cudaError_t kernel_amax(const amax_desc *d, cudaStream_t stream);
 
 /* out = residual + gate * act(sum + bias): what a product leaves to be done. sum has the
  * shape of d->out (d->x and d->w are not read); bias only where with_bias. */
 cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *sum, bool with_bias,
                                  cudaStream_t stream);
+/* A number into device memory. */
+cudaError_t kernel_put(float *out, float v, cudaStream_t stream);
 /* Dense x (F32, BF16 or F8_E4M3) to dst in another type (F32 or BF16). */
 cudaError_t kernel_convert(const tensor *x, void *dst, dtype type, cudaStream_t stream);
 /* Adds a number that any changed bit of x [M, N] changes to *sum on the device. */

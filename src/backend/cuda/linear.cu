@@ -56,8 +56,9 @@ __global__ void digest_rows(const void *x, int size, int64_t rows, int64_t width
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * width;
          i += step) {
         const int64_t at = i / width * row_step + i % width;
-        const unsigned long long bits =
-            size == 2 ? ((const uint16_t *)x)[at] : ((const uint32_t *)x)[at];
+        const unsigned long long bits = size == 1   ? ((const uint8_t *)x)[at]
+                                        : size == 2 ? ((const uint16_t *)x)[at]
+                                                    : ((const uint32_t *)x)[at];
         mine += bits * (2 * (unsigned long long)i + 0x9e3779b97f4a7c15ull);
     }
 #pragma unroll
@@ -68,9 +69,9 @@ __global__ void digest_rows(const void *x, int size, int64_t rows, int64_t width
 }
 
 extern "C" cudaError_t kernel_digest(const tensor *x, void *sum, cudaStream_t stream) {
-    digest_rows<<<1024, 256, 0, stream>>>(x->data, is_bf16(x) ? 2 : 4, x->dim[0],
-                                          x->dim[1], x->stride[0],
-                                          (unsigned long long *)sum);
+    const int size = x->type == DTYPE_F8_E4M3 ? 1 : is_bf16(x) ? 2 : 4;
+    digest_rows<<<1024, 256, 0, stream>>>(x->data, size, x->dim[0], x->dim[1],
+                                          x->stride[0], (unsigned long long *)sum);
     return cudaGetLastError();
 }
 
@@ -185,8 +186,9 @@ extern "C" cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *
 
 typedef struct product_args {
     const void *x, *w;
-    bool x_bf16;
-    dtype w_type;
+    dtype x_type, w_type;
+    float factor, out_factor; /* of sums; of what is stored in fp8 */
+    bool out_f8;
     int64_t k, x_branch, x_row;
     finish_args rest; /* sum is not read */
 } product_args;
@@ -203,9 +205,10 @@ __global__ void product_tile(product_args a) {
 #pragma unroll
         for (int i = 0; i < TILE; i += 8) {
             const int64_t k = k0 + column, m = m0 + row + i, n = n0 + row + i;
-            xs[row + i][column] = m < f.tokens && k < a.k
-                                      ? load_one(a.x, a.x_bf16, x_at + m * a.x_row + k)
-                                      : 0;
+            xs[row + i][column] =
+                m < f.tokens && k < a.k
+                    ? weight_value(a.x, a.x_type, x_at + m * a.x_row + k)
+                    : 0;
             ws[row + i][column] =
                 n < f.width && k < a.k ? weight_value(a.w, a.w_type, n * a.k + k) : 0;
         }
@@ -223,11 +226,15 @@ __global__ void product_tile(product_args a) {
         if (m >= f.tokens || n >= f.width)
             continue;
         const float *gate = f.gate.data ? modulation_row(f.gate, b, m) : nullptr;
-        float v = finish_value(f, sum[i], n, gate);
+        float v = finish_value(f, sum[i] * a.factor, n, gate);
         if (f.residual) /* may be the very place that is written */
             v += load_one(f.residual, f.out_bf16,
                           b * f.residual_branch + m * f.residual_row + n);
-        store_one(f.out, f.out_bf16, b * f.out_branch + m * f.out_row + n, v);
+        const int64_t to = b * f.out_branch + m * f.out_row + n;
+        if (a.out_f8)
+            ((f8 *)f.out)[to] = f8(v * a.out_factor);
+        else
+            store_one(f.out, f.out_bf16, to, v);
     }
 }
 
@@ -235,7 +242,11 @@ extern "C" cudaError_t kernel_linear(const linear_desc *d, cudaStream_t stream) 
     const tensor x = batched(d->x);
     product_args a = {};
     a.x = x.data, a.w = d->w.data;
-    a.x_bf16 = is_bf16(&x), a.w_type = d->w.type;
+    a.x_type = x.type, a.w_type = d->w.type;
+    a.factor = x.type == DTYPE_F8_E4M3
+                   ? 1.0f / (one_over(d->x_scale) * one_over(d->w_scale))
+                   : 1.0f;
+    a.out_f8 = d->out.type == DTYPE_F8_E4M3, a.out_factor = one_over(d->out_scale);
     a.k = d->w.dim[1], a.x_branch = x.stride[0], a.x_row = x.stride[1];
     a.rest = finish_of(d, &d->out, true);
     const dim3 grid((unsigned)div_up(a.rest.tokens, TILE),

@@ -12,11 +12,12 @@ typedef struct norm_args {
     int64_t tokens, rows, width; /* tokens of a branch, of all; columns */
     const void *x;
     void *out, *normed;
-    bool x_bf16, out_bf16;
+    bool x_bf16, out_bf16, out_f8;
     int64_t x_branch, x_row, out_branch, out_row, normed_branch, normed_row;
     const float *weight, *bias, *cosines, *sines;
     int64_t cos_row, sin_row, head_dim;
     modulation scale, shift;
+    float out_factor; /* of what is stored in fp8 */
 } norm_args;
 
 typedef struct norm_factor {
@@ -152,8 +153,19 @@ __global__ void __launch_bounds__(128) norm_runs(norm_args a) {
                       v[i]);
         if (a.cosines)
             rotate_run(a, v[i], token, c);
+        if (sizeof(OUT) == 1)
+#pragma unroll
+            for (int k = 0; k < RUN; k++)
+                v[i][k] *= a.out_factor;
         store_run(out + c, v[i]);
     }
+}
+
+__device__ inline void store_norm(const norm_args &a, int64_t at, float v) {
+    if (a.out_f8)
+        ((f8 *)a.out)[at] = f8(v * a.out_factor);
+    else
+        store_one(a.out, a.out_bf16, at, v);
 }
 
 /* Any width, any alignment: a block of one warp a row, pairs of columns together. */
@@ -198,9 +210,9 @@ __global__ void norm_plain(norm_args a) {
             u = x * cosine - y * sine;
             v = x * sine + y * cosine;
         }
-        store_one(a.out, a.out_bf16, to + c, u);
+        store_norm(a, to + c, u);
         if (two)
-            store_one(a.out, a.out_bf16, to + c + 1, v);
+            store_norm(a, to + c + 1, v);
     }
 }
 
@@ -242,6 +254,7 @@ extern "C" cudaError_t kernel_norm(const norm_desc *d, cudaStream_t stream) {
     a.tokens = x.dim[1], a.rows = x.dim[0] * x.dim[1], a.width = x.dim[2];
     a.x = x.data, a.out = out.data, a.normed = normed.data;
     a.x_bf16 = is_bf16(&x), a.out_bf16 = is_bf16(&out);
+    a.out_f8 = out.type == DTYPE_F8_E4M3, a.out_factor = one_over(d->out_scale);
     a.x_branch = x.stride[0], a.x_row = x.stride[1];
     a.out_branch = out.stride[0], a.out_row = out.stride[1];
     a.normed_branch = normed.stride[0], a.normed_row = normed.stride[1];
@@ -257,6 +270,10 @@ extern "C" cudaError_t kernel_norm(const norm_desc *d, cudaStream_t stream) {
         norm_plain<<<(unsigned)a.rows, 32, 0, stream>>>(a);
     else if (a.x_bf16 && a.out_bf16)
         launch_typed<bf16, bf16>(a, stream);
+    else if (a.out_f8 && a.x_bf16)
+        launch_typed<bf16, f8>(a, stream);
+    else if (a.out_f8)
+        launch_typed<float, f8>(a, stream);
     else if (a.x_bf16)
         launch_typed<bf16, float>(a, stream);
     else if (a.out_bf16)
