@@ -5,7 +5,7 @@
 # BIN holds the programs (ovi, ovi-golden, test_ops, libovi_cuda.so and libraries that the
 # machine lacks); default: bin. Full-size random models are made in MODELS (/dev/shm: about
 # 40 GB). STEPS: of the timed runs (50 gives the whole clip). PARTS: any of check reference ops
-# clip stream decode long; long is the model of 10 seconds. Every part says how it ended; the
+# clip fp8 stream decode long; long is the model of 10 seconds. Every part says how it ended; the
 # exit code is that of the worst.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -13,7 +13,7 @@ BIN=$(cd "${1:-bin}" && pwd) || exit 1
 export LD_LIBRARY_PATH=$BIN${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 OUT=${OUT:-bench/out} MODELS=${MODELS:-/dev/shm/ovi-models} STEPS=${STEPS:-8}
 DEVICE=${DEVICE:-cuda} PRESET=${PRESET:-720x720_5s}
-PARTS=${PARTS:-check reference ops clip stream decode}
+PARTS=${PARTS:-check reference ops clip fp8 stream decode}
 WORK=$(mktemp -d) WORST=0
 mkdir -p "$OUT"
 trap 'rm -rf "$WORK"' EXIT
@@ -99,6 +99,10 @@ if wanted ops; then
         --steps 4 --repeat 3 --json --quiet --save "$WORK/speed.json"
 fi
 wanted clip && clip resident 120 --steps "$STEPS"
+if wanted fp8; then
+    clip step-fp8 120 --fp8-products --steps "$STEPS"
+    clip step-fp8-4GiB 120 --fp8-products --vram 4GiB --steps "$STEPS"
+fi
 if wanted stream; then
     clip stream-4GiB 120 --vram 4GiB --steps "$STEPS"
     clip stream-6G 120 --vram 6G --steps "$STEPS"

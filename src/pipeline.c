@@ -72,6 +72,7 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
         .warm = placed.warm,
         .streamed = streamed,
         .flops = n->flops,
+        .f8_flops = n->f8_flops,
         .bytes_moved = n->bytes,
     };
     if (options->on_cpu)

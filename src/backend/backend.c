@@ -54,13 +54,19 @@ static bool may_fall_back(const device *d, op_kind op) {
     return d->backend->host_memory && op != OP_CONV;
 }
 
-static void count(device *d, op_kind op, op_cost cost) {
+static bool is_f8_product(op_kind op, const void *desc) {
+    return op == OP_LINEAR && ((const linear_desc *)desc)->x.type == DTYPE_F8_E4M3;
+}
+
+static void count(device *d, op_kind op, const void *desc) {
+    const op_cost cost = rows[op].cost(desc);
     device_counters *c = &d->counters;
     c->calls[op]++;
     c->op_flops[op] += cost.flops;
     c->op_bytes[op] += cost.bytes;
     c->flops += cost.flops;
     c->bytes += cost.bytes;
+    c->f8_flops += is_f8_product(op, desc) ? cost.flops : 0;
 }
 
 /* Calls the table; while profiling also waits for the end. */
@@ -94,7 +100,7 @@ static void run_op(device *d, op_kind op, const void *desc) {
         if (!w.data)
             return;
     }
-    count(d, op, rows[op].cost(desc));
+    count(d, op, desc);
     d->counters.fallbacks += missing != NULL;
     if (size > d->counters.workspace_peak)
         d->counters.workspace_peak = size;

@@ -158,6 +158,7 @@ typedef struct device device;
 /* Counters since device_open or device_reset_counters. */
 typedef struct device_counters {
     double flops, bytes;
+    double f8_flops; /* of the flops: products of F8_E4M3 */
     uint64_t calls[OP_COUNT];
     double op_flops[OP_COUNT], op_bytes[OP_COUNT];
     double op_seconds[OP_COUNT]; /* only while profiling */

@@ -27,8 +27,12 @@ static double larger(double a, double b) {
     return a > b ? a : b;
 }
 
+/* Of products in fp8 over those in bf16: 1.8 on an H100 (docs/PERFORMANCE.md). */
+#define F8_GAIN 1.8
+
 double profile_seconds(const stage_profile *p, const device_speed *speed) {
-    double compute = larger(p->flops / speed->flops, p->bytes_moved / speed->bytes);
+    double flops = p->flops - p->f8_flops * (1 - 1 / F8_GAIN);
+    double compute = larger(flops / speed->flops, p->bytes_moved / speed->bytes);
     return larger(compute, (double)p->streamed / speed->stream_bytes);
 }
 

@@ -25,6 +25,7 @@ typedef struct stage_profile {
     size_t warm;              /* of the weights: what a warm store keeps on the host */
     size_t streamed;          /* bytes of weights that flow through slots, in all */
     double flops, bytes_moved;
+    double f8_flops; /* of the flops: products in fp8 */
 } stage_profile;
 
 /* How fast a device is. */
