@@ -489,9 +489,9 @@ static void case_norm(lab *l) {
     if (turn) {
         x.cos = input(l, DTYPE_F32, SHAPE(m, head_dim / 2), LAYOUT_ROWS, 1);
         x.sin = input(l, DTYPE_F32, SHAPE(m, head_dim / 2), LAYOUT_ROWS, 1);
-        if (flip(l))
-            x.normed = result(l, x.out.type, s, LAYOUT_ROWS);
     }
+    if (flip(l))
+        x.normed = result(l, x.out.type, s, LAYOUT_ROWS);
     l->tolerance = 2e-5;
     op_norm(l->d, &x);
 }

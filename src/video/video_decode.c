@@ -103,7 +103,7 @@ static tensor double_time(video_pass *p, const video_conv *c, tensor x) {
     tensor frames = arena_push(p->dev, x.type, SHAPE(history + t, h, w, channels));
     op_copy(p->dev, &(copy_desc){.x = x, .out = tensor_slice(frames, 0, history, t)});
     tensor pairs = arena_push(p->dev, x.type, SHAPE(t, h, w, 2 * channels));
-    video_causal_conv(p, c, frames, pairs, NULL);
+    video_causal_conv(p, c, frames, pairs);
     tensor out = arena_push(p->dev, x.type, SHAPE(2 * t, h, w, channels));
     pairs = tensor_split(pairs, 3, channels);
     op_copy(p->dev, &(copy_desc){.x = PERMUTE(pairs, 0, 3, 1, 2, 4),
