@@ -305,19 +305,21 @@ ovi_status device_read(device *d, void *dst, const tensor *t) {
     return d->host->err.status;
 }
 
-/* Plans have no buffers: on a dry run dst may be NULL. */
+/* Plans have no buffers: on a dry run dst may be NULL. One read, since each waits: elements of
+ * two bytes come into the end of dst and are converted from the front on, which never
+ * overtakes what is not yet converted. */
 static void get_dense(device *d, float *dst, const tensor *t) {
     if (!dst && device_is_null(d))
         return;
-    if (t->type == DTYPE_F32) {
-        d->table->read(d->self, dst, t->data, tensor_bytes(t));
+    const size_t count = (size_t)tensor_count(t), bytes = tensor_bytes(t);
+    char *raw = (char *)dst + (count * sizeof *dst - bytes);
+    d->table->read(d->self, raw, t->data, bytes);
+    if (t->type == DTYPE_F32 || device_failed(d) || device_is_null(d))
         return;
-    }
     uint16_t stage[STAGE_COUNT];
-    size_t count = (size_t)tensor_count(t), n = 0;
-    for (size_t at = 0; at < count && !device_failed(d); at += n) {
+    for (size_t at = 0, n = 0; at < count; at += n) {
         n = count - at < STAGE_COUNT ? count - at : STAGE_COUNT;
-        d->table->read(d->self, stage, (const char *)t->data + 2 * at, 2 * n);
+        memcpy(stage, raw + 2 * at, 2 * n);
         dtype_to_f32(dst + at, stage, t->type, n);
     }
 }
