@@ -15,7 +15,7 @@
 #include "backend/cuda/kernels.h"
 
 #define MANY_ROWS 8192
-#define FEW_ROWS  512 /* of a branch, at most: sound and text */
+#define FEW_ROWS  1536 /* of a branch, at most: sound, and three texts together */
 #define MAX_ASKED 16
 #define MAX_TRIED 6 /* that are measured */
 
@@ -34,6 +34,7 @@ typedef struct product {
     const void *x, *w, *bias, *residual;
     void *out;
     void *workspace;
+    size_t workspace_size;
 } product;
 
 /* cuBLASLt's descriptors of a product; NULL where not made. */
@@ -201,8 +202,7 @@ static cublasStatus_t multiply(cuda *c, const product *p,
     if (layouts_make(&l, p, p->rows))
         r = cublasLtMatmul(c->lt, l.op, &one, p->w, l.w, p->x, l.x, &beta,
                            p->residual ? p->residual : p->out, l.c, p->out, l.out,
-                           algorithm, p->workspace, p->workspace ? CUDA_LINEAR_CAP : 0,
-                           c->stream);
+                           algorithm, p->workspace, p->workspace_size, c->stream);
     layouts_release(&l);
     return r;
 }
@@ -275,19 +275,36 @@ static bool take_sibling(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
     return false;
 }
 
-/* Results may be written several times only where nothing is read from their place. */
+/* The product as it may be run several times: one that adds to its own result gives it to the
+ * second half of the workspace instead. false: there is no room. */
+static bool repeatable(const product *p, product *trial) {
+    const size_t half = CUDA_LINEAR_CAP / 2;
+    *trial = *p;
+    if (!p->key.with_residual)
+        return p->workspace != NULL;
+    trial->out = (char *)p->workspace + half;
+    trial->out_row = p->key.n;
+    trial->workspace_size = half;
+    return p->workspace &&
+           (size_t)(p->rows * p->key.n) * dtype_size((dtype)p->key.out_type) <= half;
+}
+
 static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
     cublasLtMatmulAlgo_t many[MAX_TRIED], few[MAX_TRIED];
+    product trial;
     const int n = suggestions(c, p, MANY_ROWS, many);
     if (n == 0)
         return false;
     *out = many[0];
     if (p->key.with_residual)
         (void)take_sibling(c, p, out);
-    else if (p->key.few_rows && p->workspace)
-        *out = fastest(c, p, &many[0], few, suggestions(c, p, p->rows, few));
-    else if (p->workspace)
-        *out = fastest(c, p, &many[0], many + 1, n - 1);
+    if (!repeatable(p, &trial))
+        return true;
+    const cublasLtMatmulAlgo_t first = *out;
+    if (p->key.few_rows)
+        *out = fastest(c, &trial, &first, few, suggestions(c, p, p->rows, few));
+    else
+        *out = fastest(c, &trial, &first, many, n);
     return true;
 }
 
@@ -368,7 +385,8 @@ static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
                  .residual_row = add->data ? row_step(add) : 0,
                  .w = r->weight ? r->weight : d->w.data,
                  .bias = r->bias ? r->bias : d->bias.data,
-                 .workspace = r->cap};
+                 .workspace = r->cap,
+                 .workspace_size = r->cap ? CUDA_LINEAR_CAP : 0};
     const int64_t branch = x->rank == 3 ? b : 0;
     p.x = (const char *)x->data + branch * x->stride[0] * (int64_t)dtype_size(x->type);
     p.out = (char *)out->data + branch * out->stride[0] * (int64_t)dtype_size(out->type);
