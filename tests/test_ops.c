@@ -114,6 +114,7 @@ static dtype pick_type(lab *l) {
 
 /* How a view lies in its backing. */
 typedef enum layout {
+    LAYOUT_WIDE,   /* dense, on a 64-byte boundary */
     LAYOUT_DENSE,  /* anywhere, also off a 64-byte boundary */
     LAYOUT_FRAMES, /* gaps between indices of axis 0 only */
     LAYOUT_ROWS,   /* gaps and any order of the outer axes, innermost stride 1 */
@@ -145,7 +146,7 @@ static tensor lay_out(lab *l, dtype type, shape s, layout how, tensor *backing) 
         t.stride[axis] = next + (gap ? pick(l, 0, 2) : 0);
         next = t.stride[axis] * s.dim[axis];
     }
-    int64_t lead = pick(l, 0, 5);
+    int64_t lead = how == LAYOUT_WIDE ? 64 : pick(l, 0, 5);
     *backing = arena_keep(l->d, type, SHAPE(lead + next + pick(l, 1, 5)));
     if (backing->data)
         t.data = (char *)backing->data + lead * (int64_t)dtype_size(type);
@@ -496,6 +497,35 @@ static void case_norm(lab *l) {
     op_norm(l->d, &x);
 }
 
+/* Widths of the models, laid out so that values can be moved in runs; more rows than a device
+ * works on at a time. */
+static void case_norm_wide(lab *l) {
+    static const int64_t widths[] = {256, 512, 760, 1024, 1536, 3072, 4096};
+    const int64_t c = widths[pick(l, 0, 6)], batch = pick(l, 1, 2), m = pick(l, 1, 30);
+    norm_desc x = {.kind = (norm_kind)pick(l, NORM_NONE, NORM_PIXEL),
+                   .eps = 1e-6f,
+                   .act = pick_act(l),
+                   .head_dim = 8 * pick(l, 1, 4)};
+    shape s = SHAPE(batch, c < 1024 ? 400 * m : m, c);
+    x.split = pick(l, 0, s.dim[1]);
+    x.x = input(l, pick_type(l), s, LAYOUT_WIDE, 2);
+    x.out = result(l, pick_type(l), s, LAYOUT_WIDE);
+    if (flip(l))
+        x.weight = input(l, DTYPE_F32, SHAPE(c), LAYOUT_WIDE, 1);
+    if (flip(l)) {
+        x.scale = input(l, DTYPE_F32, SHAPE(2, c), LAYOUT_WIDE, 1);
+        x.shift = input(l, DTYPE_F32, SHAPE(2, c), LAYOUT_WIDE, 1);
+    }
+    if (c % x.head_dim == 0 && flip(l)) {
+        x.cos = input(l, DTYPE_F32, SHAPE(s.dim[1], x.head_dim / 2), LAYOUT_WIDE, 1);
+        x.sin = input(l, DTYPE_F32, SHAPE(s.dim[1], x.head_dim / 2), LAYOUT_WIDE, 1);
+    }
+    if (flip(l))
+        x.normed = result(l, x.out.type, s, LAYOUT_WIDE);
+    l->tolerance = 4e-5;
+    op_norm(l->d, &x);
+}
+
 static void attention_of(lab *l, int64_t sq, int64_t sk, int64_t d) {
     int64_t batch = pick(l, 1, 2), heads = pick(l, 1, 3);
     dtype type = pick_type(l);
@@ -731,6 +761,21 @@ static void case_dup_up(lab *l) {
     op_dup_up(l->d, &x);
 }
 
+/* The factors of the published stages, laid out as they are there. */
+static void case_dup_up_wide(lab *l) {
+    int64_t t = pick(l, 1, 3), h = pick(l, 1, 9), w = pick(l, 1, 9), f = pick(l, 1, 2);
+    int64_t o = 16 * pick(l, 1, 3), i = flip(l) ? o : 2 * o;
+    dup_up_desc x = {.time_factor = (int)f, .assign = flip(l)};
+    dtype type = pick_type(l);
+    x.drop = (int)pick(l, 0, f - 1);
+    shape s = SHAPE(t * f - x.drop, 2 * h, 2 * w, o);
+    x.x = input(l, type, SHAPE(t, h, w, i), LAYOUT_WIDE, 1);
+    x.out =
+        x.assign ? result(l, type, s, LAYOUT_WIDE) : updated(l, type, s, LAYOUT_WIDE, 1);
+    l->tolerance = 1e-6;
+    op_dup_up(l->d, &x);
+}
+
 static void case_avg_down(lab *l) {
     int64_t t = pick(l, 1, 4), h = pick(l, 1, 4), w = pick(l, 1, 4), f = pick(l, 1, 2);
     int64_t s = pick(l, 1, 2), i = pick(l, 1, 12), o = pick_divisor(l, i * f * s * s);
@@ -798,6 +843,7 @@ static void pixels_are_clamped_and_truncated(void **state) {
     X(gated)                                                                             \
     X(snake)                                                                             \
     X(dup_up)                                                                            \
+    X(dup_up_wide)                                                                       \
     X(avg_down)                                                                          \
     X(fill)
 
@@ -819,6 +865,8 @@ static void large_shapes_agree_on_every_backend(void **state) {
         run_case("pointwise_large", case_pointwise_large, seed);
         run_case("snake_large", case_snake_large, seed);
     }
+    for (uint64_t seed = first_seed(); seed < first_seed() + 8; seed++)
+        run_case("norm_wide", case_norm_wide, seed);
 }
 
 static void branches_batched_or_in_turn_give_the_same_bytes(void **state) {
