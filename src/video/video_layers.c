@@ -24,7 +24,7 @@
 #include <stdio.h>
 
 void video_pass_begin(video_pass *p, const video_vae *v, device *d, int64_t n_chunks) {
-    *p = (video_pass){.vae = v, .dev = d, .n_chunks = n_chunks};
+    *p = (video_pass){.vae = v, .dev = d, .n_chunks = n_chunks, .together = 1};
 }
 
 void video_tap(const video_pass *p, const tensor *x, const char *fmt, ...) {
@@ -98,7 +98,7 @@ static tensor memory_like(video_pass *p, const video_conv *c, const tensor *fram
 }
 
 static bool is_last_chunk(const video_pass *p) {
-    return p->chunk + 1 == p->n_chunks;
+    return p->chunk + p->together == p->n_chunks;
 }
 
 void video_remember(video_pass *p, const video_conv *c, tensor frames) {
