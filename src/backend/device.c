@@ -305,6 +305,20 @@ ovi_status device_read(device *d, void *dst, const tensor *t) {
     return d->host->err.status;
 }
 
+void device_mark(device *d, int i) {
+    if (d->table->read_behind && device_ready(d))
+        d->table->fence(d->self, BACKEND_READ_SLOT + i);
+}
+
+ovi_status device_read_marked(device *d, int i, void *dst, const tensor *t) {
+    if (!d->table->read_behind)
+        return device_read(d, dst, t);
+    if (movable(d, "read", t))
+        d->table->read_behind(d->self, BACKEND_READ_SLOT + i, dst, t->data,
+                              tensor_bytes(t));
+    return d->host->err.status;
+}
+
 /* Plans have no buffers: on a dry run dst may be NULL. One read, since each waits: elements of
  * two bytes come into the end of dst and are converted from the front on, which never
  * overtakes what is not yet converted. */
