@@ -574,30 +574,41 @@ static tensor conv_weights(lab *l, const conv_geometry *g, dtype type) {
     return w;
 }
 
-/* Adds weights, input and output to a descriptor whose geometry and steps are set. */
-static void finish_conv(lab *l, conv_desc *x, const int64_t size[3]) {
+static int64_t conv_reach(const conv_desc *x, int i) {
+    return (x->geometry.kernel[i] - 1) * (x->dilation[i] ? x->dilation[i] : 1) + 1;
+}
+
+/* Adds weights, input (laid out like that) and output to a descriptor that has all else. */
+static void run_conv(lab *l, conv_desc *x, const int64_t size[3], layout how) {
     const conv_geometry *g = &x->geometry;
     int64_t out[3];
     for (int i = 0; i < 3; i++) {
-        int64_t stride = x->stride[i] ? x->stride[i] : 1;
-        int64_t reach = (g->kernel[i] - 1) * (x->dilation[i] ? x->dilation[i] : 1) + 1;
         int64_t n = size[i] * (x->upsample && i > 0 ? 2 : 1);
-        x->pad_lo[i] = pick(l, 0, g->kernel[i] / 2);
-        x->pad_hi[i] = pick(l, 0, g->kernel[i] / 2);
-        if (n + x->pad_lo[i] + x->pad_hi[i] < reach)
-            x->pad_lo[i] = reach - n;
-        out[i] = (n + x->pad_lo[i] + x->pad_hi[i] - reach) / stride + 1;
+        out[i] = (n + x->pad_lo[i] + x->pad_hi[i] - conv_reach(x, i)) /
+                     (x->stride[i] ? x->stride[i] : 1) +
+                 1;
     }
-    dtype type = pick_type(l);
+    dtype type = how == LAYOUT_WIDE ? DTYPE_BF16 : pick_type(l);
     x->act = pick_act(l);
-    x->x = input(l, type, SHAPE(size[0], size[1], size[2], g->in_channels), LAYOUT_FRAMES,
-                 1);
+    x->x = input(l, type, SHAPE(size[0], size[1], size[2], g->in_channels), how, 1);
     x->w = conv_weights(l, g, type);
     x->bias = maybe_vector(l, g->out_channels, 1);
     x->out = pick_residual(l, type, SHAPE(out[0], out[1], out[2], g->out_channels),
                            LAYOUT_FRAMES, &x->residual);
     l->tolerance = 4 * sum_tolerance(g->in_channels * 27);
     op_conv(l->d, x);
+}
+
+/* The same where zeros around the input are not set either. */
+static void finish_conv(lab *l, conv_desc *x, const int64_t size[3]) {
+    for (int i = 0; i < 3; i++) {
+        int64_t n = size[i] * (x->upsample && i > 0 ? 2 : 1), reach = conv_reach(x, i);
+        x->pad_lo[i] = pick(l, 0, x->geometry.kernel[i] / 2);
+        x->pad_hi[i] = pick(l, 0, x->geometry.kernel[i] / 2);
+        if (n + x->pad_lo[i] + x->pad_hi[i] < reach)
+            x->pad_lo[i] = reach - n;
+    }
+    run_conv(l, x, size, LAYOUT_FRAMES);
 }
 
 static void case_conv(lab *l) {
@@ -622,6 +633,17 @@ static void case_conv_tiles(lab *l) {
     x.upsample = x.stride[1] == 1 && flip(l);
     int64_t size[3] = {pick(l, 1, 2), pick(l, 3, 8), pick(l, 20, 30)};
     finish_conv(l, &x, size);
+}
+
+/* Many channels to few around every pixel, past one rectangle of pixels. */
+static void case_conv_few(lab *l) {
+    conv_desc x = {.geometry = {.out_channels = pick(l, 1, 16),
+                                .in_channels = 64 * pick(l, 1, 3),
+                                .kernel = {pick(l, 1, 3), 3, 3}},
+                   .pad_lo = {pick(l, 0, 2), 1, 1},
+                   .pad_hi = {pick(l, 0, 1), 1, 1}};
+    int64_t size[3] = {pick(l, x.geometry.kernel[0], 4), pick(l, 1, 20), pick(l, 1, 40)};
+    run_conv(l, &x, size, LAYOUT_WIDE);
 }
 
 /* Audio: [1, 1, L, C]. */
@@ -861,6 +883,7 @@ static void large_shapes_agree_on_every_backend(void **state) {
         run_case("linear_tiles", case_linear_tiles, seed);
         run_case("attention_blocks", case_attention_blocks, seed);
         run_case("conv_tiles", case_conv_tiles, seed);
+        run_case("conv_few", case_conv_few, seed);
         run_case("copy_large", case_copy_large, seed);
         run_case("pointwise_large", case_pointwise_large, seed);
         run_case("snake_large", case_snake_large, seed);

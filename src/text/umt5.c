@@ -32,8 +32,8 @@ static void expand_bucket(const float *values, int64_t heads, int64_t width,
             dst[h * width + i] = values[h];
 }
 
-void umt5_expand_positions(const umt5_config *cfg, const float *tables, int n_layers,
-                           int64_t n, float *dst) {
+static void expand_layer(const umt5_config *cfg, const float *table, int64_t n,
+                         float *dst) {
     const int64_t heads = cfg->num_heads, width = 2 * n - 1;
     int64_t span[2] = {0, 0};
     for (; span[0] < width; span[0] = span[1]) {
@@ -41,10 +41,15 @@ void umt5_expand_positions(const umt5_config *cfg, const float *tables, int n_la
         do
             span[1]++;
         while (span[1] < width && umt5_bucket(cfg, span[1] - (n - 1)) == bucket);
-        for (int64_t l = 0; l < n_layers; l++)
-            expand_bucket(tables + (l * cfg->num_buckets + bucket) * heads, heads, width,
-                          span, dst + l * heads * width);
+        expand_bucket(table + bucket * heads, heads, width, span, dst);
     }
+}
+
+void umt5_expand_positions(const umt5_config *cfg, const float *tables, int n_layers,
+                           int64_t n, float *dst) {
+    for (int l = 0; l < n_layers; l++)
+        expand_layer(cfg, tables + l * cfg->num_buckets * cfg->num_heads, n,
+                     dst + l * cfg->num_heads * (2 * n - 1));
 }
 
 /* ------------------------------------------------------------------------ encoding

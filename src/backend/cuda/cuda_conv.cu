@@ -435,9 +435,7 @@ static void launch_f32(const conv_view *v, cudaStream_t stream) {
 
 static void launch_bf16(const conv_view *v, cudaStream_t stream) {
     const bool wide = is_wide(v, 8);
-    if (wide && v->out_channels <= 16)
-        run_bf16<128, 16, 8, 1, true>(v, stream);
-    else if (wide && takes_large(v))
+    if (wide && takes_large(v))
         run_bf16<128, 128, 2, 4, true>(v, stream);
     else if (wide)
         run_bf16<64, 64, 2, 2, true>(v, stream);
@@ -448,6 +446,9 @@ static void launch_bf16(const conv_view *v, cudaStream_t stream) {
 extern "C" cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream) {
     if (d->out.dim[0] * d->out.dim[1] * d->out.dim[2] > INT32_MAX)
         return cudaErrorInvalidValue;
+    const cudaError_t e = kernel_conv_few(d, stream);
+    if (e != cudaErrorNotSupported)
+        return e;
     const conv_view v = view_of(d);
     if (d->x.type == DTYPE_BF16)
         launch_bf16(&v, stream);
