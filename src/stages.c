@@ -239,11 +239,15 @@ static void hand_on_frames(job *j, const uint8_t *rgb, int n) {
         err_set(&h->err, OVI_CALLBACK, "the frame sink refused a group of frames");
 }
 
-/* Pixels of a group or of a tile of it, as bytes on the host; false: failed, or a dry run. */
+static void to_bytes(const stage_context *c, const tensor *pixels, tensor bytes) {
+    op_pixels(c->dev, &(pixels_desc){.x = *pixels, .out = bytes});
+}
+
+/* Pixels of a tile of a group, as bytes on the host; false: failed, or a dry run. */
 static bool take_pixels(stage_context *c, const tensor *pixels, uint8_t *rgb) {
     const size_t mark = arena_mark(c->dev);
     const tensor bytes = arena_push(c->dev, DTYPE_U8, tensor_shape(pixels));
-    op_pixels(c->dev, &(pixels_desc){.x = *pixels, .out = bytes});
+    to_bytes(c, pixels, bytes);
     const bool ok = !c->dry && device_read(c->dev, rgb, &bytes) == OVI_OK;
     arena_reset(c->dev, mark);
     return ok;
@@ -254,29 +258,60 @@ static size_t group_bytes(const job *j) {
            (size_t)j->shape.width * (size_t)j->shape.height * 3;
 }
 
-/* Whole frames, handed on group by group as they come. */
+/* Whole frames, handed on group by group. On a device apart a group is read while the next one
+ * is decoded: bytes of two groups wait there in turn. */
+typedef struct whole_frames {
+    stage_context *c;
+    video_decoder decoder;
+    int n_waiting; /* groups that wait on the device, the one at work included: 1 or 2 */
+    tensor bytes[2]; /* U8 [frames of a group, height, width, 3], kept */
+    uint8_t *rgb;    /* one group; NULL on a dry run */
+} whole_frames;
+
+/* Bytes of group i, where they wait. */
+static tensor bytes_of_group(const whole_frames *w, int i) {
+    const tensor *room = &w->bytes[i % w->n_waiting];
+    return tensor_slice(*room, 0, 0, i == 0 ? 1 : room->dim[0]);
+}
+
+static void begin_group(whole_frames *w, int i) {
+    const size_t mark = arena_mark(w->c->dev);
+    const tensor frames = video_decode_next(&w->decoder);
+    if (!device_failed(w->c->dev))
+        to_bytes(w->c, &frames, bytes_of_group(w, i));
+    device_mark(w->c->dev, i % 2);
+    arena_reset(w->c->dev, mark);
+}
+
+static void end_group(const whole_frames *w, int i) {
+    stage_context *c = w->c;
+    const tensor bytes = bytes_of_group(w, i);
+    if (c->dry || device_read_marked(c->dev, i % 2, w->rgb, &bytes) != OVI_OK)
+        return;
+    hand_on_frames(c->job, w->rgb, (int)bytes.dim[0]);
+    if (!device_failed(c->dev))
+        job_progress(c->job, "decode_video", i + 1, c->job->shape.video[1]);
+}
+
 static void decode_whole(stage_context *c) {
     job *j = c->job;
     const int *v = j->shape.video;
-    uint8_t *rgb = NULL;
-    if (!c->dry) {
-        rgb = mem_alloc(&j->engine->host.err, group_bytes(j), 1);
-        if (!rgb)
-            return;
+    const video_size size = {v[1], v[2], v[3]};
+    whole_frames w = {.c = c, .n_waiting = device_backend(c->dev)->host_memory ? 1 : 2};
+    if (!c->dry && !(w.rgb = mem_alloc(&j->engine->host.err, group_bytes(j), 1)))
+        return;
+    video_decode_begin(&w.decoder, &c->models->video, c->dev, j->video, size);
+    for (int i = 0; i < w.n_waiting; i++)
+        w.bytes[i] = arena_keep(c->dev, DTYPE_U8,
+                                SHAPE(video_vae_time(&c->models->spec.video_vae),
+                                      j->shape.height, j->shape.width, 3));
+    for (int i = 0, done = 0; done < v[1] && !device_failed(c->dev); i++) {
+        if (i < v[1])
+            begin_group(&w, i);
+        if (i + 1 >= w.n_waiting)
+            end_group(&w, done++);
     }
-    video_decoder decoder;
-    video_size size = {v[1], v[2], v[3]};
-    video_decode_begin(&decoder, &c->models->video, c->dev, j->video, size);
-    for (int i = 0; i < v[1] && !device_failed(c->dev); i++) {
-        size_t mark = arena_mark(c->dev);
-        tensor frames = video_decode_next(&decoder);
-        if (take_pixels(c, &frames, rgb))
-            hand_on_frames(j, rgb, (int)frames.dim[0]);
-        arena_reset(c->dev, mark);
-        if (!c->dry && !device_failed(c->dev))
-            job_progress(j, "decode_video", i + 1, v[1]);
-    }
-    mem_free(rgb);
+    mem_free(w.rgb);
 }
 
 /* Tiles come one after the other, each through the whole clip: pixels wait as bytes until the

@@ -114,6 +114,7 @@ static dtype pick_type(lab *l) {
 
 /* How a view lies in its backing. */
 typedef enum layout {
+    LAYOUT_WIDE,   /* dense, on a 64-byte boundary */
     LAYOUT_DENSE,  /* anywhere, also off a 64-byte boundary */
     LAYOUT_FRAMES, /* gaps between indices of axis 0 only */
     LAYOUT_ROWS,   /* gaps and any order of the outer axes, innermost stride 1 */
@@ -145,7 +146,7 @@ static tensor lay_out(lab *l, dtype type, shape s, layout how, tensor *backing) 
         t.stride[axis] = next + (gap ? pick(l, 0, 2) : 0);
         next = t.stride[axis] * s.dim[axis];
     }
-    int64_t lead = pick(l, 0, 5);
+    int64_t lead = how == LAYOUT_WIDE ? 64 : pick(l, 0, 5);
     *backing = arena_keep(l->d, type, SHAPE(lead + next + pick(l, 1, 5)));
     if (backing->data)
         t.data = (char *)backing->data + lead * (int64_t)dtype_size(type);
@@ -568,10 +569,39 @@ static void case_norm(lab *l) {
     if (turn) {
         x.cos = input(l, DTYPE_F32, SHAPE(m, head_dim / 2), LAYOUT_ROWS, 1);
         x.sin = input(l, DTYPE_F32, SHAPE(m, head_dim / 2), LAYOUT_ROWS, 1);
-        if (flip(l))
-            x.normed = result(l, x.out.type, s, LAYOUT_ROWS);
     }
+    if (flip(l))
+        x.normed = result(l, x.out.type, s, LAYOUT_ROWS);
     l->tolerance = 2e-5;
+    op_norm(l->d, &x);
+}
+
+/* Widths of the models, laid out so that values can be moved in runs; more rows than a device
+ * works on at a time. */
+static void case_norm_wide(lab *l) {
+    static const int64_t widths[] = {256, 512, 760, 1024, 1536, 3072, 4096};
+    const int64_t c = widths[pick(l, 0, 6)], batch = pick(l, 1, 2), m = pick(l, 1, 30);
+    norm_desc x = {.kind = (norm_kind)pick(l, NORM_NONE, NORM_PIXEL),
+                   .eps = 1e-6f,
+                   .act = pick_act(l),
+                   .head_dim = 8 * pick(l, 1, 4)};
+    shape s = SHAPE(batch, c < 1024 ? 400 * m : m, c);
+    x.split = pick(l, 0, s.dim[1]);
+    x.x = input(l, pick_type(l), s, LAYOUT_WIDE, 2);
+    x.out = result(l, pick_type(l), s, LAYOUT_WIDE);
+    if (flip(l))
+        x.weight = input(l, DTYPE_F32, SHAPE(c), LAYOUT_WIDE, 1);
+    if (flip(l)) {
+        x.scale = input(l, DTYPE_F32, SHAPE(2, c), LAYOUT_WIDE, 1);
+        x.shift = input(l, DTYPE_F32, SHAPE(2, c), LAYOUT_WIDE, 1);
+    }
+    if (c % x.head_dim == 0 && flip(l)) {
+        x.cos = input(l, DTYPE_F32, SHAPE(s.dim[1], x.head_dim / 2), LAYOUT_WIDE, 1);
+        x.sin = input(l, DTYPE_F32, SHAPE(s.dim[1], x.head_dim / 2), LAYOUT_WIDE, 1);
+    }
+    if (flip(l))
+        x.normed = result(l, x.out.type, s, LAYOUT_WIDE);
+    l->tolerance = 4e-5;
     op_norm(l->d, &x);
 }
 
@@ -623,30 +653,41 @@ static tensor conv_weights(lab *l, const conv_geometry *g, dtype type) {
     return w;
 }
 
-/* Adds weights, input and output to a descriptor whose geometry and steps are set. */
-static void finish_conv(lab *l, conv_desc *x, const int64_t size[3]) {
+static int64_t conv_reach(const conv_desc *x, int i) {
+    return (x->geometry.kernel[i] - 1) * (x->dilation[i] ? x->dilation[i] : 1) + 1;
+}
+
+/* Adds weights, input (laid out like that) and output to a descriptor that has all else. */
+static void run_conv(lab *l, conv_desc *x, const int64_t size[3], layout how) {
     const conv_geometry *g = &x->geometry;
     int64_t out[3];
     for (int i = 0; i < 3; i++) {
-        int64_t stride = x->stride[i] ? x->stride[i] : 1;
-        int64_t reach = (g->kernel[i] - 1) * (x->dilation[i] ? x->dilation[i] : 1) + 1;
         int64_t n = size[i] * (x->upsample && i > 0 ? 2 : 1);
-        x->pad_lo[i] = pick(l, 0, g->kernel[i] / 2);
-        x->pad_hi[i] = pick(l, 0, g->kernel[i] / 2);
-        if (n + x->pad_lo[i] + x->pad_hi[i] < reach)
-            x->pad_lo[i] = reach - n;
-        out[i] = (n + x->pad_lo[i] + x->pad_hi[i] - reach) / stride + 1;
+        out[i] = (n + x->pad_lo[i] + x->pad_hi[i] - conv_reach(x, i)) /
+                     (x->stride[i] ? x->stride[i] : 1) +
+                 1;
     }
-    dtype type = pick_type(l);
+    dtype type = how == LAYOUT_WIDE ? DTYPE_BF16 : pick_type(l);
     x->act = pick_act(l);
-    x->x = input(l, type, SHAPE(size[0], size[1], size[2], g->in_channels), LAYOUT_FRAMES,
-                 1);
+    x->x = input(l, type, SHAPE(size[0], size[1], size[2], g->in_channels), how, 1);
     x->w = conv_weights(l, g, type);
     x->bias = maybe_vector(l, g->out_channels, 1);
     x->out = pick_residual(l, type, SHAPE(out[0], out[1], out[2], g->out_channels),
                            LAYOUT_FRAMES, &x->residual);
     l->tolerance = 4 * sum_tolerance(g->in_channels * 27);
     op_conv(l->d, x);
+}
+
+/* The same where zeros around the input are not set either. */
+static void finish_conv(lab *l, conv_desc *x, const int64_t size[3]) {
+    for (int i = 0; i < 3; i++) {
+        int64_t n = size[i] * (x->upsample && i > 0 ? 2 : 1), reach = conv_reach(x, i);
+        x->pad_lo[i] = pick(l, 0, x->geometry.kernel[i] / 2);
+        x->pad_hi[i] = pick(l, 0, x->geometry.kernel[i] / 2);
+        if (n + x->pad_lo[i] + x->pad_hi[i] < reach)
+            x->pad_lo[i] = reach - n;
+    }
+    run_conv(l, x, size, LAYOUT_FRAMES);
 }
 
 static void case_conv(lab *l) {
@@ -671,6 +712,17 @@ static void case_conv_tiles(lab *l) {
     x.upsample = x.stride[1] == 1 && flip(l);
     int64_t size[3] = {pick(l, 1, 2), pick(l, 3, 8), pick(l, 20, 30)};
     finish_conv(l, &x, size);
+}
+
+/* Many channels to few around every pixel, past one rectangle of pixels. */
+static void case_conv_few(lab *l) {
+    conv_desc x = {.geometry = {.out_channels = pick(l, 1, 16),
+                                .in_channels = 64 * pick(l, 1, 3),
+                                .kernel = {pick(l, 1, 3), 3, 3}},
+                   .pad_lo = {pick(l, 0, 2), 1, 1},
+                   .pad_hi = {pick(l, 0, 1), 1, 1}};
+    int64_t size[3] = {pick(l, x.geometry.kernel[0], 4), pick(l, 1, 20), pick(l, 1, 40)};
+    run_conv(l, &x, size, LAYOUT_WIDE);
 }
 
 /* Audio: [1, 1, L, C]. */
@@ -810,6 +862,21 @@ static void case_dup_up(lab *l) {
     op_dup_up(l->d, &x);
 }
 
+/* The factors of the published stages, laid out as they are there. */
+static void case_dup_up_wide(lab *l) {
+    int64_t t = pick(l, 1, 3), h = pick(l, 1, 9), w = pick(l, 1, 9), f = pick(l, 1, 2);
+    int64_t o = 16 * pick(l, 1, 3), i = flip(l) ? o : 2 * o;
+    dup_up_desc x = {.time_factor = (int)f, .assign = flip(l)};
+    dtype type = pick_type(l);
+    x.drop = (int)pick(l, 0, f - 1);
+    shape s = SHAPE(t * f - x.drop, 2 * h, 2 * w, o);
+    x.x = input(l, type, SHAPE(t, h, w, i), LAYOUT_WIDE, 1);
+    x.out =
+        x.assign ? result(l, type, s, LAYOUT_WIDE) : updated(l, type, s, LAYOUT_WIDE, 1);
+    l->tolerance = 1e-6;
+    op_dup_up(l->d, &x);
+}
+
 static void case_avg_down(lab *l) {
     int64_t t = pick(l, 1, 4), h = pick(l, 1, 4), w = pick(l, 1, 4), f = pick(l, 1, 2);
     int64_t s = pick(l, 1, 2), i = pick(l, 1, 12), o = pick_divisor(l, i * f * s * s);
@@ -877,6 +944,7 @@ static void pixels_are_clamped_and_truncated(void **state) {
     X(gated)                                                                             \
     X(snake)                                                                             \
     X(dup_up)                                                                            \
+    X(dup_up_wide)                                                                       \
     X(avg_down)                                                                          \
     X(fill)                                                                              \
     X(f8_linear)                                                                         \
@@ -899,10 +967,13 @@ static void large_shapes_agree_on_every_backend(void **state) {
         run_case("f8_linear_tiles", case_f8_linear_tiles, seed);
         run_case("attention_blocks", case_attention_blocks, seed);
         run_case("conv_tiles", case_conv_tiles, seed);
+        run_case("conv_few", case_conv_few, seed);
         run_case("copy_large", case_copy_large, seed);
         run_case("pointwise_large", case_pointwise_large, seed);
         run_case("snake_large", case_snake_large, seed);
     }
+    for (uint64_t seed = first_seed(); seed < first_seed() + 8; seed++)
+        run_case("norm_wide", case_norm_wide, seed);
 }
 
 static void branches_batched_or_in_turn_give_the_same_bytes(void **state) {

@@ -338,7 +338,7 @@ static void buckets_are_those_of_the_specification(void **state) {
     cfg.num_heads = 1;
     for (int i = 0; i < 32; i++)
         table[i] = (float)i;
-    umt5_expand_positions(&cfg, table, 3,
+    umt5_expand_positions(&cfg, table, 1, 3,
                           bias); /* keys 2 before the query .. 2 after it */
     assert_memory_equal(bias, ((float[]){2, 1, 0, 17, 18}), sizeof bias);
 }

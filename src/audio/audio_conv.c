@@ -24,3 +24,16 @@ void audio_conv(device *d, const audio_conv_desc *c) {
         conv.residual = as_line(c->residual);
     op_conv(d, &conv);
 }
+
+/* Several sums side by side: one alone would wait for its own additions. */
+double audio_square_sum(const float *v, int64_t n) {
+    double sum[8] = {0};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++)
+            sum[k] += (double)v[i + k] * v[i + k];
+    for (; i < n; i++)
+        sum[0] += (double)v[i] * v[i];
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) +
+           ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}

@@ -20,4 +20,7 @@ typedef struct audio_conv_desc {
 } audio_conv_desc;
 
 void audio_conv(device *d, const audio_conv_desc *c);
+
+/* Sum of the squares of n values, for the folding of weights. */
+double audio_square_sum(const float *v, int64_t n);
 #endif

@@ -126,10 +126,7 @@ static int64_t level_channels(const audio_vae_config *cfg, int level) {
 
 /* Row `row` of w [out, in K] made magnitude preserving; see the head of this file. */
 static void fold_row(const float *w, int64_t n, float gain, float *dst) {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)w[i] * w[i];
-    double rms = sqrt(sum / (double)n);
+    double rms = sqrt(audio_square_sum(w, n) / (double)n);
     double scale = gain / ((rms + 1e-4) * sqrt((double)n));
     for (int64_t i = 0; i < n; i++)
         dst[i] = (float)(w[i] * scale);

@@ -122,10 +122,7 @@ static int64_t stage_channels(const vocoder_config *cfg, int i) {
 static double row_scale(const float *const *parts, int64_t row, int64_t n) {
     if (!parts[1])
         return 1;
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)parts[0][row * n + i] * parts[0][row * n + i];
-    return parts[1][row] / sqrt(sum);
+    return parts[1][row] / sqrt(audio_square_sum(parts[0] + row * n, n));
 }
 
 static void fold_norm(const weight *row, const float *const *parts, float *dst) {

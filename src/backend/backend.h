@@ -24,7 +24,7 @@
 #include "backend/ops.h"
 #include "core/host.h"
 
-#define BACKEND_ABI 3
+#define BACKEND_ABI 4
 
 /* ----------------------------------------------------------- the backend's table ---- */
 
@@ -108,6 +108,9 @@ typedef struct backend {
     void (*upload)(void *self, void *dst, const void *src, size_t bytes);
     const char *(*upload_wait)(void *self);
     void (*fence)(void *self, int slot);
+    /* Reads what operations called before fence(slot) have written, and waits for that alone:
+     * operations called since go on meanwhile. NULL: only read. */
+    void (*read_behind)(void *self, int slot, void *dst, const void *src, size_t bytes);
     /* An upload that packs convolution weights (conv_pack): src is pinned, in F32 or BF16. */
     void (*upload_packed)(void *self, const conv_geometry *, dtype type, dtype src_type,
                           const void *src, void *dst);
@@ -143,6 +146,8 @@ extern const backend backend_cpu; /* oneDNN + OpenMP */
 #endif
 extern backend backend_cuda; /* NVIDIA GPUs: opened at run time; plans need none */
 #define BACKEND_MAX_SLOTS 64
+#define BACKEND_READ_SLOT BACKEND_MAX_SLOTS /* and the next: fences of read_behind */
+#define BACKEND_FENCES    (BACKEND_READ_SLOT + 2)
 /* By name ("cuda", "cpu", "ref"); NULL if this build has none. NULL name: the best one that
  * needs nothing beside this build. */
 const backend *backend_find(const char *name);
@@ -240,6 +245,11 @@ void arena_keep_reset(device *d, size_t mark);
 void device_write(device *d, const tensor *t, const void *src);
 void device_put_f32(device *d, const tensor *t, const float *src);
 ovi_status device_read(device *d, void *dst, const tensor *t) OVI_MUST_CHECK;
+/* Reads while later operations run: what is in t when device_mark(d, i) is called, i 0 or 1,
+ * and stays there until device_read_marked. Where a device cannot, this is device_read. */
+void device_mark(device *d, int i);
+ovi_status device_read_marked(device *d, int i, void *dst,
+                              const tensor *t) OVI_MUST_CHECK;
 ovi_status device_get_f32(device *d, float *dst, const tensor *t) OVI_MUST_CHECK;
 ovi_status device_sync(device *d) OVI_MUST_CHECK;
 

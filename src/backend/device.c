@@ -312,19 +312,36 @@ ovi_status device_read(device *d, void *dst, const tensor *t) {
     return d->host->err.status;
 }
 
-/* Plans have no buffers: on a dry run dst may be NULL. */
+void device_mark(device *d, int i) {
+    if (d->table->read_behind && device_ready(d))
+        d->table->fence(d->self, BACKEND_READ_SLOT + i);
+}
+
+ovi_status device_read_marked(device *d, int i, void *dst, const tensor *t) {
+    if (!d->table->read_behind)
+        return device_read(d, dst, t);
+    if (movable(d, "read", t))
+        d->table->read_behind(d->self, BACKEND_READ_SLOT + i, dst, t->data,
+                              tensor_bytes(t));
+    return d->host->err.status;
+}
+
+/* Plans have no buffers: on a dry run dst may be NULL. One read, since each waits: elements of
+ * two bytes come into the end of dst and are converted from the front on, which never
+ * overtakes what is not yet converted. */
 static void get_dense(device *d, float *dst, const tensor *t) {
     if (!dst && device_is_null(d))
         return;
-    if (t->type == DTYPE_F32) {
-        d->table->read(d->self, dst, t->data, tensor_bytes(t));
+    const size_t count = (size_t)tensor_count(t), bytes = tensor_bytes(t);
+    char *raw = (char *)dst + (count * sizeof *dst - bytes);
+    d->table->read(d->self, raw, t->data, bytes);
+    if (t->type == DTYPE_F32 || device_failed(d) || device_is_null(d))
         return;
-    }
     uint16_t stage[STAGE_COUNT];
-    size_t count = (size_t)tensor_count(t), n = 0, size = dtype_size(t->type);
-    for (size_t at = 0; at < count && !device_failed(d); at += n) {
+    const size_t size = dtype_size(t->type);
+    for (size_t at = 0, n = 0; at < count; at += n) {
         n = count - at < STAGE_COUNT ? count - at : STAGE_COUNT;
-        d->table->read(d->self, stage, (const char *)t->data + size * at, size * n);
+        memcpy(stage, raw + size * at, size * n);
         dtype_to_f32(dst + at, stage, t->type, n);
     }
 }

@@ -77,10 +77,12 @@ static bool read_chunk(const loader *l, const weight *row, load_range from, floa
     size_t size = dtype_size(x->type);
     if (weights_entry_dense(x)) {
         weights_range r = {x, (size_t)first * size, (size_t)n * size};
-        if (!read_bytes(l, r, l->staging) ||
-            !expect_finite(l, row, (weights_values){x, l->staging, x->type, first, n}))
+        void *stored = x->type == DTYPE_F32 ? dst : l->staging;
+        if (!read_bytes(l, r, stored) ||
+            !expect_finite(l, row, (weights_values){x, stored, x->type, first, n}))
             return false;
-        dtype_to_f32(dst, l->staging, x->type, (size_t)n);
+        if (stored != dst)
+            dtype_to_f32(dst, stored, x->type, (size_t)n);
         return true;
     }
     if (stopped(l) || weights_check(l->files, x, l->err) != OVI_OK)

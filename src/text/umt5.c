@@ -24,14 +24,32 @@ int64_t umt5_bucket(const umt5_config *cfg, int64_t relative) {
     return side + (bucket < half ? bucket : half - 1);
 }
 
-void umt5_expand_positions(const umt5_config *cfg, const float *table, int64_t n,
-                           float *dst) {
-    int64_t heads = cfg->num_heads, width = 2 * n - 1;
-    for (int64_t i = 0; i < width; i++) {
-        const float *row = table + umt5_bucket(cfg, i - (n - 1)) * heads;
-        for (int64_t h = 0; h < heads; h++)
-            dst[h * width + i] = row[h];
+/* Entries [first, end) of every row, which share a bucket. */
+static void expand_bucket(const float *values, int64_t heads, int64_t width,
+                          const int64_t span[2], float *dst) {
+    for (int64_t h = 0; h < heads; h++)
+        for (int64_t i = span[0]; i < span[1]; i++)
+            dst[h * width + i] = values[h];
+}
+
+static void expand_layer(const umt5_config *cfg, const float *table, int64_t n,
+                         float *dst) {
+    const int64_t heads = cfg->num_heads, width = 2 * n - 1;
+    int64_t span[2] = {0, 0};
+    for (; span[0] < width; span[0] = span[1]) {
+        const int64_t bucket = umt5_bucket(cfg, span[0] - (n - 1));
+        do
+            span[1]++;
+        while (span[1] < width && umt5_bucket(cfg, span[1] - (n - 1)) == bucket);
+        expand_bucket(table + bucket * heads, heads, width, span, dst);
     }
+}
+
+void umt5_expand_positions(const umt5_config *cfg, const float *tables, int n_layers,
+                           int64_t n, float *dst) {
+    for (int l = 0; l < n_layers; l++)
+        expand_layer(cfg, tables + l * cfg->num_buckets * cfg->num_heads, n,
+                     dst + l * cfg->num_heads * (2 * n - 1));
 }
 
 /* ------------------------------------------------------------------------ encoding
@@ -42,9 +60,14 @@ typedef struct encoding {
     const umt5 *m;
     device *d;
     const umt5_text *texts;
-    float *table; /* one layer's [buckets, heads]; NULL on a dry run */
-    float *bias;  /* [heads, 2L-1] for the longest text; NULL on a dry run */
+    int n_texts;
+    tensor positions; /* of every text in order, [layers, heads, 2n-1] each, flat */
 } encoding;
+
+/* Texts that pass through a layer together. */
+typedef struct group {
+    int layer, first, n;
+} group;
 
 static const tensor *weight_of(const encoding *c, wref r) {
     return weight_get(&c->m->weights, r);
@@ -69,17 +92,31 @@ static tensor product(const encoding *c, tensor x, wref w, act_kind act) {
     return out;
 }
 
-/* Which intermediate a trace shows: "s<text>.block<layer>.<name>". */
-typedef struct tap_point {
-    int text, layer;
-} tap_point;
+/* Tokens of texts [first, first + n). */
+static int64_t tokens_of(const encoding *c, int first, int n) {
+    int64_t sum = 0;
+    for (int s = first; s < first + n; s++)
+        sum += c->texts[s].n;
+    return sum;
+}
 
-static void tap(const encoding *c, tap_point p, const char *name, tensor t) {
-    device_tap(c->d, &t, "s%d.block%d.%s", p.text, p.layer, name);
+/* Of rows of a group, those of its text s. */
+static tensor rows_of(const encoding *c, const group *g, int s, tensor rows) {
+    return tensor_slice(rows, 0, tokens_of(c, g->first, s - g->first), c->texts[s].n);
+}
+
+/* Shows "s<text>.block<layer>.<name>" of every text. */
+static void tap(const encoding *c, const group *g, const char *name, tensor rows) {
+    if (!device_tracing(c->d))
+        return;
+    for (int s = g->first; s < g->first + g->n; s++) {
+        const tensor t = rows_of(c, g, s, rows);
+        device_tap(c->d, &t, "s%d.block%d.%s", s, g->layer, name);
+    }
 }
 
 /* x += y w^T; a trace sees the product by itself. */
-static void add_product(const encoding *c, tensor x, tensor y, wref w, tap_point p,
+static void add_product(const encoding *c, const group *g, tensor x, tensor y, wref w,
                         const char *name) {
     linear_desc desc = {.x = y, .w = *weight_of(c, w), .residual = x, .out = x};
     if (!device_tracing(c->d)) {
@@ -89,18 +126,22 @@ static void add_product(const encoding *c, tensor x, tensor y, wref w, tap_point
     desc.residual = (tensor){0};
     desc.out = arena_push(c->d, DTYPE_F32, tensor_shape(&x));
     op_linear(c->d, &desc);
-    tap(c, p, name, desc.out);
+    tap(c, g, name, desc.out);
     op_lincomb(c->d, &(lincomb_desc){.n = 2, .c = {1, 1}, .x = {x, desc.out}, .out = x});
 }
 
-/* The layer's bias for a text of n tokens, [heads, 2n-1]. */
-static tensor push_bias(const encoding *c, int64_t n) {
-    tensor t = arena_push(c->d, DTYPE_F32, SHAPE(c->m->cfg.num_heads, 2 * n - 1));
-    if (c->table)
-        umt5_expand_positions(&c->m->cfg, c->table, n, c->bias);
-    if (!device_is_null(c->d))
-        device_put_f32(c->d, &t, c->bias);
-    return t;
+/* Elements of position biases of texts before s, in all layers. */
+static int64_t positions_before(const encoding *c, int s) {
+    return c->m->cfg.num_layers * c->m->cfg.num_heads * (2 * tokens_of(c, 0, s) - s);
+}
+
+/* A layer's bias for text s, [heads, 2n-1]. */
+static tensor bias_of(const encoding *c, int layer, int s) {
+    const shape dims = SHAPE(c->m->cfg.num_heads, 2 * c->texts[s].n - 1);
+    const int64_t count = shape_count(&dims);
+    return tensor_reshape(
+        tensor_slice(c->positions, 0, positions_before(c, s) + layer * count, count),
+        dims);
 }
 
 /* [L, A] as [1, L, heads, d] */
@@ -110,38 +151,39 @@ static tensor by_head(const encoding *c, tensor t) {
 }
 
 /* x [L, D] */
-static void attend(const encoding *c, tap_point p, tensor x) {
-    const umt5_layer *l = c->m->layer + p.layer;
+static void attend(const encoding *c, const group *g, tensor x) {
+    const umt5_layer *l = c->m->layer + g->layer;
     size_t mark = arena_mark(c->d);
     tensor n = push(c, x.dim[0], x.dim[1]);
     norm(c, x, l->norm1, n);
-    tap(c, p, "norm1", n);
+    tap(c, g, "norm1", n);
     tensor q = product(c, n, l->q, ACT_NONE); /* [L, A] */
     tensor k = product(c, n, l->k, ACT_NONE);
     tensor v = product(c, n, l->v, ACT_NONE);
     tensor out = push(c, q.dim[0], q.dim[1]);
-    op_attention(c->d, &(attention_desc){.q = by_head(c, q),
-                                         .k = by_head(c, k),
-                                         .v = by_head(c, v),
-                                         .rel_bias = push_bias(c, x.dim[0]),
-                                         .scale = 1,
-                                         .out = by_head(c, out)});
-    add_product(c, x, out, l->o, p, "attn");
-    tap(c, p, "after_attn", x);
+    for (int s = g->first; s < g->first + g->n; s++)
+        op_attention(c->d, &(attention_desc){.q = by_head(c, rows_of(c, g, s, q)),
+                                             .k = by_head(c, rows_of(c, g, s, k)),
+                                             .v = by_head(c, rows_of(c, g, s, v)),
+                                             .rel_bias = bias_of(c, g->layer, s),
+                                             .scale = 1,
+                                             .out = by_head(c, rows_of(c, g, s, out))});
+    add_product(c, g, x, out, l->o, "attn");
+    tap(c, g, "after_attn", x);
     arena_reset(c->d, mark);
 }
 
 /* x [L, D] */
-static void feed_forward(const encoding *c, tap_point p, tensor x) {
-    const umt5_layer *l = c->m->layer + p.layer;
+static void feed_forward(const encoding *c, const group *g, tensor x) {
+    const umt5_layer *l = c->m->layer + g->layer;
     size_t mark = arena_mark(c->d);
     tensor n = push(c, x.dim[0], x.dim[1]);
     norm(c, x, l->norm2, n);
     tensor gate = product(c, n, l->gate, ACT_GELU_TANH); /* [L, F] */
     tensor up = product(c, n, l->up, ACT_NONE);
     op_gated(c->d, &(gated_desc){.a = gate, .b = up, .out = gate});
-    add_product(c, x, gate, l->down, p, "ffn");
-    tap(c, p, "out", x);
+    add_product(c, g, x, gate, l->down, "ffn");
+    tap(c, g, "out", x);
     arena_reset(c->d, mark);
 }
 
@@ -154,12 +196,26 @@ static void read_values(const encoding *c, const weights_entry *x, int64_t first
     (void)(weights_expect_finite(files, &v, &device_host(c->d)->err) == OVI_OK);
 }
 
-/* Reads the layer's position table from its file. */
-static void load_positions(const encoding *c, int layer) {
-    const weight *row = c->m->weights.row + c->m->layer[layer].position;
-    if (c->table)
-        read_values(c, row->entry[0], 0, c->m->cfg.num_buckets * c->m->cfg.num_heads,
-                    c->table);
+/* Position biases of all layers, made on the host from tables in the file: everything that
+ * the host has to say is said before the first layer, since writing waits. */
+static void put_positions(const encoding *c) {
+    const umt5_config *cfg = &c->m->cfg;
+    const int64_t table = cfg->num_buckets * cfg->num_heads;
+    err *e = &device_host(c->d)->err;
+    if (device_is_null(c->d))
+        return;
+    float *tables = mem_alloc(e, (size_t)(cfg->num_layers * table), sizeof *tables);
+    float *all = mem_alloc(e, (size_t)tensor_count(&c->positions), sizeof *all);
+    for (int64_t i = 0; tables && all && i < cfg->num_layers; i++)
+        read_values(c, c->m->weights.row[c->m->layer[i].position].entry[0], 0, table,
+                    tables + i * table);
+    for (int s = 0; tables && all && s < c->n_texts; s++)
+        umt5_expand_positions(cfg, tables, (int)cfg->num_layers, c->texts[s].n,
+                              all + positions_before(c, s));
+    if (!err_failed(e))
+        device_put_f32(c->d, &c->positions, all);
+    mem_free(tables);
+    mem_free(all);
 }
 
 /* Gathers the rows of a text's tokens; x [L, D]. The features' memory is used on the
@@ -184,33 +240,38 @@ static void finish(const encoding *c, const umt5_text *text, tensor x) {
     arena_reset(c->d, mark);
 }
 
-/* The residual stream of text s; x [sum of L, D] holds all, one below the other. */
-static tensor rows_of(const encoding *c, tensor x, int s) {
-    int64_t first = 0;
-    for (int i = 0; i < s; i++)
-        first += c->texts[i].n;
-    return tensor_slice(x, 0, first, c->texts[s].n);
+/* How many texts pass through a layer together. On the host each starts the grid of tiles of
+ * its products anew, and the weights are near. */
+static int texts_together(const encoding *c) {
+    const backend *b = device_backend(c->d);
+    return b->rows_exact() && !b->host_memory ? c->n_texts : 1;
 }
 
-static void run(const encoding *c, const umt5_place *at, int n_texts, tensor x) {
-    int layers = (int)c->m->cfg.num_layers;
-    for (int s = 0; s < n_texts; s++) {
-        tensor rows = rows_of(c, x, s);
+/* x [sum of L, D]: the residual streams of all texts, one below the other. */
+static void run(const encoding *c, const umt5_place *at, tensor x) {
+    const int layers = (int)c->m->cfg.num_layers;
+    const int together = texts_together(c);
+    const group all = {0, 0, c->n_texts};
+    put_positions(c);
+    for (int s = 0; s < c->n_texts; s++) {
+        tensor rows = rows_of(c, &all, s, x);
         embed(c, c->texts + s, rows);
         device_tap(c->d, &rows, "s%d.embed", s);
     }
     for (int i = 0; i < layers && !device_failed(c->d); i++) {
         store_pin(at->store, at->id, i);
-        load_positions(c, i);
-        for (int s = 0; s < n_texts; s++) {
-            attend(c, (tap_point){s, i}, rows_of(c, x, s));
-            feed_forward(c, (tap_point){s, i}, rows_of(c, x, s));
+        for (int s = 0; s < c->n_texts; s += together) {
+            const group g = {i, s, together};
+            const tensor rows =
+                tensor_slice(x, 0, tokens_of(c, 0, s), tokens_of(c, s, together));
+            attend(c, &g, rows);
+            feed_forward(c, &g, rows);
         }
         store_unpin(at->store, at->id, i);
     }
     store_pin(at->store, at->id, layers);
-    for (int s = 0; s < n_texts; s++)
-        finish(c, c->texts + s, rows_of(c, x, s));
+    for (int s = 0; s < c->n_texts; s++)
+        finish(c, c->texts + s, rows_of(c, &all, s, x));
     store_unpin(at->store, at->id, layers);
 }
 
@@ -243,23 +304,11 @@ ovi_status umt5_encode(const umt5_place *at, const umt5_text *texts, int n_texts
     err *e = &device_host(at->dev)->err;
     if (device_failed(at->dev) || check_texts(at, texts, n_texts) != OVI_OK)
         return e->status;
-    encoding c = {.m = at->model, .d = at->dev, .texts = texts};
-    int64_t total = 0, longest = 0;
-    for (int s = 0; s < n_texts; s++) {
-        total += texts[s].n;
-        longest = texts[s].n > longest ? texts[s].n : longest;
-    }
-    if (!device_is_null(at->dev)) {
-        c.table =
-            mem_alloc(e, (size_t)(cfg->num_buckets * cfg->num_heads), sizeof(float));
-        c.bias =
-            mem_alloc(e, (size_t)(cfg->num_heads * (2 * longest - 1)), sizeof(float));
-    }
+    encoding c = {.m = at->model, .d = at->dev, .texts = texts, .n_texts = n_texts};
     size_t mark = arena_mark(at->dev);
-    if (!err_failed(e))
-        run(&c, at, n_texts, arena_push(at->dev, DTYPE_F32, SHAPE(total, cfg->dim)));
+    c.positions = arena_push(at->dev, DTYPE_F32, SHAPE(positions_before(&c, n_texts)));
+    run(&c, at,
+        arena_push(at->dev, DTYPE_F32, SHAPE(tokens_of(&c, 0, n_texts), cfg->dim)));
     arena_reset(at->dev, mark);
-    mem_free(c.table);
-    mem_free(c.bias);
     return e->status;
 }

@@ -6,13 +6,13 @@
  *   rms(x) -> features [L,4096]
  *
  * Every layer has a position table T_b of its own; scores are not scaled; nothing is
- * masked, since only true tokens are run. Several texts pass through a layer one after
- * the other, so that a layer's weights are needed once and a text's features never depend
- * on the others.
+ * masked, since only true tokens are run. Several texts pass through a layer in one pass over
+ * its weights; on a device apart they share its products, one text below the other. A text's
+ * features never depend on the others.
  *
- * Memory. Arena, all of it scratch of the call: x of all texts, and for one text at a
- * time the normed rows with q, k, v and the attention, or with two [L,10240]. Host: one
- * layer's position table.
+ * Memory, all of it scratch of the call. Arena: x of all texts, position biases of all layers,
+ * and of the texts that pass together the normed rows with q, k, v and the attention, or with
+ * two [L,10240]. Host: the position tables and biases.
  *
  * Residency parts: i < num_layers is layer i, part num_layers the last norm. The
  * embedding stays in its file; only rows that a text uses are read. */
@@ -59,10 +59,10 @@ void umt5_release(umt5 *m);
 
 /* Which bucket a relative position (key - query) falls in. */
 int64_t umt5_bucket(const umt5_config *cfg, int64_t relative);
-/* The position bias of a layer for a text of n tokens: dst [heads, 2n-1], entry (h, key -
- * query + n - 1). table: the layer's [buckets, heads]. */
-void umt5_expand_positions(const umt5_config *cfg, const float *table, int64_t n,
-                           float *dst);
+/* The position bias of n_layers layers for a text of n tokens: dst [layers, heads, 2n-1],
+ * entry (l, h, key - query + n - 1). tables: [layers, buckets, heads]. */
+void umt5_expand_positions(const umt5_config *cfg, const float *tables, int n_layers,
+                           int64_t n, float *dst);
 
 /* Where a model computes: its weights stand in `store` under the number `id`. */
 typedef struct umt5_place {

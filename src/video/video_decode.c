@@ -11,8 +11,11 @@
  *     up 3  3 RES (-> 256)                                   [1|4, 352, 352, 256]
  *     head: norm, SiLU, conv -> unpatchify -> clamp          [1|4, 704, 704, 3]
  *
- * Memory. Kept: the latents and the memories of the causal convolutions, made when each
- * runs for the first time. Scratch is a stack, so a stage's result is pushed before
+ * Up to the first doubling a few latent frames pass together (VIDEO_AHEAD): one alone is too
+ * little to fill a device.
+ *
+ * Memory. Kept: the latents, what came of the frames that passed together, and the memories
+ * of the causal convolutions, made when each runs for the first time. Scratch is a stack, so a stage's result is pushed before
  * what makes it: running the last stage runs the ones before it. The shortcut is
  * written into the result first; then the blocks work in place over the stage's input,
  * and the last convolution adds to the result. The largest moment is the first block of
@@ -76,15 +79,17 @@ void video_decode_begin(video_decoder *s, const video_vae *v, device *d,
 
 /* ----------------------------------------------------------------------- stages ---- */
 
-/* Latent frame -> conv1 -> middle. The frames before it are all there: no memory. */
+/* Latent frames, as many as pass together -> conv1 -> middle. The frames before them are all
+ * there: no memory. */
 static tensor run_front(video_decoder *s) {
     video_pass *p = &s->pass;
     const video_conv *c = &p->vae->decoder.conv_in;
     int64_t history = p->chunk < c->history ? p->chunk : c->history;
-    tensor frames = tensor_slice(s->latents, 0, p->chunk - history, history + 1);
-    tensor x =
-        arena_push(p->dev, frames.type,
-                   SHAPE(1, frames.dim[1], frames.dim[2], c->geometry.out_channels));
+    tensor frames =
+        tensor_slice(s->latents, 0, p->chunk - history, history + p->together);
+    tensor x = arena_push(
+        p->dev, frames.type,
+        SHAPE(p->together, frames.dim[1], frames.dim[2], c->geometry.out_channels));
     conv_desc desc = video_conv_desc(p, c, frames, x);
     desc.pad_lo[0] = c->history - history;
     for (int i = 1; i < 3; i++)
@@ -95,6 +100,35 @@ static tensor run_front(video_decoder *s) {
     return x;
 }
 
+/* Keeps x [n, h, w, C] of the frames that pass together. */
+static void keep_ahead(video_decoder *s, tensor *kept, tensor x) {
+    device *d = s->pass.dev;
+    if (kept->rank == 0)
+        *kept = arena_keep(d, x.type, tensor_shape(&x)); /* no later x is longer */
+    op_copy(d, &(copy_desc){.x = x, .out = tensor_slice(*kept, 0, 0, x.dim[0])});
+}
+
+/* The running chunk's frame of what is kept. */
+static tensor from_ahead(const video_decoder *s, tensor kept) {
+    return tensor_slice(kept, 0, s->pass.chunk - s->ahead.first, 1);
+}
+
+/* What enters stage 0 in the running chunk. */
+static tensor front_frame(video_decoder *s) {
+    video_pass *p = &s->pass;
+    if (p->chunk >= s->ahead.first + s->ahead.n) {
+        const int64_t left = p->n_chunks - p->chunk;
+        const int64_t most = device_tracing(p->dev) ? 1 : VIDEO_AHEAD;
+        const size_t mark = arena_mark(p->dev);
+        s->ahead.first = p->chunk;
+        s->ahead.n = p->together = left < most ? left : most;
+        keep_ahead(s, &s->ahead.in, run_front(s));
+        p->together = 1;
+        arena_reset(p->dev, mark);
+    }
+    return from_ahead(s, s->ahead.in);
+}
+
 /* [t, h, w, C] -> [2t, h, w, C]: of the 2C channels at frame i, the first C become
  * frame 2i and the last C frame 2i+1. */
 static tensor double_time(video_pass *p, const video_conv *c, tensor x) {
@@ -103,7 +137,7 @@ static tensor double_time(video_pass *p, const video_conv *c, tensor x) {
     tensor frames = arena_push(p->dev, x.type, SHAPE(history + t, h, w, channels));
     op_copy(p->dev, &(copy_desc){.x = x, .out = tensor_slice(frames, 0, history, t)});
     tensor pairs = arena_push(p->dev, x.type, SHAPE(t, h, w, 2 * channels));
-    video_causal_conv(p, c, frames, pairs, NULL);
+    video_causal_conv(p, c, frames, pairs);
     tensor out = arena_push(p->dev, x.type, SHAPE(2 * t, h, w, channels));
     pairs = tensor_split(pairs, 3, channels);
     op_copy(p->dev, &(copy_desc){.x = PERMUTE(pairs, 0, 3, 1, 2, 4),
@@ -138,6 +172,25 @@ static tensor run_blocks(video_pass *p, int k, tensor x) {
     return x;
 }
 
+/* The blocks of stage 0 in the running chunk; x is what enters it. In tiles each chunk by
+ * itself. */
+static tensor first_blocks(video_decoder *s, tensor x) {
+    video_pass *p = &s->pass;
+    if (s->tiling)
+        return run_blocks(p, 0, x);
+    if (p->chunk == s->ahead.first) {
+        const size_t mark = arena_mark(p->dev);
+        const tensor in = tensor_slice(s->ahead.in, 0, 0, s->ahead.n);
+        x = arena_push(p->dev, in.type, tensor_shape(&in));
+        op_copy(p->dev, &(copy_desc){.x = in, .out = x});
+        p->together = s->ahead.n;
+        keep_ahead(s, &s->ahead.out, run_blocks(p, 0, x));
+        p->together = 1;
+        arena_reset(p->dev, mark);
+    }
+    return from_ahead(s, s->ahead.out);
+}
+
 int64_t video_stage_frames(const video_vae *v, int k, int64_t chunk) {
     int64_t n = 1;
     for (int i = 0; i < k && chunk > 0; i++)
@@ -158,7 +211,7 @@ static void run_doubling(video_decoder *s, int k, tensor out) {
                                      .drop = p->chunk == 0 ? factor - 1 : 0,
                                      .assign = true});
     video_tap(p, &out, "up%d.shortcut", k);
-    x = run_blocks(p, k, x);
+    x = k == 0 ? first_blocks(s, x) : run_blocks(p, k, x);
     if (g->in_time && p->chunk > 0)
         x = double_time(p, &g->time_conv, x);
     if (g->in_time)
@@ -192,7 +245,7 @@ tensor video_stage_run(video_decoder *s, int k) {
     if (s->tiling && k < s->tiling->cut)
         return video_front_push(s);
     if (k < 0)
-        return run_front(s);
+        return front_frame(s);
     video_pass *p = &s->pass;
     const video_stage *g = &p->vae->decoder.stage[k];
     if (!g->in_space) {

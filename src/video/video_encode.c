@@ -80,7 +80,7 @@ static tensor run_front(video_encoder *s) {
     size_t mark = arena_mark(p->dev);
     tensor frames = arena_push(p->dev, x.type, size);
     patchify(s, from, n, tensor_slice(frames, 0, history, n));
-    video_causal_conv(p, c, frames, x, NULL);
+    video_causal_conv(p, c, frames, x);
     arena_reset(p->dev, mark);
     video_tap(p, &x, "conv1");
     return x;
@@ -108,7 +108,7 @@ static tensor halve(video_pass *p, int k, tensor x) {
         return small;
     }
     tensor out = arena_push(p->dev, x.type, SHAPE(t / 2, h, w, channels));
-    video_causal_conv(p, &g->time_conv, frames, out, NULL);
+    video_causal_conv(p, &g->time_conv, frames, out);
     return out;
 }
 

@@ -30,10 +30,20 @@ int64_t video_history(const video_pass *p, const video_conv *c);
 /* frames [history + t, h, w, I]: the caller has filled in the last t; the history is
  * written here. out [t / time_stride, h, w, O]. Remembers the last frames for the next
  * chunk. */
-void video_causal_conv(video_pass *p, const video_conv *c, tensor frames, tensor out,
-                       const tensor *residual);
+void video_causal_conv(video_pass *p, const video_conv *c, tensor frames, tensor out);
 /* Only the last step of it. */
 void video_remember(video_pass *p, const video_conv *c, tensor frames);
+
+/* out = conv(silu(norm(x))) (+ residual), causal. */
+typedef struct video_norm_conv_desc {
+    const video_conv *conv;
+    wref gamma;
+    tensor x;      /* [t, h, w, I]; may lie in frames, as their last t */
+    tensor frames; /* [history + t, h, w, I]: room for what is convolved */
+    tensor out;    /* [t, h, w, O] */
+    const tensor *residual;
+} video_norm_conv_desc;
+void video_norm_conv(video_pass *p, const video_norm_conv_desc *n);
 
 /* The result lies over x, unless it is wider: then it is pushed. */
 tensor video_res_run(video_pass *p, const video_res *r, tensor x);

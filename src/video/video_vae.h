@@ -132,10 +132,14 @@ typedef struct video_pass {
     const video_vae *vae; /* borrowed */
     device *dev;          /* borrowed */
     int64_t chunk, n_chunks;
+    int64_t together; /* chunks from `chunk` on that pass in one go */
     /* Last input frames [history, h, w, C] of each causal convolution, in the kept end of
      * the arena; rank 0: it has not run yet, which counts as frames of zeros. */
     tensor memory[VIDEO_MAX_MEMORIES];
 } video_pass;
+
+/* Latent frames that pass through the front of the decoder together. */
+#define VIDEO_AHEAD 4
 
 /* A rectangle of a picture. */
 typedef struct video_window {
@@ -149,6 +153,12 @@ typedef struct video_decoder {
      * except in tiles. */
     video_window window[VIDEO_STAGES];
     const struct video_tiling *tiling; /* NULL: not in tiles */
+    /* Of latent frames [first, first + n): what enters stage 0, and what its blocks make of
+     * it, [VIDEO_AHEAD, h, w, C] in the kept end. */
+    struct {
+        int64_t first, n;
+        tensor in, out;
+    } ahead;
 } video_decoder;
 
 /* Starts a clip from latents [z, F, h, w] on the host (NULL on a dry run). size counts

@@ -255,7 +255,7 @@ static void check_bias(gold *g, const umt5 *m, const text_case *c, int layer) {
     float *full = mem_alloc(e, (size_t)(heads * n * n), sizeof *full);
     if (table && bias && full &&
         weight_to_f32(&m->weights, m->layer[layer].position, table, e) == OVI_OK) {
-        umt5_expand_positions(&m->cfg, table, n, bias);
+        umt5_expand_positions(&m->cfg, table, 1, n, bias);
         for (int64_t i = 0; i < heads * n * n; i++) {
             int64_t h = i / (n * n), query = i / n % n, key = i % n;
             full[i] = bias[h * width + key - query + n - 1];

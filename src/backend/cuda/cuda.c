@@ -32,7 +32,7 @@ static void cuda_close(void *self) {
     cuda_linear_clear(c);
     cuda_conv_clear(c);
     cuda_dnn_close(c->dnn);
-    for (int i = 0; i < BACKEND_MAX_SLOTS; i++)
+    for (int i = 0; i < BACKEND_FENCES; i++)
         if (c->fence[i])
             cudaEventDestroy(c->fence[i]);
     if (c->lt)
@@ -321,6 +321,16 @@ static void cuda_fence(void *self, int slot) {
     cuda_ok(c, cudaEventRecord(c->fence[slot], c->stream), "event");
 }
 
+static void cuda_read_behind(void *self, int slot, void *dst, const void *src,
+                             size_t bytes) {
+    cuda *c = self;
+    if (cuda_ok(c, cudaStreamWaitEvent(c->copies, c->fence[slot], 0),
+                "reading from the GPU") &&
+        cuda_ok(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->copies),
+                "reading from the GPU"))
+        cuda_ok(c, cudaStreamSynchronize(c->copies), "reading from the GPU");
+}
+
 /* Read-only registration of a shared mapping: of a private one it hangs in the kernel. */
 static bool cuda_pin_host(void *self, const void *p, size_t bytes) {
     cuda *c = self;
@@ -403,6 +413,7 @@ static const backend table = {.abi = BACKEND_ABI,
                               .upload_packed = cuda_upload_packed,
                               .upload_wait = cuda_upload_wait,
                               .fence = cuda_fence,
+                              .read_behind = cuda_read_behind,
                               .pin_host = cuda_pin_host,
                               .unpin_host = cuda_unpin_host,
                               .write = cuda_write,

@@ -12,7 +12,7 @@
 #include "core/crc32.h"
 #include "core/os.h"
 
-#define MAGIC "ovi products 1\n"
+#define MAGIC "ovi products 2\n"
 
 typedef struct choices_head {
     char magic[16];

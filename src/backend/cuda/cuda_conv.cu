@@ -435,9 +435,7 @@ static void launch_f32(const conv_view *v, cudaStream_t stream) {
 
 static void launch_bf16(const conv_view *v, cudaStream_t stream) {
     const bool wide = is_wide(v, 8);
-    if (wide && v->out_channels <= 16)
-        run_bf16<128, 16, 8, 1, true>(v, stream);
-    else if (wide && takes_large(v))
+    if (wide && takes_large(v))
         run_bf16<128, 128, 2, 4, true>(v, stream);
     else if (wide)
         run_bf16<64, 64, 2, 2, true>(v, stream);
@@ -448,6 +446,9 @@ static void launch_bf16(const conv_view *v, cudaStream_t stream) {
 extern "C" cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream) {
     if (d->out.dim[0] * d->out.dim[1] * d->out.dim[2] > INT32_MAX)
         return cudaErrorInvalidValue;
+    const cudaError_t e = kernel_conv_few(d, stream);
+    if (e != cudaErrorNotSupported)
+        return e;
     const conv_view v = view_of(d);
     if (d->x.type == DTYPE_BF16)
         launch_bf16(&v, stream);
@@ -500,22 +501,32 @@ static __device__ inline int tap_to(int p, int k) {
     return k == 0 ? p : 2;
 }
 
+/* A run of input channels for each thread: all sixteen folded taps of it. */
 static __global__ void fold(const bf16 *packed, int64_t out, int64_t in, bf16 *folded) {
-    FOR_ALL(at, 16 * out * in) {
-        const int64_t i = at % in, tap = at / in % 4, o = at / in / 4 % out;
-        const int parity = (int)(at / in / 4 / out), py = parity / 2, px = parity % 2;
-        const int ky = (int)tap / 2, kx = (int)tap % 2;
-        float sum = 0;
-        for (int y = tap_from(py, ky); y <= tap_to(py, ky); y++)
-            for (int x = tap_from(px, kx); x <= tap_to(px, kx); x++)
-                sum += as_f32(packed[(o * 9 + y * 3 + x) * in + i]);
-        put(folded + at, sum);
+    const int64_t runs = in / RUN;
+    FOR_ALL(at, out * runs) {
+        const int64_t i = at % runs * RUN, o = at / runs;
+        float tap[9][RUN];
+#pragma unroll
+        for (int k = 0; k < 9; k++)
+            load_run(tap[k], packed + (o * 9 + k) * in + i);
+#pragma unroll
+        for (int k = 0; k < 16; k++) {
+            const int py = k / 8, px = k / 4 % 2, ky = k / 2 % 2, kx = k % 2;
+            float sum[RUN] = {0};
+            for (int y = tap_from(py, ky); y <= tap_to(py, ky); y++)
+                for (int x = tap_from(px, kx); x <= tap_to(px, kx); x++)
+#pragma unroll
+                    for (int c = 0; c < RUN; c++)
+                        sum[c] += tap[y * 3 + x][c];
+            store_run(folded + (((k / 4) * out + o) * 4 + k % 4) * in + i, sum);
+        }
     }
 }
 
 extern "C" cudaError_t kernel_conv_fold(const conv_geometry *g, const void *packed,
                                         void *folded, cudaStream_t stream) {
-    fold<<<grid_for(16 * g->out_channels * g->in_channels, 256), 256, 0, stream>>>(
+    fold<<<grid_for(g->out_channels * g->in_channels / RUN, 128), 128, 0, stream>>>(
         (const bf16 *)packed, g->out_channels, g->in_channels, (bf16 *)folded);
     return cudaGetLastError();
 }

@@ -291,13 +291,17 @@ static void plan_attention(cuda_dnn *d, dnn_plan *p) {
         plan_with(d, p, graph, &engine);
 }
 
-/* The same convolution of a picture of one fixed size. */
+/* The same convolution of pictures of one fixed number and size. Frames of zeros in front do
+ * not count: the first pictures of a clip go the way of the others. */
 static dnn_conv canonical_conv(const dnn_conv *c) {
+    static const int64_t size[3] = {4, 128, 128};
     dnn_conv like = *c;
-    for (int i = 1; i < 3; i++) {
+    like.pad_lo[0] = like.pad_hi[0] = 0;
+    for (int i = 0; i < 3; i++) {
         const int64_t reach = c->dilation[i] * (c->kernel[i] - 1) + 1;
-        like.out_size[i] = 128;
-        like.size[i] = 127 * c->stride[i] + reach - c->pad_lo[i] - c->pad_hi[i];
+        like.out_size[i] = size[i];
+        like.size[i] =
+            (size[i] - 1) * c->stride[i] + reach - like.pad_lo[i] - like.pad_hi[i];
     }
     return like;
 }

@@ -30,10 +30,9 @@ typedef struct cuda {
     int n_processors;    /* multiprocessors */
     cudaStream_t stream; /* operations */
     cudaStream_t copies; /* weights on their way */
-    cudaEvent_t
-        fence[BACKEND_MAX_SLOTS]; /* of operations that used a slot; made when met */
-    cudaError_t upload_failed;    /* first failure since the last wait */
-    size_t overhead;              /* bytes of context and libraries */
+    cudaEvent_t fence[BACKEND_FENCES]; /* of operations that used a slot; made when met */
+    cudaError_t upload_failed;         /* first failure since the last wait */
+    size_t overhead;                   /* bytes of context and libraries */
     char *cache; /* owned; folder where choices are kept; NULL: nowhere */
     cublasLtHandle_t lt;
     cuda_linear_cache *products; /* owned: algorithms chosen so far */

@@ -19,7 +19,7 @@
 #include "backend/cuda/kernels.h"
 
 #define MANY_ROWS 8192
-#define FEW_ROWS  512 /* of a branch, at most: sound and text */
+#define FEW_ROWS  1536 /* of a branch, at most: sound, and three texts together */
 #define MAX_ASKED 16
 #define MAX_TRIED 6 /* that are measured */
 
@@ -38,6 +38,7 @@ typedef struct product {
     const void *x, *w, *bias, *residual;
     void *out;
     void *workspace;
+    size_t workspace_size;
     float factor;      /* of the sums: scales of x and w */
     const void *scale; /* on the device: of a result in fp8 */
 } product;
@@ -228,7 +229,7 @@ static cublasStatus_t multiply(cuda *c, const product *p,
                            : p->residual ? p->residual
                                          : p->out,
                            l.c, p->out, l.out, algorithm, p->workspace,
-                           p->workspace ? CUDA_LINEAR_CAP : 0, c->stream);
+                           p->workspace_size, c->stream);
     layouts_release(&l);
     return r;
 }
@@ -301,19 +302,36 @@ static bool take_sibling(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
     return false;
 }
 
-/* Results may be written several times only where nothing is read from their place. */
+/* The product as it may be run several times: one that adds to its own result gives it to the
+ * second half of the workspace instead. false: there is no room. */
+static bool repeatable(const product *p, product *trial) {
+    const size_t half = CUDA_LINEAR_CAP / 2;
+    *trial = *p;
+    if (!p->key.with_residual)
+        return p->workspace != NULL;
+    trial->out = (char *)p->workspace + half;
+    trial->out_row = p->key.n;
+    trial->workspace_size = half;
+    return p->workspace &&
+           (size_t)(p->rows * p->key.n) * dtype_size((dtype)p->key.out_type) <= half;
+}
+
 static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
     cublasLtMatmulAlgo_t many[MAX_TRIED], few[MAX_TRIED];
+    product trial;
     const int n = suggestions(c, p, MANY_ROWS, many);
     if (n == 0)
         return false;
     *out = many[0];
     if (p->key.with_residual)
         (void)take_sibling(c, p, out);
-    else if (p->key.few_rows && p->workspace)
-        *out = fastest(c, p, &many[0], few, suggestions(c, p, p->rows, few));
-    else if (p->workspace)
-        *out = fastest(c, p, &many[0], many + 1, n - 1);
+    if (!repeatable(p, &trial))
+        return true;
+    const cublasLtMatmulAlgo_t first = *out;
+    if (p->key.few_rows)
+        *out = fastest(c, &trial, &first, few, suggestions(c, p, p->rows, few));
+    else
+        *out = fastest(c, &trial, &first, many, n);
     return true;
 }
 
@@ -401,6 +419,7 @@ static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
                  .w = r->weight ? r->weight : d->w.data,
                  .bias = r->bias ? r->bias : d->bias.data,
                  .workspace = r->cap,
+                 .workspace_size = r->cap ? CUDA_LINEAR_CAP : 0,
                  .factor = x->type == DTYPE_F8_E4M3 ? f8_factor(d) : 1,
                  .scale = r->scale};
     const int64_t branch = x->rank == 3 ? b : 0;

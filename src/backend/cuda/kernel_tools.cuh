@@ -90,9 +90,15 @@ __device__ inline float tanh_of(float v) {
     const float e = expf(2.0f * fminf(fmaxf(v, -15.0f), 15.0f));
     return __fdiv_rn(e - 1.0f, e + 1.0f);
 }
+/* 1/v within a unit or two in the last place, for normal v; 0 of infinity. */
+__device__ inline float reciprocal_of(float v) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
+}
 /* Within 1e-6 of the true value; 0 far on the negative side. */
 __device__ inline float silu_of(float v) {
-    return __fdividef(v, 1.0f + __expf(-v));
+    return v * reciprocal_of(1.0f + __expf(-v));
 }
 __device__ inline float activate(act_kind act, float v) {
     switch (act) {
@@ -114,13 +120,13 @@ __device__ inline float clamped(float v, float lo, float hi) {
     return lo < hi ? fminf(fmaxf(v, lo), hi) : v;
 }
 
-/* Sum over THREADS neighbours (a warp, or a whole block), in an order that depends on
- * nothing else. shared: a float per warp, used again only after another barrier. */
+/* Sum over THREADS neighbours (part of a warp, a warp, or a whole block), in an order that
+ * depends on nothing else. shared: a float per warp, used again only after another barrier. */
 template <int THREADS> __device__ inline float row_total(float v, float *shared) {
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2)
+    for (int step = THREADS < 32 ? THREADS / 2 : 16; step > 0; step /= 2)
         v += __shfl_xor_sync(0xffffffffu, v, step);
-    if (THREADS == 32)
+    if (THREADS <= 32)
         return v;
     const int warp = threadIdx.x / 32;
     if (threadIdx.x % 32 == 0)

@@ -49,6 +49,8 @@ typedef struct attention_device {
 cudaError_t kernel_attention(const attention_desc *d, const attention_device *device,
                              cudaStream_t stream);
 cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream);
+/* 3x3 taps over many channels that give few, in bf16; cudaErrorNotSupported: no such one. */
+cudaError_t kernel_conv_few(const conv_desc *d, cudaStream_t stream);
 
 /* Weights of n pairs (o, i) from pair `first` on, [n, taps] in F32 or BF16, readable by the
  * device. */

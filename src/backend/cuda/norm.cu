@@ -1,8 +1,11 @@
 /* norm.cu: norms with what follows them: gain, modulation, activation, rotation.
  *
- * A row belongs to a warp (narrow rows) or to a block, which holds it in registers: read
- * once, written once. Rows that cannot be moved in runs of 16 bytes take the plain kernel,
- * which reads a row twice. Sums are f32, in an order that depends on the width alone. */
+ * A row belongs to a few threads of a warp (narrow rows) or to a block, which hold it in
+ * registers: read once, written once. There are as many of them as the device holds at a time;
+ * each takes row after row, and the next row is on its way while one is worked on: bound by
+ * memory.
+ * Rows that cannot be moved in runs of 16 bytes take the plain kernel, which reads a row
+ * twice. Sums are f32, in an order that depends on the width alone. */
 #include "backend/cuda/kernel_tools.cuh"
 
 typedef struct norm_args {
@@ -52,7 +55,9 @@ __device__ inline float norm_value(const norm_args &a, norm_factor f, float v, i
     return activate(a.act, v);
 }
 
-/* The same for a run; vectors are read in runs too. */
+/* The same for a run; vectors are read in runs too. PLAIN: a weight at most, no bias and no
+ * modulation. */
+template <bool PLAIN>
 __device__ inline void norm_run(const norm_args &a, norm_factor f, float v[RUN],
                                 int64_t c, const float *scale, const float *shift) {
     float u[RUN];
@@ -65,13 +70,13 @@ __device__ inline void norm_run(const norm_args &a, norm_factor f, float v[RUN],
         for (int k = 0; k < RUN; k++)
             v[k] *= u[k];
     }
-    if (a.bias) {
+    if (!PLAIN && a.bias) {
         load_run(u, a.bias + c);
 #pragma unroll
         for (int k = 0; k < RUN; k++)
             v[k] += u[k];
     }
-    if (scale) {
+    if (!PLAIN && scale) {
         float t[RUN];
         load_run(u, scale + c);
         load_run(t, shift + c);
@@ -79,10 +84,15 @@ __device__ inline void norm_run(const norm_args &a, norm_factor f, float v[RUN],
         for (int k = 0; k < RUN; k++)
             v[k] = v[k] * (1.0f + u[k]) + t[k];
     }
-    if (a.act != ACT_NONE)
+    if (a.act == ACT_SILU) {
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] = silu_of(v[k]);
+    } else if (a.act != ACT_NONE) {
 #pragma unroll
         for (int k = 0; k < RUN; k++)
             v[k] = activate(a.act, v[k]);
+    }
 }
 
 __device__ inline void rotate_run(const norm_args &a, float v[RUN], int64_t token,
@@ -100,64 +110,146 @@ __device__ inline void rotate_run(const norm_args &a, float v[RUN], int64_t toke
     }
 }
 
-/* RUNS runs a thread and THREADS threads a row; THREADS is 32 or the block. */
-template <class X, class OUT, int THREADS, int RUNS>
-__global__ void __launch_bounds__(128) norm_runs(norm_args a) {
-    __shared__ float shared[THREADS / 32];
-    const unsigned row = blockIdx.x * (128 / THREADS) + threadIdx.x / THREADS;
-    if (row >= (unsigned)a.rows)
-        return; /* whole warps: the row of a warp, or none in the block */
-    const int lane = threadIdx.x % THREADS;
-    const unsigned b = row / (unsigned)a.tokens, token = row % (unsigned)a.tokens;
-    const X *x = (const X *)a.x + b * a.x_branch + token * a.x_row;
-    const int n_runs = (int)(a.width / RUN);
-    float v[RUNS][RUN];
-    float sum = 0, squares = 0;
+/* A run as it is stored, on its way. */
+template <class T> struct stored_run;
+template <> struct stored_run<bf16> {
+    uint4 bits;
+    __device__ inline void fetch(const bf16 *p) { bits = *(const uint4 *)p; }
+    __device__ inline void clear() { bits = make_uint4(0, 0, 0, 0); }
+    __device__ inline void unpack(float v[RUN]) const {
+        const unsigned w[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
-    for (int i = 0; i < RUNS; i++) {
-        const int run = i * THREADS + lane;
-        if (run < n_runs)
-            load_run(v[i], x + run * RUN);
-        else
-            for (int k = 0; k < RUN; k++)
-                v[i][k] = 0;
+        for (int i = 0; i < 4; i++) {
+            v[2 * i] = __uint_as_float(w[i] << 16);
+            v[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+        }
+    }
+};
+template <> struct stored_run<float> {
+    float v[RUN];
+    __device__ inline void fetch(const float *p) { load_run(v, p); }
+    __device__ inline void clear() {
 #pragma unroll
         for (int k = 0; k < RUN; k++)
-            sum += v[i][k];
+            v[k] = 0;
     }
-    float mean = 0;
-    if (a.kind == NORM_LAYER)
+    __device__ inline void unpack(float to[RUN]) const {
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            to[k] = v[k];
+    }
+};
+
+/* Which row: token of a branch. */
+struct norm_place {
+    unsigned branch, token;
+};
+
+/* PLAIN: there is one branch. */
+template <bool PLAIN>
+__device__ inline norm_place place_of(const norm_args &a, unsigned row) {
+    if (PLAIN)
+        return {0, row};
+    return {row / (unsigned)a.tokens, row % (unsigned)a.tokens};
+}
+
+/* A row on its way: RUNS runs a thread; what lies behind the row's end is 0. */
+template <class X, int THREADS, int RUNS> struct stored_row {
+    stored_run<X> run[RUNS];
+    __device__ inline void fetch(const norm_args &a, norm_place at, int lane) {
+        const X *x = (const X *)a.x + at.branch * a.x_branch + at.token * a.x_row;
+#pragma unroll
+        for (int i = 0; i < RUNS; i++) {
+            const int c = (i * THREADS + lane) * RUN;
+            if (c < (int)a.width)
+                run[i].fetch(x + c);
+            else
+                run[i].clear();
+        }
+    }
+    __device__ inline void clear() {
+#pragma unroll
+        for (int i = 0; i < RUNS; i++)
+            run[i].clear();
+    }
+};
+
+/* Mean, and sum of the squares of what differs from it. */
+template <int THREADS, int RUNS>
+__device__ inline norm_factor row_factor(const norm_args &a, const float v[RUNS][RUN],
+                                         int lane, float *shared) {
+    float mean = 0, squares = 0;
+    if (a.kind == NORM_LAYER) {
+        float sum = 0;
+#pragma unroll
+        for (int i = 0; i < RUNS; i++)
+#pragma unroll
+            for (int k = 0; k < RUN; k++)
+                sum += v[i][k];
         mean = __fdiv_rn(row_total<THREADS>(sum, shared), (float)a.width);
+    }
     if (a.kind != NORM_NONE) {
 #pragma unroll
         for (int i = 0; i < RUNS; i++)
-            if (i * THREADS + lane < n_runs) {
+            if ((i * THREADS + lane) * RUN < (int)a.width) {
 #pragma unroll
                 for (int k = 0; k < RUN; k++)
                     squares += (v[i][k] - mean) * (v[i][k] - mean);
             }
         squares = row_total<THREADS>(squares, shared);
     }
-    const norm_factor f = factor_of(a, mean, squares);
-    const float *scale = a.scale.data ? modulation_row(a.scale, b, token) : nullptr;
-    const float *shift = a.scale.data ? modulation_row(a.shift, b, token) : nullptr;
-    OUT *out = (OUT *)a.out + b * a.out_branch + token * a.out_row;
+    return factor_of(a, mean, squares);
+}
+
+/* RUNS runs a thread and THREADS threads a row. A team, of a warp or the block, stays
+ * together and takes as many rows at a time as it has threads for. */
+template <class X, class OUT, int THREADS, int RUNS, bool PLAIN>
+__global__ void __launch_bounds__(128) norm_runs(norm_args a) {
+    constexpr int TEAM = THREADS < 32 ? 32 : THREADS, ROWS = TEAM / THREADS;
+    __shared__ float shared[TEAM / 32];
+    const int lane = threadIdx.x % THREADS, own = threadIdx.x % TEAM / THREADS;
+    const unsigned rows = (unsigned)a.rows, step = gridDim.x * (128 / TEAM) * ROWS;
+    unsigned first = (blockIdx.x * (128 / TEAM) + threadIdx.x / TEAM) * ROWS;
+    stored_row<X, THREADS, RUNS> next;
+    next.clear();
+    if (first + own < rows)
+        next.fetch(a, place_of<PLAIN>(a, first + own), lane);
+    for (; first < rows; first += step) {
+        const unsigned row = first + own;
+        float v[RUNS][RUN];
 #pragma unroll
-    for (int i = 0; i < RUNS; i++) {
-        const int run = i * THREADS + lane, c = run * RUN;
-        if (run >= n_runs)
+        for (int i = 0; i < RUNS; i++)
+            next.run[i].unpack(v[i]);
+        if (row + step < rows)
+            next.fetch(a, place_of<PLAIN>(a, row + step), lane);
+        const norm_factor f = row_factor<THREADS, RUNS>(a, v, lane, shared);
+        if (row >= rows)
             continue;
-        norm_run(a, f, v[i], c, scale, shift);
-        if (a.normed)
-            store_run((OUT *)a.normed + b * a.normed_branch + token * a.normed_row + c,
-                      v[i]);
-        if (a.cosines)
-            rotate_run(a, v[i], token, c);
-        if (sizeof(OUT) == 1)
+        const norm_place at = place_of<PLAIN>(a, row);
+        const bool modulated = !PLAIN && a.scale.data;
+        const float *scale =
+            modulated ? modulation_row(a.scale, at.branch, at.token) : nullptr;
+        const float *shift =
+            modulated ? modulation_row(a.shift, at.branch, at.token) : nullptr;
+        OUT *out = (OUT *)a.out + at.branch * a.out_branch + at.token * a.out_row;
+        OUT *normed =
+            (OUT *)a.normed + at.branch * a.normed_branch + at.token * a.normed_row;
 #pragma unroll
-            for (int k = 0; k < RUN; k++)
-                v[i][k] *= a.out_factor;
-        store_run(out + c, v[i]);
+        for (int i = 0; i < RUNS; i++) {
+            const int c = (i * THREADS + lane) * RUN;
+            if (c >= (int)a.width)
+                continue;
+            norm_run<PLAIN>(a, f, v[i], c, scale, shift);
+            if (a.normed)
+                store_run(normed + c, v[i]);
+            if (!PLAIN && a.cosines)
+                rotate_run(a, v[i], at.token, c);
+            if (sizeof(OUT) == 1)
+#pragma unroll
+                for (int k = 0; k < RUN; k++)
+                    v[i][k] *= a.out_factor;
+            store_run(out + c, v[i]);
+        }
     }
 }
 
@@ -216,26 +308,47 @@ __global__ void norm_plain(norm_args a) {
     }
 }
 
-template <class X, class OUT, int THREADS>
-static void launch_runs(const norm_args &a, cudaStream_t stream) {
-    const unsigned blocks = (unsigned)div_up(a.rows, 128 / THREADS);
-    const int64_t runs = div_up(a.width / RUN, THREADS);
-    if (runs <= 1)
-        norm_runs<X, OUT, THREADS, 1><<<blocks, 128, 0, stream>>>(a);
-    else if (runs == 2)
-        norm_runs<X, OUT, THREADS, 2><<<blocks, 128, 0, stream>>>(a);
-    else if (runs == 3)
-        norm_runs<X, OUT, THREADS, 3><<<blocks, 128, 0, stream>>>(a);
-    else
-        norm_runs<X, OUT, THREADS, 4><<<blocks, 128, 0, stream>>>(a);
+/* As many blocks as run at a time, or fewer. */
+template <class X, class OUT, int THREADS, int RUNS, bool PLAIN>
+static cudaError_t launch_rows(const norm_args &a, cudaStream_t stream) {
+    int device = 0, processors = 0, together = 0;
+    cudaError_t e = cudaGetDevice(&device);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    if (e == cudaSuccess)
+        e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+            &together, norm_runs<X, OUT, THREADS, RUNS, PLAIN>, 128, 0);
+    if (e != cudaSuccess)
+        return e;
+    const int64_t blocks = div_up(a.rows, 128 / THREADS), most = processors * together;
+    norm_runs<X, OUT, THREADS, RUNS, PLAIN>
+        <<<(unsigned)(blocks < most ? blocks : most), 128, 0, stream>>>(a);
+    return cudaGetLastError();
+}
+
+template <class X, class OUT, bool PLAIN>
+static cudaError_t launch_narrow(const norm_args &a, cudaStream_t stream) {
+    if (a.width <= 8 * 4 * RUN)
+        return launch_rows<X, OUT, 8, 4, PLAIN>(a, stream);
+    if (a.width <= 16 * 4 * RUN)
+        return launch_rows<X, OUT, 16, 4, PLAIN>(a, stream);
+    return launch_rows<X, OUT, 32, 4, PLAIN>(a, stream);
 }
 
 template <class X, class OUT>
-static void launch_typed(const norm_args &a, cudaStream_t stream) {
+static cudaError_t launch_typed(const norm_args &a, cudaStream_t stream) {
+    const bool plain = !a.bias && !a.scale.data && !a.cosines && a.tokens == a.rows;
     if (a.width <= 32 * 4 * RUN)
-        launch_runs<X, OUT, 32>(a, stream);
-    else
-        launch_runs<X, OUT, 128>(a, stream);
+        return plain ? launch_narrow<X, OUT, true>(a, stream)
+                     : launch_narrow<X, OUT, false>(a, stream);
+    switch (div_up(a.width / RUN, 128)) {
+    case 2:
+        return launch_rows<X, OUT, 128, 2, false>(a, stream);
+    case 3:
+        return launch_rows<X, OUT, 128, 3, false>(a, stream);
+    default:
+        return launch_rows<X, OUT, 128, 4, false>(a, stream);
+    }
 }
 
 static bool in_runs(const norm_desc *d) {
@@ -266,19 +379,16 @@ extern "C" cudaError_t kernel_norm(const norm_desc *d, cudaStream_t stream) {
     a.shift = modulation_of(&d->shift, d->split);
     if (a.rows == 0 || a.width == 0)
         return cudaSuccess;
-    if (!in_runs(d) || a.rows > INT32_MAX)
-        norm_plain<<<(unsigned)a.rows, 32, 0, stream>>>(a);
-    else if (a.x_bf16 && a.out_bf16)
-        launch_typed<bf16, bf16>(a, stream);
-    else if (a.out_f8 && a.x_bf16)
-        launch_typed<bf16, f8>(a, stream);
-    else if (a.out_f8)
-        launch_typed<float, f8>(a, stream);
-    else if (a.x_bf16)
-        launch_typed<bf16, float>(a, stream);
-    else if (a.out_bf16)
-        launch_typed<float, bf16>(a, stream);
-    else
-        launch_typed<float, float>(a, stream);
+    if (in_runs(d) && a.rows <= INT32_MAX) {
+        if (a.out_f8)
+            return a.x_bf16 ? launch_typed<bf16, f8>(a, stream)
+                            : launch_typed<float, f8>(a, stream);
+        if (a.x_bf16)
+            return a.out_bf16 ? launch_typed<bf16, bf16>(a, stream)
+                              : launch_typed<bf16, float>(a, stream);
+        return a.out_bf16 ? launch_typed<float, bf16>(a, stream)
+                          : launch_typed<float, float>(a, stream);
+    }
+    norm_plain<<<(unsigned)a.rows, 32, 0, stream>>>(a);
     return cudaGetLastError();
 }

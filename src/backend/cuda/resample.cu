@@ -130,34 +130,45 @@ __global__ void dup_up_each(shortcut_args a) {
     give(a, s, load_one(a.x, a.x_bf16, from));
 }
 
-/* Eight channels of a pixel: their sources lie close together, what is written is a run. */
-__global__ void dup_up_runs(shortcut_args a) {
+/* From a pixel of x, eight channels of the PARTS pixels that it becomes: what they are made of
+ * are neighbours, each of which serves GROUP outputs. */
+template <int PARTS, int GROUP> __global__ void dup_up_runs(shortcut_args a) {
+    constexpr int given = RUN * PARTS / GROUP;
     const unsigned runs = (unsigned)(a.out_dim[3] / RUN);
-    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= a.out_dim[0] * a.out_dim[1] * a.out_dim[2] * runs)
-        return;
-    const int64_t c = i % runs * RUN;
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    const unsigned c = i % runs * RUN;
     i /= runs;
-    const int64_t z = i % a.out_dim[2], y = i / a.out_dim[2] % a.out_dim[1];
-    const int64_t t = i / a.out_dim[2] / a.out_dim[1], frame = t + a.drop;
-    const int64_t to =
-        t * a.out_stride[0] + y * a.out_stride[1] + z * a.out_stride[2] + c;
-    const int64_t from =
-        frame / a.time * a.x_stride[0] + y / 2 * a.x_stride[1] + z / 2 * a.x_stride[2];
-    const unsigned part = (unsigned)(frame % a.time * 4 + y % 2 * 2 + z % 2);
-    const unsigned parts = (unsigned)a.time * 4, group = (unsigned)a.group;
-    float v[RUN];
+    const unsigned z = i % (unsigned)a.x_dim[2],
+                   y = i / (unsigned)a.x_dim[2] % (unsigned)a.x_dim[1];
+    const int64_t t = i / (unsigned)a.x_dim[2] / (unsigned)a.x_dim[1];
+    if (t >= a.x_dim[0])
+        return;
+    const int64_t from = t * a.x_stride[0] + y * a.x_stride[1] + z * a.x_stride[2] +
+                         c * (unsigned)PARTS / GROUP;
+    float x[given];
 #pragma unroll
-    for (int k = 0; k < RUN; k++)
-        v[k] = load_one(a.x, a.x_bf16, from + (((unsigned)c + k) * parts + part) / group);
-    if (!a.assign) {
-        float u[RUN];
-        load_run_any(u, a.out, a.out_bf16, to);
+    for (int k = 0; k < given; k += RUN)
+        load_run_any(x + k, a.x, a.x_bf16, from + k);
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+        const int64_t frame = t * (PARTS / 4) + part / 4 - a.drop;
+        if (frame < 0)
+            continue;
+        const int64_t to = frame * a.out_stride[0] +
+                           (2 * y + part / 2 % 2) * a.out_stride[1] +
+                           (2 * z + part % 2) * a.out_stride[2] + c;
+        float v[RUN], u[RUN];
 #pragma unroll
         for (int k = 0; k < RUN; k++)
-            v[k] = u[k] + v[k];
+            v[k] = x[(k * PARTS + part) / GROUP];
+        if (!a.assign) {
+            load_run_any(u, a.out, a.out_bf16, to);
+#pragma unroll
+            for (int k = 0; k < RUN; k++)
+                v[k] = u[k] + v[k];
+        }
+        store_run_any(a.out, a.out_bf16, to, v);
     }
-    store_run_any(a.out, a.out_bf16, to, v);
 }
 
 __global__ void avg_down_each(shortcut_args a) {
@@ -198,14 +209,33 @@ static unsigned shortcut_blocks(const shortcut_args *a) {
                             THREADS);
 }
 
+/* In runs, if the factors are those of a published stage; false: not so. */
+static bool dup_up_in_runs(const dup_up_desc *d, const shortcut_args *a,
+                           cudaStream_t stream) {
+    const int64_t threads =
+        a->x_dim[0] * a->x_dim[1] * a->x_dim[2] * (a->out_dim[3] / RUN);
+    const unsigned blocks = (unsigned)div_up(threads, THREADS);
+    if (!runs_fit(&d->x) || !runs_fit(&d->out) || threads == 0 ||
+        threads > INT32_MAX - THREADS)
+        return false;
+    if (a->time == 2 && a->group == 8)
+        dup_up_runs<8, 8><<<blocks, THREADS, 0, stream>>>(*a);
+    else if (a->time == 2 && a->group == 4)
+        dup_up_runs<8, 4><<<blocks, THREADS, 0, stream>>>(*a);
+    else if (a->time == 1 && a->group == 4)
+        dup_up_runs<4, 4><<<blocks, THREADS, 0, stream>>>(*a);
+    else if (a->time == 1 && a->group == 2)
+        dup_up_runs<4, 2><<<blocks, THREADS, 0, stream>>>(*a);
+    else
+        return false;
+    return true;
+}
+
 extern "C" cudaError_t kernel_dup_up(const dup_up_desc *d, cudaStream_t stream) {
     shortcut_args a = shortcut_of(&d->x, &d->out, d->assign);
     a.time = d->time_factor, a.drop = d->drop;
     a.group = 4 * a.time * a.out_dim[3] / a.x_dim[3];
-    if (runs_fit(&d->out) && a.x_stride[3] == 1 && a.out_stride[3] == 1 &&
-        shortcut_blocks(&a) > 0)
-        dup_up_runs<<<(shortcut_blocks(&a) + RUN - 1) / RUN, THREADS, 0, stream>>>(a);
-    else if (shortcut_blocks(&a) > 0)
+    if (!dup_up_in_runs(d, &a, stream) && shortcut_blocks(&a) > 0)
         dup_up_each<<<shortcut_blocks(&a), THREADS, 0, stream>>>(a);
     return cudaGetLastError();
 }
