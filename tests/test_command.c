@@ -243,6 +243,7 @@ static void nothing_is_replaced_unasked(void **state) {
         "generate --steps 1 --quiet x -o new.wav --memory-report m.json",
         "generate --steps 1 --quiet x -o new.wav --save-latents m.json",
         "decode clip.safetensors --quiet -o mine.wav",
+        "encode new2.wav --quiet -o m.json",
         "plan --svg m.json"};
     assert_int_equal(
         run("generate --steps 1 --quiet -o new2.wav --save-latents clip.safetensors x")
@@ -262,6 +263,7 @@ static void nothing_is_replaced_unasked(void **state) {
     assert_int_equal(run("generate --steps 1 --quiet x -o mine.y4m").code,
                      1); /* the sound */
     assert_int_equal(run("generate --steps 1 --quiet x -o mine.wav --force").code, 0);
+    assert_int_equal(run("encode new2.wav --quiet -o clip.safetensors --force").code, 0);
     outcome o = run("generate --steps 1 --quiet x"); /* a name that is free */
     assert_string_equal(o.out, "clip.mp4\n");
     o = run("generate --steps 1 --quiet x");
