@@ -190,6 +190,7 @@ typedef struct ovi_option {
     const char *help;
 } ovi_option;
 
+/* The table of options: of settings and requests, in the order of the stages. Any thread. */
 OVI_API int ovi_option_count(void);
 OVI_API const ovi_option *ovi_option_at(int index); /* NULL past the end */
 
@@ -259,10 +260,11 @@ typedef struct ovi_engine ovi_engine;
  * loaded yet. *engine is set also on failure (unless memory is out), so that ovi_error can
  * be read; close it in any case. */
 OVI_API ovi_status ovi_open(const ovi_settings *settings, ovi_engine **engine);
-/* The same without opening any weights: for ovi_plan and ovi_shape on sizes alone. */
+/* The same without opening any weights: for ovi_make_plan and ovi_resolve on sizes alone. */
 OVI_API ovi_status ovi_open_without_weights(const ovi_settings *settings,
                                             ovi_engine **engine);
-OVI_API void ovi_close(ovi_engine *engine); /* takes NULL */
+/* Frees the engine and all it holds, on the device too; no call may be running. Takes NULL. */
+OVI_API void ovi_close(ovi_engine *engine);
 /* The sentence of the last failed call, "" if it succeeded; of NULL, that memory was out.
  * Borrowed until the next call. */
 OVI_API const char *ovi_error(const ovi_engine *engine);
@@ -281,6 +283,7 @@ typedef struct ovi_shape {
     int video_tokens, audio_tokens;
 } ovi_shape;
 
+/* Needs no weights, touches no device; *shape is set on success. */
 OVI_API ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request,
                                ovi_shape *shape);
 
@@ -316,7 +319,7 @@ OVI_API ovi_status ovi_lint(ovi_engine *engine, const ovi_request *request,
  * request: output is where the clip goes, memory_report as usual; save_latents, quality and
  * checkpoint_every replace the first run's where they are not at their defaults. Everything
  * else is the first run's, and must be at its default here. NULL: sinks only. */
-#define OVI_RESUME_ENDING ".resume.safetensors"
+#define OVI_RESUME_ENDING ".resume.safetensors" /* of the file's name */
 OVI_API ovi_status ovi_resume(ovi_engine *engine, const char *path,
                               const ovi_request *request, const ovi_sinks *sinks);
 
@@ -340,13 +343,17 @@ typedef struct ovi_latents {
     char *path;    /* the file they come from, for messages; else NULL */
 } ovi_latents;
 
+/* Zeroed buffers for the latents of a request, in the shapes that ovi_resolve tells. */
 OVI_API ovi_status ovi_latents_alloc(ovi_engine *engine, const ovi_request *request,
                                      ovi_latents *latents);
+/* Frees what the library owns and clears the struct; takes a zeroed one. */
 OVI_API void ovi_latents_release(ovi_latents *latents);
 /* safetensors with `video`, `audio`, the request and a checksum per tensor; the file
  * appears only when complete. request may be NULL. */
 OVI_API ovi_status ovi_latents_save(ovi_engine *engine, const ovi_latents *latents,
                                     const ovi_request *request, const char *path);
+/* A file of ovi_latents_save, looked at to its last byte: shapes, checksums, finite values. The
+ * buffers are the library's; released latents on failure. Any thread. */
 OVI_API ovi_status ovi_latents_load(const char *path, ovi_latents *latents,
                                     ovi_message *message);
 
@@ -465,6 +472,7 @@ typedef struct ovi_report {
     size_t allocated_bytes; /* on the device now, and for stages beside it */
 } ovi_report;
 
+/* Copies the report; names in it are borrowed from the engine until the next call. */
 OVI_API void ovi_get_report(const ovi_engine *engine, ovi_report *report);
 
 /* The picture of a plan, as of a memory report, before anything runs. */
@@ -489,6 +497,7 @@ OVI_API ovi_status ovi_device_speed_save(const ovi_device_speed *speed, const ch
 /* What path is and holds, as JSON text that the caller frees with ovi_free. NULL: see
  * message. */
 OVI_API char *ovi_inspect(const char *path, ovi_message *message);
+/* Frees what a function here says is freed so; takes NULL. */
 OVI_API void ovi_free(void *memory);
 
 /* Random weights (never zeros) in the exact official layout, names, types and containers.
@@ -503,7 +512,10 @@ typedef struct ovi_checkpoint_request {
     void *user;
 } ovi_checkpoint_request;
 
+/* Defaults: the tiny preset, seed 1, all processors; dir is the caller's to set. */
 OVI_API void ovi_checkpoint_init(ovi_checkpoint_request *request);
+/* Files appear only when they are complete, ovi.json last; nothing is left of a file that fails.
+ * Errors: a preset that is not there, a folder that holds models, the disk. Any thread. */
 OVI_API ovi_status ovi_make_checkpoint(const ovi_checkpoint_request *request,
                                        ovi_message *message);
 

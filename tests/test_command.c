@@ -245,6 +245,7 @@ static void nothing_is_replaced_unasked(void **state) {
         "generate --steps 1 --quiet x -o new.wav --memory-report m.json",
         "generate --steps 1 --quiet x -o new.wav --save-latents m.json",
         "decode clip.safetensors --quiet -o mine.wav",
+        "encode new2.wav --quiet -o m.json",
         "plan --svg m.json"};
     assert_int_equal(
         run("generate --steps 1 --quiet -o new2.wav --save-latents clip.safetensors x")
@@ -264,6 +265,7 @@ static void nothing_is_replaced_unasked(void **state) {
     assert_int_equal(run("generate --steps 1 --quiet x -o mine.y4m").code,
                      1); /* the sound */
     assert_int_equal(run("generate --steps 1 --quiet x -o mine.wav --force").code, 0);
+    assert_int_equal(run("encode new2.wav --quiet -o clip.safetensors --force").code, 0);
     outcome o = run("generate --steps 1 --quiet x"); /* a name that is free */
     assert_string_equal(o.out, "clip.mp4\n");
     o = run("generate --steps 1 --quiet x");
@@ -427,25 +429,42 @@ static void every_decoder_has_its_inverse(void **state) {
     assert_null(strstr(o.out, "video"));
 }
 
+/* Until the run whose events these are is at work. */
+static void wait_for_steps(int events) {
+    FILE *f = fdopen(dup(events), "r");
+    char line[4096];
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f) &&
+           !strstr(line, "\"stage\":\"diffuse\",\"step\":1"))
+        continue;
+    assert_false(feof(f));
+    fclose(f);
+}
+
 /* Starts a long run, interrupts it, and measures how long it takes to end. */
 static void ctrl_c_stops_within_two_seconds_and_leaves_nothing(void **state) {
     (void)state;
     char output[128], models[128];
     snprintf(output, sizeof output, "%s/stopped.wav", root);
     snprintf(models, sizeof models, "%s/micro", root);
+    int events[2];
+    assert_int_equal(pipe(events), 0);
     pid_t child = fork();
     if (child == 0) {
         freopen("/dev/null", "w", stderr);
-        execl(OVI, OVI, "generate", "--models", models, "--steps", "1000", "-o", output,
-              "x", (char *)NULL);
+        dup2(events[1], STDOUT_FILENO);
+        execl(OVI, OVI, "generate", "--models", models, "--steps", "1000", "--json", "-o",
+              output, "x", (char *)NULL);
         _exit(99);
     }
-    sleep(1);
+    close(events[1]);
+    wait_for_steps(events[0]);
     struct timespec start, end;
     clock_gettime(CLOCK_MONOTONIC, &start);
     assert_int_equal(kill(child, SIGINT), 0);
     int status;
     waitpid(child, &status, 0);
+    close(events[0]);
     clock_gettime(CLOCK_MONOTONIC, &end);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 130);

@@ -146,6 +146,15 @@ def bad_list_outputs():
         yield Bad("status_" + name, with_status(clip, status), "status.jsonl: " + says, make("-o", "{out}"), nameless=True)
 
 
+def bad_prompt_files():
+    """Files of text for ovi lint. What is wrong with the text itself is a notice, not a refusal."""
+    yield Bad("good", b"<S>Hi.<E> <AUDCAP>Rain.<ENDAUDCAP>", good=True)
+    yield Bad("nul", b"A dog\0barks", "byte 5: a NUL byte: this is not text")
+    yield Bad("1_mb", b"x" * ((1 << 20) + 1), "expected at most 1048576 bytes")
+    yield Bad("folder", os.mkdir, "expected a file, found a folder")
+    yield Bad("pipe", os.mkfifo, "expected a file, found something else")
+
+
 def with_status(clip, status):
     def put(path):
         with open(path, "wb") as f:

@@ -10,7 +10,7 @@ import struct
 import zipfile
 import zlib
 
-from bad_lists import bad_csv, bad_jsonl, bad_list_outputs, bad_tsv, bad_yaml
+from bad_lists import bad_csv, bad_jsonl, bad_list_outputs, bad_prompt_files, bad_tsv, bad_yaml
 from corpus import *
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -870,6 +870,7 @@ KINDS = {
     "tsv": Kind(bad_tsv, ".tsv", ["generate", "{bad}"] + QUIETLY),
     "jsonl": Kind(bad_jsonl, ".jsonl", ["batch", "{bad}"] + QUIETLY),
     "yaml": Kind(bad_yaml, ".yaml", ["generate", "--config", "{bad}"] + QUIETLY),
+    "prompt_file": Kind(bad_prompt_files, ".txt", ["lint", "{bad}", "--models", "{models}"]),
     "first_hour": Kind(bad_first_hour, "", PLAN, True),
     "request": Kind(bad_requests, "", []),
     "output": Kind(bad_outputs, "", [], True),

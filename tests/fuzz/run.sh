@@ -22,5 +22,5 @@ while read -r name kinds; do
         echo "$name found something: see $work/found"
         exit 1
     fi
-    grep -E 'number_of_executed_units|peak_rss|DONE' "$work/$name.log" | sed 's/^/    /'
+    grep -aE 'number_of_executed_units|peak_rss|DONE' "$work/$name.log" | sed 's/^/    /'
 done <"$build/fuzzers.txt"

@@ -115,8 +115,13 @@ static bool lint_prompt(lint *l, ovi_engine *engine, cli_args *args) {
     size_t n;
     if (access(word, F_OK) == 0) {
         text = read_file(word, PROMPT_FILE_MAX, &n, &message);
-        if (!text) {
+        if (text && strlen(text) != n)
+            snprintf(message.text, sizeof message.text,
+                     "%.3000s: byte %zu: a NUL byte: this is not text", word,
+                     strlen(text));
+        if (!text || strlen(text) != n) {
             cli_complain("ovi: %s", message.text);
+            free(text);
             return false;
         }
         word = text;
