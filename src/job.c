@@ -139,11 +139,9 @@ static void tell_tags(const job *j, const buf *cleaned) {
                               .sentence = found[i].sentence});
 }
 
-static const char *const prompt_names[N_PROMPTS] = {"prompt", "negative-video",
-                                                    "negative-audio"};
-
+/* A text too long to be a prompt is refused for that, where it is cleaned. */
 static ovi_status expect_utf8(const char *name, utf8_view text, err *e) {
-    for (size_t at = 0, n; at < text.size; at += n) {
+    for (size_t at = 0, n; at < text.size && text.size <= PROMPT_MAX_BYTES; at += n) {
         uint32_t rune;
         bool valid;
         n = utf8_decode(utf8_view_from(text, at), &rune, &valid);
@@ -151,6 +149,16 @@ static ovi_status expect_utf8(const char *name, utf8_view text, err *e) {
             return err_set(e, OVI_ARGUMENT, "%s: byte %zu: expected UTF-8, found 0x%02x",
                            name, at, (unsigned)(uint8_t)text.data[at]);
     }
+    return OVI_OK;
+}
+
+static ovi_status check_texts(const ovi_request *r, err *e) {
+    static const char *const names[N_PROMPTS] = {"prompt", "negative-video",
+                                                 "negative-audio"};
+    const char *const raw[N_PROMPTS] = {r->prompt, r->negative_video, r->negative_audio};
+    for (int i = 0; i < N_PROMPTS; i++)
+        if (raw[i] && expect_utf8(names[i], view_of(raw[i]), e) != OVI_OK)
+            return e->status;
     return OVI_OK;
 }
 
@@ -162,9 +170,6 @@ static ovi_status prepare_text(const job *j, int i, const char *raw, buf *cleane
     bool changed = false;
     size_t damaged = 0;
     utf8_view text = view_of(raw);
-    if (text.size <= PROMPT_MAX_BYTES &&
-        expect_utf8(prompt_names[i], text, &h->err) != OVI_OK)
-        return h->err.status;
     if (i == 0 && prompt_rewrite(style, text, &rewritten, &changed, &h->err) == OVI_OK)
         text = (utf8_view){buf_text(&rewritten), rewritten.size};
     if (!err_failed(&h->err) &&
@@ -251,7 +256,7 @@ ovi_status job_init(job *j, ovi_engine *engine, const ovi_request *request,
                .request = request,
                .sinks = sinks ? sinks : &no_sinks,
                .image = request->image != NULL};
-    if (params_check_request(request, e) != OVI_OK)
+    if (params_check_request(request, e) != OVI_OK || check_texts(request, e) != OVI_OK)
         return e->status;
     const ovi_image *image = request->image;
     if (image && (!image->rgb || image->width < 1 || image->height < 1 ||

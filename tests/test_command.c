@@ -243,6 +243,7 @@ static void nothing_is_replaced_unasked(void **state) {
         "generate --steps 1 --quiet x -o new.wav --memory-report m.json",
         "generate --steps 1 --quiet x -o new.wav --save-latents m.json",
         "decode clip.safetensors --quiet -o mine.wav",
+        "encode clip.wav --quiet -o m.json",
         "plan --svg m.json"};
     assert_int_equal(
         run("generate --steps 1 --quiet -o new2.wav --save-latents clip.safetensors x")
@@ -262,10 +263,34 @@ static void nothing_is_replaced_unasked(void **state) {
     assert_int_equal(run("generate --steps 1 --quiet x -o mine.y4m").code,
                      1); /* the sound */
     assert_int_equal(run("generate --steps 1 --quiet x -o mine.wav --force").code, 0);
+    assert_int_equal(run("encode clip.wav --quiet -o m.json --force").code, 0);
     outcome o = run("generate --steps 1 --quiet x"); /* a name that is free */
     assert_string_equal(o.out, "clip.mp4\n");
     o = run("generate --steps 1 --quiet x");
     assert_string_equal(o.out, "clip-2.mp4\n");
+}
+
+/* A prompt of a terminal in Latin-1: every command that takes prompts says the same. */
+static void what_is_not_utf8_is_refused_in_one_sentence(void **state) {
+    (void)state;
+    static const char words[] = "prompt: byte 3: expected UTF-8, found 0xe9";
+    assert_int_equal(run("--version && (printf 'caf\\351' >latin.txt; printf "
+                         "'text_prompt\\ncaf\\351\\n' >latin.csv)")
+                         .code,
+                     0);
+    expect_refusal("generate --quiet \"$(cat latin.txt)\"", 1, words);
+    static const struct {
+        const char *arguments;
+        int code;
+    } others[] = {{"lint latin.txt", 3},
+                  {"lint latin.csv", 3},
+                  {"batch latin.csv --dry-run", 0},
+                  {"batch latin.csv -o latin; cat latin.csv.status.jsonl", 0}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        outcome o = run(others[i].arguments);
+        if (o.code != others[i].code || !strstr(o.out, words))
+            fail_msg("%s: code %d: %s%s", others[i].arguments, o.code, o.out, o.err);
+    }
 }
 
 static void a_dry_run_is_the_plan(void **state) {
@@ -556,6 +581,7 @@ int main(void) {
         cmocka_unit_test(json_events_are_lines),
         cmocka_unit_test(lines_about_memory_are_events_too),
         cmocka_unit_test(nothing_is_replaced_unasked),
+        cmocka_unit_test(what_is_not_utf8_is_refused_in_one_sentence),
         cmocka_unit_test(a_dry_run_is_the_plan),
         cmocka_unit_test(colour_is_for_terminals),
         cmocka_unit_test(pages_come_from_the_tables),

@@ -8,7 +8,6 @@
  *
  * Memory: the file, the decoded frame and the image; sides and area are limited before
  * the decoder allocates. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/os.h"
@@ -104,17 +103,10 @@ int ffmpeg_frame_to_rgb(const AVFrame *f, struct SwsContext **convert, uint8_t *
 
 /* ----------------------------------------------------------------------- turning ---- */
 
-/* EXIF orientation 1..8; anything else counts as 1 (upright). */
-static int orientation_of(const AVFrame *f) {
-    const AVDictionaryEntry *tag = av_dict_get(f->metadata, "Orientation", NULL, 0);
-    long value = tag ? strtol(tag->value, NULL, 10) : 1;
-    return value >= 1 && value <= 8 ? (int)value : 1;
-}
-
 /* 5..8 exchange the axes; the stored image is read from the right in 2, 3, 7, 8 and from
  * below in 3, 4, 6, 7. */
 static ovi_status turn(media_image *m, int orientation, err *e) {
-    if (orientation == 1)
+    if (orientation <= 1)
         return OVI_OK;
     bool swap = orientation >= 5;
     bool flip_x =
@@ -193,7 +185,7 @@ ovi_status media_image_load(media_image *m, const char *path, err *e) {
     if (os_read_file(path, MAX_FILE_BYTES, &bytes, &size, e) != OVI_OK)
         return e->status;
     const image_kind *kind = kind_of(bytes, size);
-    image_bytes whole = {path, (uint8_t *)bytes, size};
+    image_bytes whole = {.path = path, .data = (uint8_t *)bytes, .size = size};
     AVFrame *frame = av_frame_alloc();
     if (!frame)
         err_set(e, OVI_MEMORY, "%s: out of memory", path);
@@ -206,7 +198,7 @@ ovi_status media_image_load(media_image *m, const char *path, err *e) {
         else
             take_frame(&image, path, frame, e);
     }
-    if (!err_failed(e) && turn(&image, orientation_of(frame), e) == OVI_OK)
+    if (!err_failed(e) && turn(&image, whole.orientation, e) == OVI_OK)
         *m = image;
     else
         media_image_release(&image);

@@ -45,8 +45,8 @@ typedef struct media_image {
 void media_image_release(media_image *m);
 /* Does the file begin like an image that this build reads? */
 bool media_is_image(const char *path, err *e) OVI_MUST_CHECK;
-/* By content, not by name: PNG, JPEG (and what else the build's decoders offer). Alpha is
- * dropped without compositing, grey expanded, 16 bits cut to 8, EXIF rotation applied. */
+/* By content, not by name: PNG, JPEG, WebP, BMP. Alpha is dropped without compositing, grey
+ * expanded, 16 bits cut to 8, EXIF orientation applied. */
 ovi_status media_image_load(media_image *m, const char *path, err *e) OVI_MUST_CHECK;
 ovi_status media_image_save_png(const media_image *m, const char *path,
                                 err *e) OVI_MUST_CHECK;

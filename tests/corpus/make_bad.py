@@ -602,6 +602,30 @@ def png_places(data):
     return places
 
 
+def vp8x(width, height, flags):
+    return (b"VP8X\x0a\0\0\0" + bytes([flags, 0, 0, 0]) + struct.pack("<I", width - 1)[:3] +
+            struct.pack("<I", height - 1)[:3])
+
+
+def riff_webp(chunks):
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+def bad_exif():
+    """EXIF blocks that are broken; none turns the picture."""
+    entry = struct.pack(">HHIHH", 0x112, 3, 1, 6, 0)
+    yield "empty", b""
+    yield "text", b"turn me"
+    yield "head", b"MM\0*"
+    yield "offset_4_gb", b"MM\0*\xff\xff\xff\xff\0\1" + entry
+    yield "offset_at_end", b"MM\0*" + struct.pack(">I", 20) + b"\0\1" + entry[:10]
+    yield "entry_cut", b"MM\0*\0\0\0\x08\0\1" + entry[:9]
+    yield "entries_65535", b"II*\0\x08\0\0\0\xff\xff" + bytes(40)
+    yield "loop", b"MM\0*\0\0\0\x08\0\1" + entry.replace(b"\1\x12", b"\1\x13") + b"\0\0\0\x08"
+    yield "orientation_9", b"MM\0*\0\0\0\x08\0\1" + entry.replace(b"\0\6", b"\0\x09")
+    yield "other_type", b"MM\0*\0\0\0\x08\0\1" + struct.pack(">HHIf", 0x112, 11, 1, 6.0)
+
+
 def bad_images():
     good = png()
     jpeg = seed("photo.jpg")
@@ -643,6 +667,18 @@ def bad_images():
     yield from cuts(bmp(), [2, 13, 17, 30, 53, 60], "bmp", "damaged|ends|expected")
     webp = seed("photo.webp")
     yield Bad("good_webp", webp, good=True)
+    yield Bad("webp_animated", riff_webp(vp8x(16, 16, 2)), "expected a still picture, found an animated WebP")
+    yield Bad("webp_chunk_4_gb", riff_webp(b"VP8 \xff\xff\xff\xff" + bytes(20)), "chunk at byte 12: expected 4294967295 bytes")
+    yield Bad("webp_no_picture", riff_webp(vp8x(16, 16, 0)), "damaged")
+    for name, block in bad_exif():  # the picture is good, and stays as it is
+        size = struct.pack("<I", len(block))
+        yield Bad(f"exif_{name}_png", png(extra=[chunk(b"eXIf", block)]), good=True)
+        yield Bad(f"exif_{name}_webp", riff_webp(vp8x(16, 16, 8) + webp[12:] + b"EXIF" + size + block + bytes(len(block) % 2)), good=True)
+        yield Bad(f"exif_{name}_jpeg", jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 8) + b"Exif\0\0" + block + jpeg[2:], good=True)
+    for rows in (0, 1, 2):
+        yield Bad(f"png_{rows}_of_3_rows", png(pixels=bytes(13) * rows), f"expected 39 bytes of pixels, their data ends after {13 * rows}$")
+        yield Bad(f"png_{rows}_of_3_rows_16_bits", png(pixels=bytes(25) * rows, depth=16), f"expected 75 bytes of pixels, their data ends after {25 * rows}$")
+    yield Bad("png_interlaced_cut", png(pixels=bytes(8), interlace=1), "expected 42 bytes of pixels, their data ends after 8$")
     yield from cuts(webp, [4, 11, 12, 15, 20, 30, len(webp) // 2, len(webp) - 1], "webp", "damaged|ends|expected a PNG")
     yield Bad("riff_is_wav", wav(), "expected a PNG, JPEG, WebP or BMP")
     for name, data in [("gif", b"GIF89a" + bytes(20)), ("svg", b"<svg width='100000' height='100000'/>"), ("ppm", b"P6 9 9 255 "),

@@ -154,7 +154,7 @@ static const char *set_dry_run(cli_args *args, const char *value) {
 }
 
 static const own_option own_options[] = {
-    {"image", "image", "FILE", "first frame of the clip (PNG, JPEG)", set_image},
+    {"image", "image", "FILE", "first frame of the clip (PNG, JPEG, WebP, BMP)", set_image},
     {"resume", "resume", "FILE",
      "continue an interrupted run: no prompt, and no option that shapes the clip",
      set_resume},
