@@ -150,9 +150,16 @@ typedef struct ovi_request {
     uint64_t seed;
     const char *rng; /* portable, torch-cuda, torch-cuda:PxQ, torch-cpu */
     double video_guidance, audio_guidance;
-    int slg_layer;             /* skipped block of the negative pass; <= 0: none */
-    const ovi_image *image;    /* first frame; NULL: text to video */
-    const char *output;        /* clip to write (.mp4, .y4m, .wav); NULL: sinks only */
+    int slg_layer;          /* skipped block of the negative pass; <= 0: none */
+    const ovi_image *image; /* first frame; NULL: text to video */
+    /* Clip to write; its ending is its format: .mp4, .webm; .gif, .webp (previews without
+     * sound); .y4m (sound beside it, as .wav); .wav (no picture); "name/", a folder of PNG with
+     * sound.wav; "-", y4m on standard output. What a format does not hold is not decoded.
+     * NULL: sinks only. */
+    const char *output;
+    const char
+        *sound; /* .wav for the sound of outputs that hold none; NULL: beside a .y4m,
+                        * else left out. With "-" it is whole before the first frame. */
     const char *memory_report; /* .svg or .json: what was on the device when */
     const char *save_latents;  /* keeps the latents here; NULL: removed at the end */
     int checkpoint_every;      /* steps between states saved for ovi_resume; 0: none */
@@ -281,8 +288,8 @@ typedef struct ovi_shape {
 OVI_API ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request,
                                ovi_shape *shape);
 
-/* The whole pipeline. Latents are written beside output before decoding starts and removed
- * when the clip is complete. sinks may be NULL. */
+/* The whole pipeline. Latents are written beside output (but for "-") before decoding starts
+ * and removed when the clip is complete. sinks may be NULL. */
 OVI_API ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
                                 const ovi_sinks *sinks);
 
@@ -511,7 +518,7 @@ OVI_API ovi_status ovi_make_checkpoint(const ovi_checkpoint_request *request,
 OVI_API ovi_status ovi_image_load(const char *path, ovi_image *image,
                                   ovi_message *message);
 
-/* 1 if this build writes clips with that ending, else 0. */
+/* 1 if this build writes clips of that name, or with that ending, else 0. */
 OVI_API int ovi_can_write(const char *path);
 
 #ifdef __cplusplus

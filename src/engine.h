@@ -143,6 +143,8 @@ void job_set_latents(job *j, const ovi_latents *latents);
 /* The request as JSON text (without the image's pixels), or that which latents from a file
  * were made with: owned, NULL on failure. */
 char *job_request_json(const job *j, err *e) OVI_MUST_CHECK;
+/* What the output takes of a clip; all, if there is none. */
+media_parts job_parts(const job *j);
 void job_progress(job *j, const char *stage, int step, int steps);
 /* Host bytes of the job's own while this stage runs. */
 size_t job_host_bytes(const job *j, stage_id id);
@@ -167,7 +169,7 @@ ovi_status pipeline_run(job *j) OVI_MUST_CHECK;
 ovi_status pipeline_decode(job *j) OVI_MUST_CHECK;
 /* Releases what stages have left on the device (ovi_hold), but for what `needs` wants. */
 void pipeline_release(ovi_engine *engine, const store_needs *needs);
-/* "<output><ending>", or NULL if there is no output. Owned. */
+/* "<output><ending>", or NULL if there is no output that has a name. Owned. */
 char *job_path_beside(const job *j, const char *ending, err *e);
 /* The latents of the job, with its request. */
 ovi_status job_save_latents(const job *j, const char *path) OVI_MUST_CHECK;

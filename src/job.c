@@ -381,6 +381,15 @@ char *job_request_json(const job *j, err *e) {
     return owned;
 }
 
+media_parts job_parts(const job *j) {
+    const ovi_request *r = j->request;
+    if (!r->output)
+        return (media_parts){.picture = true, .sound = true};
+    media_parts parts = media_parts_of(r->output);
+    parts.sound = parts.sound || (parts.takes_sound && r->sound);
+    return parts;
+}
+
 size_t job_host_bytes(const job *j, stage_id id) {
     const ovi_shape *s = &j->shape;
     size_t video = sizeof(float) * count_of(s->video, 4);

@@ -1,5 +1,6 @@
 /* ovi.c: the public calls. Each clears the engine's error, makes a job of its request, runs
  * stages and releases what it took. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -437,7 +438,9 @@ ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *latents,
         call_require(engine, needed) == OVI_OK && check_channels(&j, latents) == OVI_OK) {
         const char *report = request->memory_report;
         job_set_latents(&j, latents);
-        if (!report || memory_log_check(report, &engine->host.err) == OVI_OK)
+        if ((!report || memory_log_check(report, &engine->host.err) == OVI_OK) &&
+            (!request->output || media_check_output(request->output, request->sound,
+                                                    &engine->host.err) == OVI_OK))
             (void)(pipeline_decode(&j) == OVI_OK);
         if (report && !err_failed(&engine->host.err))
             (void)(memory_log_write(engine, report) == OVI_OK);
@@ -524,12 +527,10 @@ ovi_status ovi_device_speed_save(const ovi_device_speed *speed, const char *path
 }
 
 int ovi_can_write(const char *path) {
-    const char *ending = strrchr(path, '.'), *known = media_endings();
-    size_t n = ending ? strlen(ending) : 0;
-    for (const char *at = known; n && (at = strstr(at, ending)) != NULL; at += n)
-        if (at[n] == ' ' || at[n] == '\0')
-            return 1;
-    return 0;
+    char name[32]; /* of which an ending is asked alone */
+    if (path[0] == '.' && snprintf(name, sizeof name, "x%s", path) < (int)sizeof name)
+        path = name;
+    return media_parts_of(path).known;
 }
 
 char *ovi_inspect(const char *path, ovi_message *message) {

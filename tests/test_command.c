@@ -98,7 +98,7 @@ static void mistakes_are_one_line_and_a_code(void **state) {
     expect_refusal("inspect --steps 3 micro", 2, "no option --steps");
     expect_refusal("generate --quiet x --models nowhere", 1, "nowhere");
     expect_refusal("generate --quiet x --image micro/ovi.json", 1, "micro/ovi.json");
-    expect_refusal("generate --quiet x -o clip.xyz", 1, "expected a name ending in");
+    expect_refusal("generate --quiet x -o clip.xyz", 1, "expected a name that ends in");
     expect_refusal("generate --quiet x -o no/folder.wav", 1, "no/folder.wav");
     expect_refusal("generate --quiet x --vram lots", 1, "vram");
     expect_refusal("generate --quiet x --vram 1K -o a.wav", 1,

@@ -10,6 +10,7 @@
  * the decoder allocates. */
 #include <string.h>
 
+#include "core/crc32.h"
 #include "core/os.h"
 #include "media/ffmpeg.h"
 
@@ -236,7 +237,26 @@ static int encode_png(const media_image *m, AVPacket *packet) {
     return code;
 }
 
-ovi_status media_image_save_png(const media_image *m, const char *path, err *e) {
+#define IHDR_END 33 /* the magic, and the first chunk */
+
+/* iTXt with the keyword Comment, plain, in no language. */
+static void put_text(os_writer *file, const char *text) {
+    static const char keyword[] = "iTXtComment\0\0\0\0\0";
+    const size_t n = strlen(text), name = sizeof keyword - 1;
+    uint8_t size[4], sum[4];
+    uint32_t crc = crc32_update(crc32_update(0, keyword, name), text, n);
+    for (int i = 0; i < 4; i++) {
+        size[i] = (uint8_t)((n + name - 4) >> (24 - 8 * i));
+        sum[i] = (uint8_t)(crc >> (24 - 8 * i));
+    }
+    os_writer_put(file, size, sizeof size);
+    os_writer_put(file, keyword, name);
+    os_writer_put(file, text, n);
+    os_writer_put(file, sum, sizeof sum);
+}
+
+ovi_status media_image_save_png(const media_image *m, const char *text, const char *path,
+                                err *e) {
     os_writer file;
     ffmpeg_quiet();
     AVPacket *packet = av_packet_alloc();
@@ -244,7 +264,10 @@ ovi_status media_image_save_png(const media_image *m, const char *path, err *e) 
     if (code < 0)
         ffmpeg_fail(e, path, "cannot encode a PNG image", code);
     else if (os_writer_open(&file, path, e) == OVI_OK) {
-        os_writer_put(&file, packet->data, (size_t)packet->size);
+        os_writer_put(&file, packet->data, IHDR_END);
+        if (text)
+            put_text(&file, text);
+        os_writer_put(&file, packet->data + IHDR_END, (size_t)packet->size - IHDR_END);
         (void)(os_writer_commit(&file) == OVI_OK);
     }
     av_packet_free(&packet);

@@ -1,9 +1,9 @@
 /* cmd_generate.c: the commands that run the pipeline: generate, encode, decode. */
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "alloc.h"
@@ -42,12 +42,17 @@ static void print_report(const ovi_engine *engine, const char *output) {
                               (json_int_t)report.allocated_bytes));
 }
 
+/* Does the clip itself go to standard output? */
+static bool is_stream(const cli_args *args) {
+    return args->request.output && strcmp(args->request.output, "-") == 0;
+}
+
 /* Standard output gets the name of what was made, or the report. */
 static void print_result(const cli_args *args, const ovi_engine *engine) {
     cli_progress_clear();
     if (args->json)
         print_report(engine, args->request.output);
-    else
+    else if (!is_stream(args))
         puts(args->request.output);
 }
 
@@ -71,34 +76,62 @@ static const char *default_output(void) {
     return name;
 }
 
-/* Nothing that is there is replaced unless asked for; a .y4m has its sound beside it. */
-static bool may_write_all(const cli_args *args) {
-    const ovi_request *r = &args->request;
-    size_t n = strlen(r->output);
-    char *sound = n > 4 && strcasecmp(r->output + n - 4, ".y4m") == 0
-                      ? cli_text("%.*s.wav", (int)n - 4, r->output)
-                      : NULL;
-    bool ok = cli_may_write(args, r->output) && cli_may_write(args, sound) &&
-              cli_may_write(args, r->save_latents) &&
-              cli_may_write(args, r->memory_report);
-    free(sound);
-    return ok;
+/* A clip on standard output stands alone there, and is nothing to look at. Who stops reading
+ * it must not end us before we have said so. */
+static int open_stream(const cli_args *args) {
+    const char *why =
+        args->json ? "--json has standard output for itself"
+        : isatty(STDOUT_FILENO)
+            ? "standard output is a terminal; lead it into a program or a file"
+            : NULL;
+    if (why)
+        fprintf(stderr, "ovi: output -: %s\n", why);
+    signal(SIGPIPE, SIG_IGN);
+    return why ? EXIT_USAGE : EXIT_DONE;
 }
 
-/* "dog.mp4" of "dog.mp4.resume.safetensors"; NULL: the name does not say. */
+/* Nothing that is there is replaced unless asked for. */
+static int check_outputs(const cli_args *args) {
+    const ovi_request *r = &args->request;
+    char *beside = r->sound ? cli_copy(r->sound) : cli_sound_beside(r->output);
+    bool ok = cli_may_write(args, r->output) && cli_may_write(args, beside) &&
+              cli_may_write(args, r->save_latents) &&
+              cli_may_write(args, r->memory_report);
+    free(beside);
+    if (ok && is_stream(args))
+        return open_stream(args);
+    return ok ? EXIT_DONE : EXIT_FAILED;
+}
+
+/* An engine for a command that writes an output; NULL: *code says how it ends. */
+static ovi_engine *open_for_output(cli_args *args, int *code) {
+    *code = check_outputs(args);
+    ovi_engine *engine = *code == EXIT_DONE ? cli_open(args, true) : NULL;
+    if (*code == EXIT_DONE && !engine)
+        *code = EXIT_FAILED;
+    return engine;
+}
+
+/* "dog.mp4" of "dog.mp4.resume.safetensors", "dog/" of "dog.resume.safetensors"; NULL: the
+ * name does not say. */
 static char *output_of(const char *resume) {
     size_t n = strlen(resume), ending = strlen(OVI_RESUME_ENDING);
     if (n <= ending || strcmp(resume + n - ending, OVI_RESUME_ENDING) != 0)
         return NULL;
-    return strndup(resume, n - ending);
+    char *name = cli_text("%.*s", (int)(n - ending), resume);
+    if (ovi_can_write(name))
+        return name;
+    char *folder = cli_text("%s/", name);
+    free(name);
+    return folder;
 }
 
 static int resume(cli_args *args) {
     char *named = output_of(args->resume);
-    int code = EXIT_FAILED;
+    int code;
     if (!args->request.output)
         args->request.output = named ? named : default_output();
-    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
+    ovi_engine *engine = open_for_output(args, &code);
     if (engine) {
         ovi_sinks sinks = cli_sinks(args);
         code = finish(args, engine,
@@ -109,10 +142,10 @@ static int resume(cli_args *args) {
 }
 
 static int generate(cli_args *args) {
-    int code = EXIT_FAILED;
+    int code;
     if (!args->request.output)
         args->request.output = default_output();
-    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
+    ovi_engine *engine = open_for_output(args, &code);
     if (engine) {
         ovi_sinks sinks = cli_sinks(args);
         code = finish(args, engine, ovi_generate(engine, &args->request, &sinks));
@@ -155,8 +188,8 @@ int cli_decode(cli_args *args) {
         cli_complain("ovi: %s", message.text);
         return EXIT_FAILED;
     }
-    int code = EXIT_FAILED;
-    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
+    int code;
+    ovi_engine *engine = open_for_output(args, &code);
     if (engine) {
         ovi_sinks sinks = cli_sinks(args);
         code = finish(args, engine,
@@ -170,9 +203,10 @@ int cli_encode(cli_args *args) {
     ovi_latents latents = {0};
     if (!args->request.output)
         args->request.output = "latents.safetensors";
-    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
+    int code;
+    ovi_engine *engine = open_for_output(args, &code);
     if (!engine)
-        return EXIT_FAILED;
+        return code;
     ovi_sinks sinks = cli_sinks(args);
     ovi_status status =
         ovi_encode_file(engine, args->word[0], &args->request, &latents, &sinks);
