@@ -324,6 +324,14 @@ OVI_API ovi_status ovi_lint(ovi_engine *engine, const ovi_request *request,
 OVI_API ovi_status ovi_resume(ovi_engine *engine, const char *path,
                               const ovi_request *request, const ovi_sinks *sinks);
 
+/* Makes a clip again from the request that it carries: by the same build with the same models on
+ * the same device, the same bytes. What differs from the first time is said to the log (warnings)
+ * before the work. request: output, sound, memory_report, save_latents, checkpoint_every as
+ * usual; quality where it is not at its default; image, the same first frame, if there was one.
+ * Everything else is the clip's, and must be at its default here. */
+OVI_API ovi_status ovi_replay(ovi_engine *engine, const char *clip,
+                              const ovi_request *request, const ovi_sinks *sinks);
+
 /* ------------------------------------------------------------- stage by stage ---- */
 
 /* Features of the three prompts: positive, video negative, audio negative. The caller's
@@ -490,8 +498,8 @@ OVI_API ovi_status ovi_device_speed_save(const ovi_device_speed *speed, const ch
 
 /* ------------------------------------------------------------------ checkpoints ---- */
 
-/* What path is and holds, as JSON text that the caller frees with ovi_free. NULL: see
- * message. */
+/* What path is and holds, as JSON text that the caller frees with ovi_free: weights (a file or
+ * a folder), or a clip with the request in it. NULL: see message. */
 OVI_API char *ovi_inspect(const char *path, ovi_message *message);
 OVI_API void ovi_free(void *memory);
 

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine.h"
@@ -337,48 +336,6 @@ void job_set_latents(job *j, const ovi_latents *latents) {
     j->audio = latents->audio;
     j->made = latents->request;
     follow_latents(j);
-}
-
-/* JSON is UTF-8: what is not becomes U+FFFD, as when the prompt is cleaned. */
-static json_t *text_json(const char *text, err *e) {
-    runes decoded = {.err = e};
-    buf valid = {0};
-    if (!text)
-        return json_null();
-    runes_append_utf8(&decoded, view_of(text));
-    runes_to_utf8(decoded.data, decoded.n, &valid);
-    if (!buf_ok(&valid))
-        err_set(e, OVI_MEMORY, "out of host memory: the request as text");
-    json_t *value = json_string(buf_text(&valid));
-    runes_release(&decoded);
-    buf_release(&valid);
-    return value;
-}
-
-char *job_request_json(const job *j, err *e) {
-    const ovi_request *r = j->request;
-    if (j->made)
-        return mem_strdup(e, j->made);
-    json_t *root = json_pack(
-        "{s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:i, s:s, s:f, s:s, s:f, s:f, s:i, s:b}",
-        "generator", "ovi.c", "model", j->engine->models.spec.name, "prompt",
-        text_json(r->prompt, e), "negative_video", text_json(r->negative_video, e),
-        "negative_audio", text_json(r->negative_audio, e), "width", j->shape.width,
-        "height", j->shape.height, "steps", r->steps, "solver", r->solver, "shift",
-        r->shift, "rng", r->rng, "video_guidance", r->video_guidance, "audio_guidance",
-        r->audio_guidance, "slg_layer", r->slg_layer, "image", j->image);
-    char seed[24];
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
-    json_object_set_new(root, "seed", json_string(seed)); /* JSON numbers end at 2^53 */
-    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
-    json_decref(root);
-    char *owned = NULL;
-    if (!text)
-        err_set(e, OVI_MEMORY, "out of host memory: the request as text");
-    else if (!err_failed(e))
-        owned = mem_strdup(e, text);
-    free(text);
-    return owned;
 }
 
 media_parts job_parts(const job *j) {

@@ -363,7 +363,7 @@ ovi_status pipeline_decode(job *j) {
     err *e = &j->engine->host.err;
     media_parts parts = job_parts(j);
     bool picture = j->video && parts.picture;
-    char *metadata = job_request_json(j, e);
+    char *metadata = job_request_json(j, true, e);
     media_format format = {.width = picture ? j->shape.width : 0,
                            .height = picture ? j->shape.height : 0,
                            .fps = j->shape.fps,

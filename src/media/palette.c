@@ -130,7 +130,8 @@ uint8_t palette_index(const palette *p, const uint8_t *rgb, int x, int y) {
         dithered[k] = (v < 0 ? 0 : v > 255 ? 255 : v) >> SHIFT;
     }
     int cell = cell_of(dithered[0], dithered[1], dithered[2]);
-    if (p->count[cell] == 0) /* no pixel is of that colour: its box means nothing for it */
+    if (p->count[cell] ==
+        0) /* no pixel is of that colour: its box means nothing for it */
         cell = cell_of(rgb[0] >> SHIFT, rgb[1] >> SHIFT, rgb[2] >> SHIFT);
     return p->nearest[cell];
 }

@@ -120,6 +120,7 @@ int cli_decode(cli_args *args);
 int cli_plan(cli_args *args);
 int cli_devices(cli_args *args);
 int cli_bench(cli_args *args);
+int cli_replay(cli_args *args);
 int cli_inspect(cli_args *args);
 int cli_make_checkpoint(cli_args *args);
 #endif

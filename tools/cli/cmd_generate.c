@@ -1,4 +1,4 @@
-/* cmd_generate.c: the commands that run the pipeline: generate, encode, decode. */
+/* cmd_generate.c: the commands that run the pipeline: generate, replay, encode, decode. */
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -67,13 +67,16 @@ static int finish(const cli_args *args, ovi_engine *engine, ovi_status status) {
 }
 
 /* A name that is free: clip.mp4, clip-2.mp4, .. */
-static const char *default_output(void) {
+static const char *free_name(const char *ending) {
     static char name[32];
-    const char *ending = ovi_can_write(".mp4") ? "mp4" : "y4m";
-    snprintf(name, sizeof name, "clip.%s", ending);
+    snprintf(name, sizeof name, "clip%.8s", ending);
     for (int i = 2; access(name, F_OK) == 0 && i < 100000; i++)
-        snprintf(name, sizeof name, "clip-%d.%s", i, ending);
+        snprintf(name, sizeof name, "clip-%d%.8s", i, ending);
     return name;
+}
+
+static const char *default_output(void) {
+    return free_name(ovi_can_write(".mp4") ? ".mp4" : ".y4m");
 }
 
 /* A clip on standard output stands alone there, and is nothing to look at. Who stops reading
@@ -159,14 +162,10 @@ static bool is_batch(const cli_args *args) {
     return !args->resume && (args->config.path || list_is_meant(args->word[0]));
 }
 
-int cli_generate(cli_args *args) {
+/* Runs a command with the first frame that is named, if one is. */
+static int with_image(cli_args *args, int (*run)(cli_args *args)) {
     ovi_image image = {0};
     ovi_message message;
-    if (is_batch(args))
-        return cli_batch(args);
-    args->request.prompt = args->word[0];
-    if (args->dry_run)
-        return cli_plan(args);
     if (args->image) {
         if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
             cli_complain("ovi: %s", message.text);
@@ -174,8 +173,59 @@ int cli_generate(cli_args *args) {
         }
         args->request.image = &image;
     }
-    int code = args->resume ? resume(args) : generate(args);
+    int code = run(args);
     ovi_free((void *)(uintptr_t)image.rgb);
+    return code;
+}
+
+int cli_generate(cli_args *args) {
+    if (is_batch(args))
+        return cli_batch(args);
+    args->request.prompt = args->word[0];
+    if (args->dry_run)
+        return cli_plan(args);
+    return with_image(args, args->resume ? resume : generate);
+}
+
+/* The ending of a clip's name, of a folder too. */
+static const char *ending_of(const char *path) {
+    const char *dot = strrchr(path, '.'), *slash = strrchr(path, '/');
+    return dot && (!slash || dot > slash) ? dot : "/";
+}
+
+static int replay(cli_args *args) {
+    int code;
+    if (!args->request.output)
+        args->request.output = free_name(ending_of(args->word[0]));
+    ovi_engine *engine = open_for_output(args, &code);
+    if (engine) {
+        ovi_sinks sinks = cli_sinks(args);
+        code = finish(args, engine,
+                      ovi_replay(engine, args->word[0], &args->request, &sinks));
+    }
+    return code;
+}
+
+/* The engine computes in the clip's type, if none is named. */
+int cli_replay(cli_args *args) {
+    ovi_message message;
+    char *text = ovi_inspect(args->word[0], &message);
+    if (!text) {
+        fprintf(stderr, "ovi: %s\n", message.text);
+        return EXIT_FAILED;
+    }
+    json_t *root = json_loads(text, 0, NULL), *clip = json_object_get(root, "clip");
+    const char *dtype =
+        json_string_value(json_object_get(json_object_get(clip, "request"), "dtype"));
+    int code = EXIT_FAILED;
+    ovi_free(text);
+    if (dtype && !args->given[cli_option_index("dtype")])
+        (void)ovi_settings_set(&args->settings, "dtype", dtype, NULL);
+    if (clip)
+        code = with_image(args, replay);
+    else
+        fprintf(stderr, "ovi: %s: expected a clip, found weights\n", args->word[0]);
+    json_decref(root);
     return code;
 }
 
