@@ -110,7 +110,7 @@ static void however_it_was_made(void **state) {
            "listed/listed.y4m -o again.y4m && cmp again.y4m whole.y4m && cmp again.wav "
            "whole.wav",
            0, NULL);
-    expect("$ovi generate --quiet --steps 400 --checkpoint-every 1 -o slow.y4m " PROMPT
+    expect("$ovi generate --quiet --steps 40 --checkpoint-every 1 -o slow.y4m " PROMPT
            " & pid=$!; while [ ! -e slow.y4m.resume.safetensors ]; do sleep 0.05; done; "
            "kill "
            "-9 $pid; wait $pid; $ovi generate --quiet --resume "
