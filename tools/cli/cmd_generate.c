@@ -88,7 +88,7 @@ static int open_stream(const cli_args *args) {
             ? "standard output is a terminal; lead it into a program or a file"
             : NULL;
     if (why)
-        fprintf(stderr, "ovi: output -: %s\n", why);
+        cli_complain("ovi: output -: %s", why);
     signal(SIGPIPE, SIG_IGN);
     return why ? EXIT_USAGE : EXIT_DONE;
 }
@@ -211,7 +211,7 @@ int cli_replay(cli_args *args) {
     ovi_message message;
     char *text = ovi_inspect(args->word[0], &message);
     if (!text) {
-        fprintf(stderr, "ovi: %s\n", message.text);
+        cli_complain("ovi: %s", message.text);
         return EXIT_FAILED;
     }
     json_t *root = json_loads(text, 0, NULL), *clip = json_object_get(root, "clip");
@@ -224,7 +224,7 @@ int cli_replay(cli_args *args) {
     if (clip)
         code = with_image(args, replay);
     else
-        fprintf(stderr, "ovi: %s: expected a clip, found weights\n", args->word[0]);
+        cli_complain("ovi: %s: expected a clip, found weights", args->word[0]);
     json_decref(root);
     return code;
 }
