@@ -153,9 +153,16 @@ typedef struct ovi_request {
     uint64_t seed;
     const char *rng; /* portable, torch-cuda, torch-cuda:PxQ, torch-cpu */
     double video_guidance, audio_guidance;
-    int slg_layer;             /* skipped block of the negative pass; <= 0: none */
-    const ovi_image *image;    /* first frame; NULL: text to video */
-    const char *output;        /* clip to write (.mp4, .y4m, .wav); NULL: sinks only */
+    int slg_layer;          /* skipped block of the negative pass; <= 0: none */
+    const ovi_image *image; /* first frame; NULL: text to video */
+    /* Clip to write; its ending is its format: .mp4, .webm; .gif, .webp (previews without
+     * sound); .y4m (sound beside it, as .wav); .wav (no picture); "name/", a folder of PNG with
+     * sound.wav; "-", y4m on standard output. What a format does not hold is not decoded.
+     * NULL: sinks only. */
+    const char *output;
+    const char
+        *sound; /* .wav for the sound of outputs that hold none; NULL: beside a .y4m,
+                        * else left out. With "-" it is whole before the first frame. */
     const char *memory_report; /* .svg or .json: what was on the device when */
     const char *save_latents;  /* keeps the latents here; NULL: removed at the end */
     int checkpoint_every;      /* steps between states saved for ovi_resume; 0: none */
@@ -287,8 +294,8 @@ typedef struct ovi_shape {
 OVI_API ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request,
                                ovi_shape *shape);
 
-/* The whole pipeline. Latents are written beside output before decoding starts and removed
- * when the clip is complete. sinks may be NULL. */
+/* The whole pipeline. Latents are written beside output (but for "-") before decoding starts
+ * and removed when the clip is complete. sinks may be NULL. */
 OVI_API ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
                                 const ovi_sinks *sinks);
 
@@ -321,6 +328,14 @@ OVI_API ovi_status ovi_lint(ovi_engine *engine, const ovi_request *request,
  * else is the first run's, and must be at its default here. NULL: sinks only. */
 #define OVI_RESUME_ENDING ".resume.safetensors" /* of the file's name */
 OVI_API ovi_status ovi_resume(ovi_engine *engine, const char *path,
+                              const ovi_request *request, const ovi_sinks *sinks);
+
+/* Makes a clip again from the request that it carries: by the same build with the same models on
+ * the same device, the same bytes. What differs from the first time is said to the log (warnings)
+ * before the work. request: output, sound, memory_report, save_latents, checkpoint_every as
+ * usual; quality where it is not at its default; image, the same first frame, if there was one.
+ * Everything else is the clip's, and must be at its default here. */
+OVI_API ovi_status ovi_replay(ovi_engine *engine, const char *clip,
                               const ovi_request *request, const ovi_sinks *sinks);
 
 /* ------------------------------------------------------------- stage by stage ---- */
@@ -494,8 +509,8 @@ OVI_API ovi_status ovi_device_speed_save(const ovi_device_speed *speed, const ch
 
 /* ------------------------------------------------------------------ checkpoints ---- */
 
-/* What path is and holds, as JSON text that the caller frees with ovi_free. NULL: see
- * message. */
+/* What path is and holds, as JSON text that the caller frees with ovi_free: weights (a file or
+ * a folder), or a clip with the request in it. NULL: see message. */
 OVI_API char *ovi_inspect(const char *path, ovi_message *message);
 /* Frees what a function here says is freed so; takes NULL. */
 OVI_API void ovi_free(void *memory);
@@ -521,11 +536,12 @@ OVI_API ovi_status ovi_make_checkpoint(const ovi_checkpoint_request *request,
 
 /* ----------------------------------------------------------------------- images ---- */
 
-/* Loads a first frame by content (PNG, JPEG); pixels are freed with ovi_free. */
+/* Loads a first frame by content (PNG, JPEG, WebP, BMP), upright as EXIF says, without its
+ * alpha, 8 bits a colour; pixels are freed with ovi_free. A damaged file is refused. */
 OVI_API ovi_status ovi_image_load(const char *path, ovi_image *image,
                                   ovi_message *message);
 
-/* 1 if this build writes clips with that ending, else 0. */
+/* 1 if this build writes clips of that name, or with that ending, else 0. */
 OVI_API int ovi_can_write(const char *path);
 
 #ifdef __cplusplus

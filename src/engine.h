@@ -7,6 +7,7 @@
  * encode.c   files to latents
  * keep.c     what stays on the host for the next clip
  * resume.c   runs in the middle, on disk
+ * request_json.c, replay.c  how a clip was made, in it; the same again
  * planning.c plans */
 #ifndef OVI_ENGINE_H
 #define OVI_ENGINE_H
@@ -45,9 +46,9 @@ ovi_status models_open_files(models *m, const ovi_settings *settings,
                              err *e) OVI_MUST_CHECK;
 /* OVI_NOT_LOADED "audio VAE not loaded: ..." if that file is not there. */
 ovi_status models_require(const models *m, int file, err *e) OVI_MUST_CHECK;
-/* Size and SHA-256 of each file's header, and of the fusion model, which a run depends on in
- * its middle, a sample of the weights: JSON text, owned, NULL on failure. */
-char *models_digest(const models *m, err *e) OVI_MUST_CHECK;
+/* Size and SHA-256 of each file's header, and of those in `sampled` (bits, as NEEDS) a sample of
+ * the weights: JSON text, owned, NULL on failure. */
+char *models_digest(const models *m, uint32_t sampled, err *e) OVI_MUST_CHECK;
 
 /* Where stages run: a device and the weights on it, and its dry run, where they are counted. */
 typedef struct engine_place {
@@ -143,9 +144,12 @@ ovi_status job_take_buffers(job *j) OVI_MUST_CHECK;
 /* Sizes from pixels or from latents instead of the request. */
 void job_set_pixels(job *j, int frames, int height, int width);
 void job_set_latents(job *j, const ovi_latents *latents);
-/* The request as JSON text (without the image's pixels), or that which latents from a file
- * were made with: owned, NULL on failure. */
-char *job_request_json(const job *j, err *e) OVI_MUST_CHECK;
+/* How the clip of this job is made, as JSON text (request_json.c): its request, or that which
+ * latents from a file, or a run that is continued, were made with. clip: with what decoding adds; before that nothing of the decoders is read.
+ * Owned, NULL on failure. */
+char *job_request_json(const job *j, bool clip, err *e) OVI_MUST_CHECK;
+/* What the output takes of a clip; all, if there is none. */
+media_parts job_parts(const job *j);
 void job_progress(job *j, const char *stage, int step, int steps);
 /* Host bytes of the job's own while this stage runs. */
 size_t job_host_bytes(const job *j, stage_id id);
@@ -158,6 +162,9 @@ ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,
                       const ovi_sinks *sinks) OVI_MUST_CHECK;
 ovi_status call_require(ovi_engine *engine, uint32_t files) OVI_MUST_CHECK;
 ovi_status call_end(job *j, ovi_engine *engine);
+/* From a request to a clip, between call_reset and call_end. */
+ovi_status call_generate(job *j, ovi_engine *engine, const ovi_request *request,
+                         const ovi_sinks *sinks) OVI_MUST_CHECK;
 #define NEEDS(file) (1u << (file))
 
 /* Estimated seconds of a way of running a stage. */
@@ -170,7 +177,7 @@ ovi_status pipeline_run(job *j) OVI_MUST_CHECK;
 ovi_status pipeline_decode(job *j) OVI_MUST_CHECK;
 /* Releases what stages have left on the device (ovi_hold), but for what `needs` wants. */
 void pipeline_release(ovi_engine *engine, const store_needs *needs);
-/* "<output><ending>", or NULL if there is no output. Owned. */
+/* "<output><ending>", or NULL if there is no output that has a name. Owned. */
 char *job_path_beside(const job *j, const char *ending, err *e);
 /* The latents of the job, with its request. */
 ovi_status job_save_latents(const job *j, const char *path) OVI_MUST_CHECK;

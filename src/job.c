@@ -4,7 +4,6 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine.h"
@@ -139,11 +138,9 @@ static void tell_tags(const job *j, const buf *cleaned) {
                               .sentence = found[i].sentence});
 }
 
-static const char *const prompt_names[N_PROMPTS] = {"prompt", "negative-video",
-                                                    "negative-audio"};
-
+/* A text too long to be a prompt is refused for that, where it is cleaned. */
 static ovi_status expect_utf8(const char *name, utf8_view text, err *e) {
-    for (size_t at = 0, n; at < text.size; at += n) {
+    for (size_t at = 0, n; at < text.size && text.size <= PROMPT_MAX_BYTES; at += n) {
         uint32_t rune;
         bool valid;
         n = utf8_decode(utf8_view_from(text, at), &rune, &valid);
@@ -151,6 +148,16 @@ static ovi_status expect_utf8(const char *name, utf8_view text, err *e) {
             return err_set(e, OVI_ARGUMENT, "%s: byte %zu: expected UTF-8, found 0x%02x",
                            name, at, (unsigned)(uint8_t)text.data[at]);
     }
+    return OVI_OK;
+}
+
+static ovi_status check_texts(const ovi_request *r, err *e) {
+    static const char *const names[N_PROMPTS] = {"prompt", "negative-video",
+                                                 "negative-audio"};
+    const char *const raw[N_PROMPTS] = {r->prompt, r->negative_video, r->negative_audio};
+    for (int i = 0; i < N_PROMPTS; i++)
+        if (raw[i] && expect_utf8(names[i], view_of(raw[i]), e) != OVI_OK)
+            return e->status;
     return OVI_OK;
 }
 
@@ -162,9 +169,6 @@ static ovi_status prepare_text(const job *j, int i, const char *raw, buf *cleane
     bool changed = false;
     size_t damaged = 0;
     utf8_view text = view_of(raw);
-    if (text.size <= PROMPT_MAX_BYTES &&
-        expect_utf8(prompt_names[i], text, &h->err) != OVI_OK)
-        return h->err.status;
     if (i == 0 && prompt_rewrite(style, text, &rewritten, &changed, &h->err) == OVI_OK)
         text = (utf8_view){buf_text(&rewritten), rewritten.size};
     if (!err_failed(&h->err) &&
@@ -251,7 +255,7 @@ ovi_status job_init(job *j, ovi_engine *engine, const ovi_request *request,
                .request = request,
                .sinks = sinks ? sinks : &no_sinks,
                .image = request->image != NULL};
-    if (params_check_request(request, e) != OVI_OK)
+    if (params_check_request(request, e) != OVI_OK || check_texts(request, e) != OVI_OK)
         return e->status;
     const ovi_image *image = request->image;
     if (image && (!image->rgb || image->width < 1 || image->height < 1 ||
@@ -334,46 +338,13 @@ void job_set_latents(job *j, const ovi_latents *latents) {
     follow_latents(j);
 }
 
-/* JSON is UTF-8: what is not becomes U+FFFD, as when the prompt is cleaned. */
-static json_t *text_json(const char *text, err *e) {
-    runes decoded = {.err = e};
-    buf valid = {0};
-    if (!text)
-        return json_null();
-    runes_append_utf8(&decoded, view_of(text));
-    runes_to_utf8(decoded.data, decoded.n, &valid);
-    if (!buf_ok(&valid))
-        err_set(e, OVI_MEMORY, "out of host memory: the request as text");
-    json_t *value = json_string(buf_text(&valid));
-    runes_release(&decoded);
-    buf_release(&valid);
-    return value;
-}
-
-char *job_request_json(const job *j, err *e) {
+media_parts job_parts(const job *j) {
     const ovi_request *r = j->request;
-    if (j->made)
-        return mem_strdup(e, j->made);
-    json_t *root = json_pack(
-        "{s:s, s:s, s:o, s:o, s:o, s:i, s:i, s:i, s:s, s:f, s:s, s:f, s:f, s:i, s:b}",
-        "generator", "ovi.c", "model", j->engine->models.spec.name, "prompt",
-        text_json(r->prompt, e), "negative_video", text_json(r->negative_video, e),
-        "negative_audio", text_json(r->negative_audio, e), "width", j->shape.width,
-        "height", j->shape.height, "steps", r->steps, "solver", r->solver, "shift",
-        r->shift, "rng", r->rng, "video_guidance", r->video_guidance, "audio_guidance",
-        r->audio_guidance, "slg_layer", r->slg_layer, "image", j->image);
-    char seed[24];
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
-    json_object_set_new(root, "seed", json_string(seed)); /* JSON numbers end at 2^53 */
-    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
-    json_decref(root);
-    char *owned = NULL;
-    if (!text)
-        err_set(e, OVI_MEMORY, "out of host memory: the request as text");
-    else if (!err_failed(e))
-        owned = mem_strdup(e, text);
-    free(text);
-    return owned;
+    if (!r->output)
+        return (media_parts){.picture = true, .sound = true};
+    media_parts parts = media_parts_of(r->output);
+    parts.sound = parts.sound || (parts.takes_sound && r->sound);
+    return parts;
 }
 
 size_t job_host_bytes(const job *j, stage_id id) {

@@ -187,14 +187,15 @@ static void add_digest(json_t *root, const weights *files, int id) {
         json_pack("{s:I, s:s}", "header_bytes", (json_int_t)size, "sha256", text));
 }
 
-char *models_digest(const models *m, err *e) {
+char *models_digest(const models *m, uint32_t sampled, err *e) {
     json_t *root = json_object();
-    for (int i = 0; i < MODEL_COUNT; i++)
-        if (m->files[i])
-            add_digest(root, m->files[i], i);
-    if (m->files[MODEL_FUSION])
-        add_sample(json_object_get(root, spec_file_key(MODEL_FUSION)),
-                   m->files[MODEL_FUSION], e);
+    for (int i = 0; i < MODEL_COUNT; i++) {
+        if (!m->files[i])
+            continue;
+        add_digest(root, m->files[i], i);
+        if (sampled & NEEDS(i))
+            add_sample(json_object_get(root, spec_file_key(i)), m->files[i], e);
+    }
     char *text = json_dumps(root, JSON_COMPACT);
     json_decref(root);
     char *owned = text && !err_failed(e) ? mem_strdup(e, text) : NULL;

@@ -1,12 +1,15 @@
 /* ovi.c: the public calls. Each clears the engine's error, makes a job of its request, runs
  * stages and releases what it took. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/bus.h"
 #include "keep.h"
 #include "latents.h"
+#include "media/clip_request.h"
 #include "params.h"
+#include "request_json.h"
 #include "resume.h"
 #include "speed.h"
 #include "weights/inspect.h"
@@ -290,19 +293,26 @@ ovi_status ovi_lint(ovi_engine *engine, const ovi_request *request, ovi_notice_f
     return call_end(&j, engine);
 }
 
-ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
-                        const ovi_sinks *sinks) {
-    job j = {0};
+ovi_status call_generate(job *j, ovi_engine *engine, const ovi_request *request,
+                         const ovi_sinks *sinks) {
     uint32_t needed = NEEDS(MODEL_TEXT_ENCODER) | NEEDS(MODEL_FUSION) |
                       NEEDS(MODEL_VIDEO_VAE) | NEEDS(MODEL_AUDIO_VAE) |
                       NEEDS(MODEL_VOCODER) | NEEDS(FILE_TOKENIZER);
-    if (call_begin(&j, engine, request, sinks) == OVI_OK &&
-        call_require(engine, needed) == OVI_OK && job_tokenize(&j) == OVI_OK &&
-        job_take_buffers(&j) == OVI_OK) {
-        keep_take_texts(&j);
-        if (pipeline_run(&j) == OVI_OK && request->memory_report)
+    if (job_init(j, engine, request, sinks) == OVI_OK &&
+        call_require(engine, needed) == OVI_OK && job_tokenize(j) == OVI_OK &&
+        job_take_buffers(j) == OVI_OK) {
+        keep_take_texts(j);
+        if (pipeline_run(j) == OVI_OK && request->memory_report)
             (void)(memory_log_write(engine, request->memory_report) == OVI_OK);
     }
+    return engine->host.err.status;
+}
+
+ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
+                        const ovi_sinks *sinks) {
+    job j = {0};
+    if (call_reset(engine) == OVI_OK)
+        (void)(call_generate(&j, engine, request, sinks) == OVI_OK);
     return call_end(&j, engine);
 }
 
@@ -455,7 +465,9 @@ ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *latents,
         call_require(engine, needed) == OVI_OK && check_channels(&j, latents) == OVI_OK) {
         const char *report = request->memory_report;
         job_set_latents(&j, latents);
-        if (!report || memory_log_check(report, &engine->host.err) == OVI_OK)
+        if ((!report || memory_log_check(report, &engine->host.err) == OVI_OK) &&
+            (!request->output || media_check_output(request->output, request->sound,
+                                                    &engine->host.err) == OVI_OK))
             (void)(pipeline_decode(&j) == OVI_OK);
         if (report && !err_failed(&engine->host.err))
             (void)(memory_log_write(engine, report) == OVI_OK);
@@ -490,7 +502,7 @@ ovi_status job_save_latents(const job *j, const char *path) {
     err *e = &j->engine->host.err;
     memcpy(latents.video_shape, j->shape.video, sizeof latents.video_shape);
     memcpy(latents.audio_shape, j->shape.audio, sizeof latents.audio_shape);
-    char *request_json = j->request || j->made ? job_request_json(j, e) : NULL;
+    char *request_json = j->request || j->made ? job_request_json(j, false, e) : NULL;
     char *models_json = resume_models_json(j, e);
     if (!err_failed(e))
         (void)(latents_save(&latents, path, request_json, models_json, e) == OVI_OK);
@@ -542,17 +554,38 @@ ovi_status ovi_device_speed_save(const ovi_device_speed *speed, const char *path
 }
 
 int ovi_can_write(const char *path) {
-    const char *ending = strrchr(path, '.'), *known = media_endings();
-    size_t n = ending ? strlen(ending) : 0;
-    for (const char *at = known; n && (at = strstr(at, ending)) != NULL; at += n)
-        if (at[n] == ' ' || at[n] == '\0')
-            return 1;
-    return 0;
+    char name[32]; /* of which an ending is asked alone */
+    if (path[0] == '.' && snprintf(name, sizeof name, "x%s", path) < (int)sizeof name)
+        path = name;
+    return media_parts_of(path).known;
+}
+
+/* {"path", "clip": {"format", "request"}} */
+static char *inspect_clip(const char *path, const char *format, err *e) {
+    json_t *request = replay_request(path, e);
+    char *text = NULL, *owned = NULL;
+    if (request) {
+        json_t *name = json_string(path);
+        json_t *root = json_pack("{s:o, s:{s:s, s:O}}", "path",
+                                 name ? name : json_string("(a path that is not UTF-8)"),
+                                 "clip", "format", format, "request", request);
+        text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+        json_decref(root);
+        owned = text ? mem_strdup(e, text) : NULL;
+        if (!owned)
+            err_set(e, OVI_MEMORY, "out of host memory: description of %s", path);
+    }
+    free(text);
+    json_decref(request);
+    return owned;
 }
 
 char *ovi_inspect(const char *path, ovi_message *message) {
     err e = {0};
-    char *text = weights_inspect_json(path, &e);
+    const char *format = clip_format_name(path, &e);
+    char *text = NULL;
+    if (!err_failed(&e))
+        text = format ? inspect_clip(path, format, &e) : weights_inspect_json(path, &e);
     tell(message, &e);
     return text;
 }

@@ -119,8 +119,12 @@ static const row rows[] = {
             "save the sampler's state beside the output every N steps; 0: never"),
     REQUEST("quality", INT, quality, 0, 51, "18", NULL, "decode_video", "N",
             "constant rate factor of H.264: 0 best, 51 smallest"),
-    REQUEST("output", STRING, output, 0, 0, NULL, NULL, "decode_video", "FILE",
-            "the clip to write: .mp4, .y4m or .wav"),
+    REQUEST(
+        "output", STRING, output, 0, 0, NULL, NULL, "decode_video", "FILE",
+        "the clip to write: .mp4, .webm, .gif or .webp (a preview), .y4m, .wav, a name "
+        "with / at its end (a folder of PNG), or - (y4m on standard output)"),
+    REQUEST("sound", STRING, sound, 0, 0, NULL, NULL, "decode_video", "FILE",
+            "file (.wav) for the sound of .y4m, .gif, .webp and -, which hold none"),
 };
 
 #define N_ROWS ((int)(sizeof rows / sizeof rows[0]))

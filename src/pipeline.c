@@ -319,21 +319,17 @@ ovi_status stage_run(job *j, stage_id id) {
 
 char *job_path_beside(const job *j, const char *ending, err *e) {
     const char *output = j->request->output;
-    if (!output)
+    if (!output || strcmp(output, "-") == 0)
         return NULL;
     size_t n = strlen(output), m = strlen(ending) + 1;
+    while (n > 1 && output[n - 1] == '/') /* a folder */
+        n--;
     char *path = mem_alloc(e, n + m, 1);
     if (path) {
         memcpy(path, output, n);
         memcpy(path + n, ending, m);
     }
     return path;
-}
-
-/* Nobody would see the picture. */
-static bool sound_only(const char *output) {
-    const char *ending = output ? strrchr(output, '.') : NULL;
-    return ending && strcmp(ending, ".wav") == 0;
 }
 
 static ovi_status decode_once(job *j, const media_format *format) {
@@ -366,13 +362,16 @@ static bool may_try_smaller(job *j) {
 
 ovi_status pipeline_decode(job *j) {
     err *e = &j->engine->host.err;
-    bool picture = j->video && !sound_only(j->request->output);
-    char *metadata = job_request_json(j, e);
+    media_parts parts = job_parts(j);
+    bool picture = j->video && parts.picture;
+    char *metadata = job_request_json(j, true, e);
     media_format format = {.width = picture ? j->shape.width : 0,
                            .height = picture ? j->shape.height : 0,
                            .fps = j->shape.fps,
-                           .sample_rate = j->audio ? j->shape.sample_rate : 0,
+                           .sample_rate =
+                               j->audio && parts.sound ? j->shape.sample_rate : 0,
                            .quality = j->request->quality,
+                           .sound = j->request->sound,
                            .metadata = metadata};
     j->decodes_both = format.width && format.sample_rate;
     if (metadata && decode_once(j, &format) != OVI_OK && may_try_smaller(j))
@@ -386,28 +385,26 @@ static ovi_status check_before_work(job *j) {
     static const stage_id order[] = {STAGE_IMAGE_ENCODE, STAGE_TEXT_ENCODE, STAGE_DIFFUSE,
                                      STAGE_DECODE_AUDIO, STAGE_DECODE_VIDEO};
     err *e = &j->engine->host.err;
-    const char *const outputs[] = {j->request->output, j->request->save_latents};
-    for (int i = 0; i < 2; i++) {
+    const ovi_request *r = j->request;
+    const media_parts parts = job_parts(j);
+    if (r->output && media_check_output(r->output, r->sound, e) != OVI_OK)
+        return e->status;
+    if (r->save_latents) {
         os_writer probe;
-        if (!outputs[i])
-            continue;
-        if (os_writer_open(&probe, outputs[i], e) != OVI_OK)
+        if (os_writer_open(&probe, r->save_latents, e) != OVI_OK)
             return e->status;
         os_writer_abort(&probe);
     }
-    const char *report = j->request->memory_report;
-    if (report && memory_log_check(report, e) != OVI_OK)
+    if (r->memory_report && memory_log_check(r->memory_report, e) != OVI_OK)
         return e->status;
-    if (j->request->output && !ovi_can_write(j->request->output))
-        return err_set(e, OVI_UNSUPPORTED, "%s: expected a name ending in %s",
-                       j->request->output, media_endings());
-    if (j->request->checkpoint_every > 0 && !j->request->output)
+    if (r->checkpoint_every > 0 && (!r->output || strcmp(r->output, "-") == 0))
         return err_set(e, OVI_ARGUMENT,
                        "checkpoint-every: expected an output to save the state beside");
     stage_choice choice;
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         bool skipped =
-            (order[i] == STAGE_DECODE_VIDEO && sound_only(j->request->output)) ||
+            (order[i] == STAGE_DECODE_VIDEO && !parts.picture) ||
+            (order[i] == STAGE_DECODE_AUDIO && !parts.sound) ||
             (order[i] == STAGE_TEXT_ENCODE && (j->resume || keep_has_all_texts(j))) ||
             (order[i] == STAGE_IMAGE_ENCODE && (!j->image || j->resume));
         if (!skipped && stage_choose(j, order[i], &choice) != OVI_OK)

@@ -83,9 +83,12 @@ static ovi_status make_plan(ovi_engine *engine, const ovi_request *request,
         budget.device = engine_less_overhead(engine, budget.device);
     plan->budget_bytes = engine->budget.device;
     stage_profile taken[OVI_MAX_STAGES];
+    const media_parts parts = job_parts(&j);
     bool fits = true;
     for (size_t i = 0; i < N_PLANNED; i++) {
-        if (planned[i] == STAGE_IMAGE_ENCODE && !j.image)
+        if ((planned[i] == STAGE_IMAGE_ENCODE && !j.image) ||
+            (planned[i] == STAGE_DECODE_AUDIO && !parts.sound) ||
+            (planned[i] == STAGE_DECODE_VIDEO && !parts.picture))
             continue;
         if (plan_stage(&j, planned[i], &budget, plan, &taken[plan->n_stages]) != OVI_OK)
             break;

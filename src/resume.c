@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "params.h"
 #include "record.h"
+#include "request_json.h"
 
 #define FORMAT      "ovi resume 1"
 #define MAX_TENSORS (DENOISE_MAX_STATE + N_PROMPTS + 2)
@@ -107,12 +107,12 @@ static char *state_json(const ovi_engine *engine, int done, err *e) {
 char *resume_models_json(const job *j, err *e) {
     if (j->resume)
         return mem_strdup(e, weights_metadata(j->resume->file, "ovi.models"));
-    return models_digest(&j->engine->models, e);
+    return models_digest(&j->engine->models, NEEDS(MODEL_FUSION), e);
 }
 
 static ovi_status save_snapshot(snapshot *s, int done, err *e) {
     const job *j = s->job;
-    char *made = job_request_json(j, e), *run = run_json(j->request, e),
+    char *made = job_request_json(j, false, e), *run = run_json(j->request, e),
          *state = state_json(j->engine, done, e), *digest = resume_models_json(j, e);
     const record_text texts[] = {{"format", FORMAT},
                                  {"ovi.request", made},
@@ -171,7 +171,7 @@ static ovi_status check_format(const weights *file, err *e) {
 
 /* Every model that both know has one header. */
 static ovi_status check_models(const weights *file, const models *m, err *e) {
-    char *digest = models_digest(m, e);
+    char *digest = models_digest(m, NEEDS(MODEL_FUSION), e);
     json_t *here = digest ? json_loads(digest, 0, NULL) : NULL;
     json_t *there = parse_text(file, "ovi.models", e);
     for (int i = 0; i < MODEL_COUNT && !err_failed(e); i++) {
@@ -220,61 +220,31 @@ static ovi_status check_state(resume_file *r, ovi_engine *engine) {
     return OVI_OK;
 }
 
-/* A text of the file, as long as it is open; NULL: not there. */
-static const char *text_in(const json_t *object, const char *key) {
-    return json_string_value(json_object_get(object, key));
-}
-
-/* The request that the run was started with. */
+/* The request that the run was started with. Its sizes are those of the tensors. */
 static ovi_status read_request(resume_file *r, err *e) {
     ovi_request *q = &r->request;
-    ovi_request_init(q);
-    q->negative_video = text_in(r->made, "negative_video");
-    q->negative_audio = text_in(r->made, "negative_audio");
-    q->save_latents = text_in(r->run, "save_latents");
-    const char *seed;
-    ovi_message message;
-    if (json_unpack(r->made, "{s:s, s:i, s:s, s:F, s:s, s:F, s:F, s:i, s:s}", "prompt",
-                    &q->prompt, "steps", &q->steps, "solver", &q->solver, "shift",
-                    &q->shift, "rng", &q->rng, "video_guidance", &q->video_guidance,
-                    "audio_guidance", &q->audio_guidance, "slg_layer", &q->slg_layer,
-                    "seed", &seed) != 0 ||
-        json_unpack(r->run, "{s:i, s:i}", "quality", &q->quality, "checkpoint_every",
-                    &q->checkpoint_every) != 0 ||
-        ovi_request_set(q, "seed", seed, &message) != OVI_OK)
-        return err_set(e, OVI_FORMAT, "%s: the request in it is incomplete",
-                       weights_path(r->file, 0));
+    const char *path = weights_path(r->file, 0);
+    if (request_from_json(q, r->made, path, e) != OVI_OK)
+        return e->status;
+    q->size = q->aspect = NULL;
+    q->save_latents = json_string_value(json_object_get(r->run, "save_latents"));
+    if (json_unpack(r->run, "{s:i, s:i}", "quality", &q->quality, "checkpoint_every",
+                    &q->checkpoint_every) != 0)
+        return err_set(e, OVI_FORMAT, "%s: the request in it is incomplete", path);
     if (r->step < 1 || r->step >= q->steps)
-        return err_set(e, OVI_FORMAT, "%s: expected a step from 1 to %d, found %d",
-                       weights_path(r->file, 0), q->steps - 1, r->step);
+        return err_set(e, OVI_FORMAT, "%s: expected a step from 1 to %d, found %d", path,
+                       q->steps - 1, r->step);
     return OVI_OK;
 }
 
-/* Where the clip goes and how it is put down may change; what it is may not. */
 static ovi_status apply_changes(resume_file *r, const ovi_request *changes, err *e) {
-    ovi_request *q = &r->request, plain;
-    ovi_request_init(&plain);
-    if (!changes)
-        changes = &plain;
-    if (params_check_request(changes, e) != OVI_OK)
+    const char *path = weights_path(r->file, 0);
+    if (changes && changes->image)
+        return err_set(e, OVI_ARGUMENT, "image: it is that of %s", path);
+    if (request_take_changes(&r->request, changes, path, e) != OVI_OK)
         return e->status;
-    const char *changed = params_changed(
-        changes, "output save-latents memory-report quality checkpoint-every");
-    if (changes->prompt || changes->image)
-        changed = changes->prompt ? "prompt" : "image";
-    if (changed)
-        return err_set(e, OVI_ARGUMENT, "%s: a resumed run has that of %s", changed,
-                       weights_path(r->file, 0));
-    q->output = changes->output;
-    q->memory_report = changes->memory_report;
-    if (changes->save_latents)
-        q->save_latents = changes->save_latents;
-    if (changes->quality != plain.quality)
-        q->quality = changes->quality;
-    if (changes->checkpoint_every != plain.checkpoint_every)
-        q->checkpoint_every = changes->checkpoint_every;
-    if (!q->output)
-        q->checkpoint_every = 0;
+    if (!r->request.output)
+        r->request.checkpoint_every = 0;
     return OVI_OK;
 }
 
@@ -346,7 +316,8 @@ static ovi_status take_rows(const resume_file *r, job *j) {
 ovi_status resume_take(const resume_file *r, job *j) {
     err *e = &j->engine->host.err;
     j->resume = r;
-    j->image = json_is_true(json_object_get(r->made, "image"));
+    const json_t *image = json_object_get(r->made, "image");
+    j->image = json_is_true(image) || json_is_object(image);
     if (take_sizes(r, j) != OVI_OK || take_rows(r, j) != OVI_OK ||
         job_take_buffers(j) != OVI_OK)
         return e->status;

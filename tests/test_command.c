@@ -98,7 +98,7 @@ static void mistakes_are_one_line_and_a_code(void **state) {
     expect_refusal("inspect --steps 3 micro", 2, "no option --steps");
     expect_refusal("generate --quiet x --models nowhere", 1, "nowhere");
     expect_refusal("generate --quiet x --image micro/ovi.json", 1, "micro/ovi.json");
-    expect_refusal("generate --quiet x -o clip.xyz", 1, "expected a name ending in");
+    expect_refusal("generate --quiet x -o clip.xyz", 1, "expected a name that ends in");
     expect_refusal("generate --quiet x -o no/folder.wav", 1, "no/folder.wav");
     expect_refusal("generate --quiet x --vram lots", 1, "vram");
     expect_refusal("generate --quiet x --models micro --device ref --fp8-products", 1,
@@ -270,6 +270,29 @@ static void nothing_is_replaced_unasked(void **state) {
     assert_string_equal(o.out, "clip.mp4\n");
     o = run("generate --steps 1 --quiet x");
     assert_string_equal(o.out, "clip-2.mp4\n");
+}
+
+/* A prompt of a terminal in Latin-1: every command that takes prompts says the same. */
+static void what_is_not_utf8_is_refused_in_one_sentence(void **state) {
+    (void)state;
+    static const char words[] = "prompt: byte 3: expected UTF-8, found 0xe9";
+    assert_int_equal(run("--version && (printf 'caf\\351' >latin.txt; printf "
+                         "'text_prompt\\ncaf\\351\\n' >latin.csv)")
+                         .code,
+                     0);
+    expect_refusal("generate --quiet \"$(cat latin.txt)\"", 1, words);
+    static const struct {
+        const char *arguments;
+        int code;
+    } others[] = {{"lint latin.txt", 3},
+                  {"lint latin.csv", 3},
+                  {"batch latin.csv --dry-run", 0},
+                  {"batch latin.csv -o latin; cat latin.csv.status.jsonl", 0}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        outcome o = run(others[i].arguments);
+        if (o.code != others[i].code || !strstr(o.out, words))
+            fail_msg("%s: code %d: %s%s", others[i].arguments, o.code, o.out, o.err);
+    }
 }
 
 static void a_dry_run_is_the_plan(void **state) {
@@ -577,6 +600,7 @@ int main(void) {
         cmocka_unit_test(json_events_are_lines),
         cmocka_unit_test(lines_about_memory_are_events_too),
         cmocka_unit_test(nothing_is_replaced_unasked),
+        cmocka_unit_test(what_is_not_utf8_is_refused_in_one_sentence),
         cmocka_unit_test(a_dry_run_is_the_plan),
         cmocka_unit_test(colour_is_for_terminals),
         cmocka_unit_test(pages_come_from_the_tables),

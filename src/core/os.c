@@ -195,6 +195,18 @@ fail:
     return e->status;
 }
 
+ovi_status os_writer_stream(os_writer *w, int fd, const char *name, err *e) {
+    *w = (os_writer){.fd = -1, .err = e, .path = mem_strdup(e, name)};
+    if (!w->path)
+        return e->status;
+    w->fd = fault_strikes(FAULT_OPEN) ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (w->fd < 0) {
+        err_set(e, OVI_IO, "%s: cannot write: %s", name, strerror(errno));
+        os_writer_abort(w);
+    }
+    return e->status;
+}
+
 void os_writer_put(os_writer *w, const void *bytes, size_t n) {
     for (size_t done = 0; done < n && !err_failed(w->err);) {
         ssize_t put = -1;
@@ -214,7 +226,7 @@ void os_writer_patch(os_writer *w, size_t offset, const void *bytes, size_t n) {
 }
 
 ovi_status os_writer_commit(os_writer *w) {
-    if (!err_failed(w->err) &&
+    if (!err_failed(w->err) && w->temp &&
         (fault_strikes(FAULT_SYNC) || fsync(w->fd) != 0 || fault_strikes(FAULT_RENAME) ||
          rename(w->temp, w->path) != 0))
         err_set(w->err, OVI_IO, "%s: cannot finish: %s", w->path, strerror(errno));

@@ -41,6 +41,10 @@ typedef struct os_writer {
     err *err;          /* borrowed */
 } os_writer;
 ovi_status os_writer_open(os_writer *w, const char *path, err *e) OVI_MUST_CHECK;
+/* The same on a copy of an open descriptor, a pipe or the like, which keeps what was put:
+ * without a name of its own (name is for messages), without patching. */
+ovi_status os_writer_stream(os_writer *w, int fd, const char *name,
+                            err *e) OVI_MUST_CHECK;
 void os_writer_put(os_writer *w, const void *bytes, size_t n);
 /* Overwrites bytes that were put before, for sizes known only at the end. */
 void os_writer_patch(os_writer *w, size_t offset, const void *bytes, size_t n);

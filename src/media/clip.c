@@ -15,6 +15,7 @@
 #define SAMPLE_RATE       16000
 #define MAX_SOUND_SECONDS 600 /* of a file without picture */
 #define MAX_STREAMS       "16"
+#define UNREADABLE        "cannot read it as a clip of at most " MAX_STREAMS " streams"
 #define MAX_FRAME_BYTES   ((size_t)4 << 30) /* of all frames of a clip as RGB */
 /* Containers of clips. Playlists and the like, which name other files, are left out. */
 #define CONTAINERS "mov,matroska,webm,avi,mpegts,yuv4mpegpipe,gif,wav,flac,mp3,ogg"
@@ -66,22 +67,25 @@ static void open_track(reader *r, track *t, enum AVMediaType type) {
         fail(r, "cannot open the decoder", code);
 }
 
-/* Only this file is read, whatever it says. */
-static void open_demuxer(reader *r) {
+ovi_status ffmpeg_open(AVFormatContext **demux, const char *path, err *e) {
     AVDictionary *options = NULL;
-    char *url = av_asprintf("file:%s", r->path);
+    char *url = av_asprintf("file:%s", path);
     av_dict_set(&options, "protocol_whitelist", "file", 0);
     av_dict_set(&options, "format_whitelist", CONTAINERS, 0);
     av_dict_set(&options, "max_streams", MAX_STREAMS, 0);
     av_dict_set(&options, "err_detect", "crccheck+explode", 0);
-    int code =
-        url ? avformat_open_input(&r->demux, url, NULL, &options) : AVERROR(ENOMEM);
-    if (code >= 0)
-        code = avformat_find_stream_info(r->demux, NULL);
-    if (code < 0)
-        fail(r, "cannot read it as a clip of at most " MAX_STREAMS " streams", code);
+    int code = url ? avformat_open_input(demux, url, NULL, &options) : AVERROR(ENOMEM);
     av_dict_free(&options);
     av_free(url);
+    return code < 0 ? ffmpeg_fail(e, path, UNREADABLE, code) : OVI_OK;
+}
+
+static void open_demuxer(reader *r) {
+    if (ffmpeg_open(&r->demux, r->path, r->err) != OVI_OK)
+        return;
+    int code = avformat_find_stream_info(r->demux, NULL);
+    if (code < 0)
+        fail(r, UNREADABLE, code);
 }
 
 static void open_reader(reader *r) {

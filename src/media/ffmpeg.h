@@ -31,6 +31,10 @@ static inline ovi_status ffmpeg_fail(err *e, const char *path, const char *what,
     return err_set(e, status, "%s: %s: %s", path, what, why);
 }
 
+/* Opens a file of a kind that clips have, with limits; only this file is read, whatever it says.
+ * (clip.c) */
+ovi_status ffmpeg_open(AVFormatContext **demux, const char *path, err *e) OVI_MUST_CHECK;
+
 /* A decoded frame as RGB [height, width, 3]; *convert is kept between frames. A negative
  * FFmpeg code if that is impossible. (image_file.c) */
 int ffmpeg_frame_to_rgb(const AVFrame *f, struct SwsContext **convert, uint8_t *rgb);

@@ -2,14 +2,17 @@
  *
  *   PNG   magic, chunks [length, name, data, CRC]: IHDR first, IEND last
  *   JPEG  segments [FF marker, length, data], coded data behind a scan's header, FF D9
- *   WebP  one RIFF chunk of the file's length
+ *   WebP  one RIFF chunk of the file's length, and in it chunks [name, length, data]
  *   BMP   a header with sizes
- * What a picture holds inside is the decoder's to judge. */
+ * What a picture holds inside is the decoder's to judge. EXIF is looked for on the way: PNG
+ * eXIf, JPEG APP1, WebP EXIF. */
 #include "media/image_check.h"
 
 #include <string.h>
 
 #include "core/crc32.h"
+#include "media/exif.h"
+#include "media/png_data.h"
 
 static uint32_t big(const uint8_t *p, int n) {
     uint32_t v = 0;
@@ -111,8 +114,7 @@ typedef struct png_seen {
 } png_seen;
 
 /* Chunks after the first: what they must be, and whether the decoder gets them. */
-static bool judge_chunk(const image_bytes *b, const png_chunk *c, png_seen *seen,
-                        err *e) {
+static bool judge_chunk(image_bytes *b, const png_chunk *c, png_seen *seen, err *e) {
     if (is_chunk(c, "IHDR")) {
         refuse_chunk(b, c, "one IHDR", e);
     } else if (is_chunk(c, "PLTE")) {
@@ -128,14 +130,16 @@ static bool judge_chunk(const image_bytes *b, const png_chunk *c, png_seen *seen
             refuse_chunk(b, c, "IDAT before it", e);
         seen->end = true;
     } else {
-        return is_chunk(c, "tRNS") || is_chunk(c, "eXIf");
+        if (is_chunk(c, "eXIf"))
+            b->orientation = exif_orientation(c->data, c->size);
+        return is_chunk(c, "tRNS");
     }
     return true;
 }
 
 ovi_status image_check_png(image_bytes *b, err *e) {
     png_chunk c;
-    size_t at = PNG_MAGIC_BYTES, to;
+    size_t at = PNG_MAGIC_BYTES, to, pixels = 0;
     png_seen seen = {0};
     if (take_chunk(b, at, &c, e) != OVI_OK || check_header(b, &c, e) != OVI_OK)
         return e->status;
@@ -146,6 +150,8 @@ ovi_status image_check_png(image_bytes *b, err *e) {
         bool keep = judge_chunk(b, &c, &seen, e);
         if (err_failed(e))
             break;
+        if (is_chunk(&c, "IDAT") && !pixels)
+            pixels = to;
         if (keep) {
             memmove(b->data + to, b->data + at, size);
             to += size;
@@ -153,12 +159,20 @@ ovi_status image_check_png(image_bytes *b, err *e) {
         at += size;
     }
     b->size = to;
-    return e->status;
+    if (err_failed(e))
+        return e->status;
+    return png_check_data(b, b->data + PNG_MAGIC_BYTES + 8, pixels, e);
 }
 
 /* -------------------------------------------------------------------------- JPEG ---- */
 
-enum { JPEG_END = 0xd9, JPEG_SCAN = 0xda, JPEG_QUANT = 0xdb, JPEG_FILL = 0xff };
+enum {
+    JPEG_END = 0xd9,
+    JPEG_SCAN = 0xda,
+    JPEG_QUANT = 0xdb,
+    JPEG_APP1 = 0xe1,
+    JPEG_FILL = 0xff
+};
 
 /* Start of frame: C0 .. CF but for three that are tables. */
 static bool is_frame(int marker) {
@@ -186,8 +200,7 @@ typedef struct jpeg_seen {
 } jpeg_seen;
 
 /* The segment at `at`: its marker, and with its length those that matter here. */
-static ovi_status check_segment(const image_bytes *b, size_t at, jpeg_seen *seen,
-                                err *e) {
+static ovi_status check_segment(image_bytes *b, size_t at, jpeg_seen *seen, err *e) {
     const uint8_t *p = b->data + at;
     int marker = p[1];
     size_t length = big(p + 2, 2);
@@ -198,6 +211,8 @@ static ovi_status check_segment(const image_bytes *b, size_t at, jpeg_seen *seen
     if (at + 2 + length > b->size)
         return jpeg_ends(b, e);
     seen->tables |= marker == JPEG_QUANT;
+    if (marker == JPEG_APP1 && length >= 8 && memcmp(p + 4, "Exif\0\0", 6) == 0)
+        b->orientation = exif_orientation(p + 4, length - 2);
     if (is_frame(marker)) {
         seen->frame = true;
         return image_check_size(b->path, big(p + 7, 2), big(p + 5, 2), e);
@@ -235,12 +250,32 @@ ovi_status image_check_jpeg(image_bytes *b, err *e) {
 
 /* -------------------------------------------------------------------- WebP, BMP ---- */
 
+enum { RIFF_HEAD_BYTES = 12, RIFF_CHUNK_BYTES = 8, WEBP_ANIMATED = 2 };
+
 ovi_status image_check_webp(image_bytes *b, err *e) {
-    size_t wanted = b->size >= 8 ? (size_t)little(b->data + 4, 4) + 8 : 12;
-    if (b->size < 12 || wanted > b->size)
+    size_t end = b->size >= 8 ? (size_t)little(b->data + 4, 4) + 8 : RIFF_HEAD_BYTES;
+    if (b->size < RIFF_HEAD_BYTES || end > b->size)
         return err_set(e, OVI_FORMAT,
                        "%s: expected %zu bytes of WebP, the file ends at byte %zu",
-                       b->path, wanted, b->size);
+                       b->path, end, b->size);
+    bool animated = false;
+    for (size_t at = RIFF_HEAD_BYTES; at + RIFF_CHUNK_BYTES <= end;) {
+        const uint8_t *p = b->data + at, *data = p + RIFF_CHUNK_BYTES;
+        size_t size = little(p + 4, 4);
+        if (size > end - at - RIFF_CHUNK_BYTES)
+            return err_set(e, OVI_FORMAT,
+                           "%s: WebP chunk at byte %zu: expected %zu bytes, the file "
+                           "ends at byte %zu",
+                           b->path, at, size, end);
+        if (memcmp(p, "EXIF", 4) == 0)
+            b->orientation = exif_orientation(data, size);
+        animated |= memcmp(p, "ANIM", 4) == 0 ||
+                    (memcmp(p, "VP8X", 4) == 0 && size > 0 && (data[0] & WEBP_ANIMATED));
+        at += RIFF_CHUNK_BYTES + size + (size & 1);
+    }
+    if (animated)
+        return err_set(e, OVI_UNSUPPORTED,
+                       "%s: expected a still picture, found an animated WebP", b->path);
     return OVI_OK;
 }
 

@@ -14,6 +14,7 @@ typedef struct image_bytes {
     const char *path; /* for messages */
     uint8_t *data;    /* borrowed; may be rewritten */
     size_t size;
+    int orientation; /* found by a check: EXIF's 1..8; 0: the file has none */
 } image_bytes;
 
 ovi_status image_check_size(const char *path, int64_t width, int64_t height,

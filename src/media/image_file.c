@@ -8,9 +8,9 @@
  *
  * Memory: the file, the decoded frame and the image; sides and area are limited before
  * the decoder allocates. */
-#include <stdlib.h>
 #include <string.h>
 
+#include "core/crc32.h"
 #include "core/os.h"
 #include "media/ffmpeg.h"
 
@@ -104,17 +104,10 @@ int ffmpeg_frame_to_rgb(const AVFrame *f, struct SwsContext **convert, uint8_t *
 
 /* ----------------------------------------------------------------------- turning ---- */
 
-/* EXIF orientation 1..8; anything else counts as 1 (upright). */
-static int orientation_of(const AVFrame *f) {
-    const AVDictionaryEntry *tag = av_dict_get(f->metadata, "Orientation", NULL, 0);
-    long value = tag ? strtol(tag->value, NULL, 10) : 1;
-    return value >= 1 && value <= 8 ? (int)value : 1;
-}
-
 /* 5..8 exchange the axes; the stored image is read from the right in 2, 3, 7, 8 and from
  * below in 3, 4, 6, 7. */
 static ovi_status turn(media_image *m, int orientation, err *e) {
-    if (orientation == 1)
+    if (orientation <= 1)
         return OVI_OK;
     bool swap = orientation >= 5;
     bool flip_x =
@@ -193,7 +186,7 @@ ovi_status media_image_load(media_image *m, const char *path, err *e) {
     if (os_read_file(path, MAX_FILE_BYTES, &bytes, &size, e) != OVI_OK)
         return e->status;
     const image_kind *kind = kind_of(bytes, size);
-    image_bytes whole = {path, (uint8_t *)bytes, size};
+    image_bytes whole = {.path = path, .data = (uint8_t *)bytes, .size = size};
     AVFrame *frame = av_frame_alloc();
     if (!frame)
         err_set(e, OVI_MEMORY, "%s: out of memory", path);
@@ -206,7 +199,7 @@ ovi_status media_image_load(media_image *m, const char *path, err *e) {
         else
             take_frame(&image, path, frame, e);
     }
-    if (!err_failed(e) && turn(&image, orientation_of(frame), e) == OVI_OK)
+    if (!err_failed(e) && turn(&image, whole.orientation, e) == OVI_OK)
         *m = image;
     else
         media_image_release(&image);
@@ -244,7 +237,26 @@ static int encode_png(const media_image *m, AVPacket *packet) {
     return code;
 }
 
-ovi_status media_image_save_png(const media_image *m, const char *path, err *e) {
+#define IHDR_END 33 /* the magic, and the first chunk */
+
+/* iTXt with the keyword Comment, plain, in no language. */
+static void put_text(os_writer *file, const char *text) {
+    static const char keyword[] = "iTXtComment\0\0\0\0\0";
+    const size_t n = strlen(text), name = sizeof keyword - 1;
+    uint8_t size[4], sum[4];
+    uint32_t crc = crc32_update(crc32_update(0, keyword, name), text, n);
+    for (int i = 0; i < 4; i++) {
+        size[i] = (uint8_t)((n + name - 4) >> (24 - 8 * i));
+        sum[i] = (uint8_t)(crc >> (24 - 8 * i));
+    }
+    os_writer_put(file, size, sizeof size);
+    os_writer_put(file, keyword, name);
+    os_writer_put(file, text, n);
+    os_writer_put(file, sum, sizeof sum);
+}
+
+ovi_status media_image_save_png(const media_image *m, const char *text, const char *path,
+                                err *e) {
     os_writer file;
     ffmpeg_quiet();
     AVPacket *packet = av_packet_alloc();
@@ -252,7 +264,10 @@ ovi_status media_image_save_png(const media_image *m, const char *path, err *e) 
     if (code < 0)
         ffmpeg_fail(e, path, "cannot encode a PNG image", code);
     else if (os_writer_open(&file, path, e) == OVI_OK) {
-        os_writer_put(&file, packet->data, (size_t)packet->size);
+        os_writer_put(&file, packet->data, IHDR_END);
+        if (text)
+            put_text(&file, text);
+        os_writer_put(&file, packet->data + IHDR_END, (size_t)packet->size - IHDR_END);
         (void)(os_writer_commit(&file) == OVI_OK);
     }
     av_packet_free(&packet);

@@ -8,19 +8,20 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "core/buf.h"
 #include "core/fault.h"
+#include "core/os.h"
 #include "media/sink.h"
 
 static const sink *const sinks[] = {
 #ifdef OVI_WITH_MEDIA
-    &sink_mp4,
+    &sink_mp4, &sink_webm, &sink_gif,    &sink_webp, &sink_png_folder,
 #endif
-    &sink_y4m,
-    &sink_wav,
+    &sink_y4m, &sink_wav,  &sink_stream,
 };
 #define N_SINKS (sizeof sinks / sizeof sinks[0])
 
@@ -29,7 +30,10 @@ static const sink *const sinks[] = {
 
 struct media_writer {
     const sink *kind;
-    void *sink; /* owned */
+    void *sink;  /* owned */
+    void *sound; /* owned: a sink_wav; NULL: the sink takes the sound, or is finished */
+    char *sound_path; /* owned; NULL: the sink takes the sound */
+    bool sound_made;  /* and is under its name */
     media_format format;
     host *host;  /* borrowed */
     err failure; /* of the sink */
@@ -46,9 +50,9 @@ struct media_writer {
 
 const char *media_endings(void) {
 #ifdef OVI_WITH_MEDIA
-    return ".mp4 .y4m .wav";
+    return ".mp4 .webm .gif .webp .y4m .wav / (a folder of PNG) - (standard output)";
 #else
-    return ".y4m .wav";
+    return ".y4m .wav - (standard output)";
 #endif
 }
 
@@ -64,19 +68,61 @@ size_t media_queue_bytes(const media_format *format, int frames_per_group) {
 
 /* ----------------------------------------------------------------------- opening ---- */
 
-static const sink *find_sink(const char *path, err *e) {
+static const sink *sink_of(const char *path) {
     size_t n = strlen(path);
     for (size_t i = 0; i < N_SINKS; i++) {
         size_t length = strlen(sinks[i]->ending);
-        if (n > length && strcasecmp(path + n - length, sinks[i]->ending) == 0)
+        bool whole = sinks[i] == &sink_stream; /* its ending is a whole name */
+        if ((whole ? n == length : n > length) &&
+            strcasecmp(path + n - length, sinks[i]->ending) == 0)
             return sinks[i];
     }
-    err_set(e, OVI_ARGUMENT, "%s: expected a name that ends in one of %s", path,
-            media_endings());
     return NULL;
 }
 
-static ovi_status check_format(const char *path, const media_format *f, err *e) {
+static const sink *find_sink(const char *path, err *e) {
+    const sink *found = sink_of(path);
+    if (!found)
+        err_set(e, OVI_ARGUMENT, "%s: expected a name that ends in one of %s", path,
+                media_endings());
+    return found;
+}
+
+media_parts media_parts_of(const char *path) {
+    const sink *s = sink_of(path);
+    if (!s)
+        return (media_parts){0};
+    return (media_parts){.known = true,
+                         .picture = s->picture,
+                         .sound = s->sound || s->sound_beside,
+                         .takes_sound = !s->sound};
+}
+
+static ovi_status probe_file(const char *path, err *e) {
+    os_writer probe;
+    if (os_writer_open(&probe, path, e) == OVI_OK)
+        os_writer_abort(&probe);
+    return e->status;
+}
+
+ovi_status media_check_output(const char *path, const char *sound, err *e) {
+    const sink *kind = find_sink(path, e);
+    if (!kind)
+        return e->status;
+    if (sound && kind->sound)
+        return err_set(e, OVI_ARGUMENT,
+                       "sound: expected an output that holds no sound itself, found %s",
+                       path);
+    if (sound && sink_of(sound) != &sink_wav)
+        return err_set(e, OVI_ARGUMENT,
+                       "sound: expected a name that ends in .wav, found %s", sound);
+    if (sound && probe_file(sound, e) != OVI_OK)
+        return e->status;
+    return kind->probe ? kind->probe(path, e) : probe_file(path, e);
+}
+
+static ovi_status check_format(const sink *kind, const char *path, const media_format *f,
+                               err *e) {
     bool picture = f->width != 0 || f->height != 0;
     if (picture && (f->width < 1 || f->height < 1 || f->width > MAX_SIDE ||
                     f->height > MAX_SIDE || f->fps < 1 || f->fps > 1000))
@@ -90,18 +136,88 @@ static ovi_status check_format(const char *path, const media_format *f, err *e) 
                        f->sample_rate);
     if (!picture && f->sample_rate == 0)
         return err_set(e, OVI_ARGUMENT, "%s: neither picture nor sound to write", path);
+    if (picture && !kind->picture)
+        return err_set(e, OVI_ARGUMENT, "%s: such a file holds no picture", path);
+    if (!picture && !kind->sound)
+        return err_set(e, OVI_ARGUMENT, "%s: such a file holds a picture, there is none",
+                       path);
+    if (f->sample_rate != 0 && !kind->sound && !kind->sound_beside && !f->sound)
+        return err_set(e, OVI_ARGUMENT, "%s: such a file holds no sound", path);
     if (f->quality < 0 || f->quality > 51)
         return err_set(e, OVI_ARGUMENT, "%s: expected a quality of 0 to 51, found %d",
                        path, f->quality);
     return OVI_OK;
 }
 
+/* ------------------------------------------------------------------ sound apart ---- */
+
+/* clip.y4m -> clip.wav */
+static char *path_beside(const char *path, const char *ending, err *e) {
+    size_t n = strlen(path) - strlen(ending);
+    char *sound = mem_strdup(e, path);
+    if (sound) /* endings of formats with sound beside them are as long as .wav */
+        memcpy(sound + n, sink_wav.ending, strlen(sink_wav.ending));
+    return sound;
+}
+
+static void open_sound(media_writer *w, const char *path, const media_format *f) {
+    err *e = &w->failure;
+    media_format sound = {.sample_rate = f->sample_rate, .metadata = f->metadata};
+    if (f->sample_rate == 0 || w->kind->sound)
+        return;
+    w->sound_path =
+        f->sound ? mem_strdup(e, f->sound) : path_beside(path, w->kind->ending, e);
+    if (w->sound_path)
+        w->sound = sink_wav.open(&sink_wav, w->sound_path, &sound, e);
+}
+
+static void finish_sound(media_writer *w) {
+    if (!w->sound)
+        return;
+    w->sound_made = sink_wav.finish(w->sound) == OVI_OK;
+    sink_wav.close(w->sound);
+    w->sound = NULL;
+}
+
+/* Both files or none. */
+static void close_sinks(media_writer *w, bool whole) {
+    sink_wav.close(w->sound);
+    w->kind->close(w->sink);
+    if (w->sound_made && !whole)
+        remove(w->sound_path);
+    mem_free(w->sound_path);
+}
+
+/* w->sink is NULL if it failed. */
+static void open_sinks(media_writer *w, const char *path, const media_format *format) {
+    media_format own = *format;
+    if (!w->kind->sound)
+        own.sample_rate = 0;
+    w->sink = w->kind->open(w->kind, path, &own, &w->failure);
+    if (w->sink)
+        open_sound(w, path, format);
+    if (w->sink && err_failed(&w->failure)) {
+        w->kind->close(w->sink);
+        w->sink = NULL;
+    }
+}
+
+/* Who reads a stream finds the sound whole. */
 static void put_group(media_writer *w) {
+    if (w->n_frames > 0 && w->kind == &sink_stream)
+        finish_sound(w);
     for (int i = 0; i < w->n_frames && !atomic_load(&w->aborted); i++)
         w->kind->put_frame(w->sink, w->group + (size_t)i * frame_bytes(&w->format));
-    if (w->n_samples > 0)
-        w->kind->put_samples(w->sink, (const float *)(const void *)w->group,
-                             w->n_samples);
+    if (w->n_samples == 0)
+        return;
+    const float *samples = (const float *)(const void *)w->group;
+    if (w->sound)
+        sink_wav.put_samples(w->sound, samples, w->n_samples);
+    else if (w->sound_path)
+        err_set(&w->failure, OVI_ARGUMENT, "%s: sound after the first frame",
+                w->sound_path);
+    else
+        w->kind->put_samples(w->sink, samples, w->n_samples);
 }
 
 static void *run_thread(void *user) {
@@ -123,8 +239,8 @@ static void *run_thread(void *user) {
 }
 
 /* The thread has ended, or never began. */
-static void free_writer(media_writer *w) {
-    w->kind->close(w->sink);
+static void free_writer(media_writer *w, bool whole) {
+    close_sinks(w, whole);
     pthread_cond_destroy(&w->changed);
     pthread_mutex_destroy(&w->lock);
     mem_free(w->group);
@@ -134,15 +250,16 @@ static void free_writer(media_writer *w) {
 ovi_status media_open(media_writer **out, const char *path, const media_format *format,
                       host *h) {
     const sink *kind = find_sink(path, &h->err);
-    if (!kind || check_format(path, format, &h->err) != OVI_OK)
+    if (!kind || check_format(kind, path, format, &h->err) != OVI_OK)
         return h->err.status;
     media_writer *w = mem_alloc(&h->err, 1, sizeof *w);
     if (!w)
         return h->err.status;
     *w = (media_writer){.kind = kind, .format = *format, .host = h};
-    w->sink = kind->open(path, format, &w->failure);
+    open_sinks(w, path, format);
     if (!w->sink) {
         err_set(&h->err, w->failure.status, "%s", w->failure.text);
+        close_sinks(w, false);
         mem_free(w);
         return h->err.status;
     }
@@ -150,7 +267,7 @@ ovi_status media_open(media_writer **out, const char *path, const media_format *
     pthread_cond_init(&w->changed, NULL);
     if (fault_strikes(FAULT_THREAD) ||
         pthread_create(&w->thread, NULL, run_thread, w) != 0) {
-        free_writer(w);
+        free_writer(w, false);
         return err_set(&h->err, OVI_MEMORY, "%s: the media thread did not start", path);
     }
     *out = w;
@@ -234,10 +351,13 @@ static void join_thread(media_writer *w) {
 ovi_status media_finish(media_writer *w) {
     err *e = &w->host->err;
     join_thread(w);
-    ovi_status status = w->kind->finish(w->sink);
+    finish_sound(w);
+    ovi_status status = w->failure.status;
+    if (status == OVI_OK)
+        status = w->kind->finish(w->sink);
     if (status != OVI_OK)
         status = err_set(e, status, "%s", w->failure.text);
-    free_writer(w);
+    free_writer(w, status == OVI_OK);
     return status;
 }
 
@@ -246,7 +366,7 @@ void media_abort(media_writer *w) {
         return;
     atomic_store(&w->aborted, true);
     join_thread(w);
-    free_writer(w);
+    free_writer(w, false);
 }
 
 void media_clip_release(media_clip *c) {
@@ -274,8 +394,10 @@ ovi_status media_image_load(media_image *m, const char *path, err *e) {
     return refuse(path, e);
 }
 
-ovi_status media_image_save_png(const media_image *m, const char *path, err *e) {
+ovi_status media_image_save_png(const media_image *m, const char *text, const char *path,
+                                err *e) {
     (void)m;
+    (void)text;
     return refuse(path, e);
 }
 

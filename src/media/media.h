@@ -1,7 +1,14 @@
 /* media.h: pixels and samples to files, and first-frame images from files.
  *
  * A writer is a struct of functions; one table row per output format, chosen by the file
- * name's ending. Adding a format is one file and one row. All writers write to a
+ * name's ending:
+ *
+ *   .mp4 .webm   picture and sound          .y4m   picture; sound in a .wav beside it
+ *   .gif .webp   a preview, no sound        -      the same, to standard output, no sound
+ *   .wav         sound alone                name/  a folder of PNG, with sound.wav in it
+ *
+ * Formats without sound give it to a .wav file, if one is named. Adding a format is one file
+ * and one row; one that FFmpeg's muxers write is a row of containers.c. All writers write to a
  * temporary name and rename at the end: an aborted clip leaves nothing. */
 #ifndef OVI_MEDIA_H
 #define OVI_MEDIA_H
@@ -12,14 +19,16 @@ typedef struct media_format {
     int width, height; /* 0 x 0: no picture */
     int fps;
     int sample_rate;      /* 0: no sound; mono */
-    int quality;          /* x264 CRF, 0..51 */
+    int quality;          /* x264 CRF, 0..51; other encoders have it in their scale */
     const char *metadata; /* the request as JSON, stored in the file; may be NULL */
+    const char *sound;    /* file for the sound of formats that hold none; NULL: theirs */
 } media_format;
 
 typedef struct media_writer media_writer;
 
-/* Opens path for writing in the format that its ending names (.mp4; .y4m with a .wav
- * beside it; .wav). Nothing appears under path before media_finish. */
+/* Opens path for writing in the format that its ending names. Nothing appears under path
+ * before media_finish; what goes to standard output is there at once, and the sound apart
+ * from it is complete before the first frame. */
 ovi_status media_open(media_writer **out, const char *path, const media_format *format,
                       host *h) OVI_MUST_CHECK;
 /* Appends n frames, packed 8-bit RGB [n, height, width, 3]. Encoding runs on the media
@@ -34,8 +43,18 @@ ovi_status media_finish(media_writer *w) OVI_MUST_CHECK;
 void media_abort(media_writer *w); /* takes NULL */
 /* Bytes of host memory that a writer of this format keeps for its queue. */
 size_t media_queue_bytes(const media_format *format, int frames_per_group);
-/* The endings that this build can write, space separated (".mp4 .y4m .wav"). */
+/* The endings that this build can write, for people. */
 const char *media_endings(void);
+
+/* What a clip of that name holds, by itself or beside it. */
+typedef struct media_parts {
+    bool known; /* this build writes such files */
+    bool picture, sound;
+    bool takes_sound; /* to a file that is named: media_format.sound */
+} media_parts;
+media_parts media_parts_of(const char *path);
+/* Could it be written there, with that file for its sound (or NULL)? Leaves nothing. */
+ovi_status media_check_output(const char *path, const char *sound, err *e) OVI_MUST_CHECK;
 
 /* An image, packed 8-bit RGB [height, width, 3]. */
 typedef struct media_image {
@@ -45,10 +64,11 @@ typedef struct media_image {
 void media_image_release(media_image *m);
 /* Does the file begin like an image that this build reads? */
 bool media_is_image(const char *path, err *e) OVI_MUST_CHECK;
-/* By content, not by name: PNG, JPEG (and what else the build's decoders offer). Alpha is
- * dropped without compositing, grey expanded, 16 bits cut to 8, EXIF rotation applied. */
+/* By content, not by name: PNG, JPEG, WebP, BMP. Alpha is dropped without compositing, grey
+ * expanded, 16 bits cut to 8, EXIF orientation applied. */
 ovi_status media_image_load(media_image *m, const char *path, err *e) OVI_MUST_CHECK;
-ovi_status media_image_save_png(const media_image *m, const char *path,
+/* text: in a comment of the file; NULL: none. */
+ovi_status media_image_save_png(const media_image *m, const char *text, const char *path,
                                 err *e) OVI_MUST_CHECK;
 
 /* A decoded clip for `ovi encode`: all frames as RGB and/or mono sound at 16 kHz. */

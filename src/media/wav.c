@@ -54,11 +54,9 @@ static void wav_close(void *self) {
     mem_free(w);
 }
 
-static void *wav_open(const char *path, const media_format *format, err *e) {
-    if (format->sample_rate == 0 || format->width != 0) {
-        err_set(e, OVI_ARGUMENT, "%s: a WAV file holds sound and no picture", path);
-        return NULL;
-    }
+static void *wav_open(const sink *self, const char *path, const media_format *format,
+                      err *e) {
+    (void)self;
     wav *w = mem_alloc(e, 1, sizeof *w);
     if (!w)
         return NULL;
@@ -116,6 +114,7 @@ static ovi_status wav_finish(void *self) {
 }
 
 const sink sink_wav = {.ending = ".wav",
+                       .sound = true,
                        .open = wav_open,
                        .put_samples = wav_put_samples,
                        .finish = wav_finish,

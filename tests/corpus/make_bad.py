@@ -602,6 +602,30 @@ def png_places(data):
     return places
 
 
+def vp8x(width, height, flags):
+    return (b"VP8X\x0a\0\0\0" + bytes([flags, 0, 0, 0]) + struct.pack("<I", width - 1)[:3] +
+            struct.pack("<I", height - 1)[:3])
+
+
+def riff_webp(chunks):
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+def bad_exif():
+    """EXIF blocks that are broken; none turns the picture."""
+    entry = struct.pack(">HHIHH", 0x112, 3, 1, 6, 0)
+    yield "empty", b""
+    yield "text", b"turn me"
+    yield "head", b"MM\0*"
+    yield "offset_4_gb", b"MM\0*\xff\xff\xff\xff\0\1" + entry
+    yield "offset_at_end", b"MM\0*" + struct.pack(">I", 20) + b"\0\1" + entry[:10]
+    yield "entry_cut", b"MM\0*\0\0\0\x08\0\1" + entry[:9]
+    yield "entries_65535", b"II*\0\x08\0\0\0\xff\xff" + bytes(40)
+    yield "loop", b"MM\0*\0\0\0\x08\0\1" + entry.replace(b"\1\x12", b"\1\x13") + b"\0\0\0\x08"
+    yield "orientation_9", b"MM\0*\0\0\0\x08\0\1" + entry.replace(b"\0\6", b"\0\x09")
+    yield "other_type", b"MM\0*\0\0\0\x08\0\1" + struct.pack(">HHIf", 0x112, 11, 1, 6.0)
+
+
 def bad_images():
     good = png()
     jpeg = seed("photo.jpg")
@@ -643,6 +667,18 @@ def bad_images():
     yield from cuts(bmp(), [2, 13, 17, 30, 53, 60], "bmp", "damaged|ends|expected")
     webp = seed("photo.webp")
     yield Bad("good_webp", webp, good=True)
+    yield Bad("webp_animated", riff_webp(vp8x(16, 16, 2)), "expected a still picture, found an animated WebP")
+    yield Bad("webp_chunk_4_gb", riff_webp(b"VP8 \xff\xff\xff\xff" + bytes(20)), "chunk at byte 12: expected 4294967295 bytes")
+    yield Bad("webp_no_picture", riff_webp(vp8x(16, 16, 0)), "damaged")
+    for name, block in bad_exif():  # the picture is good, and stays as it is
+        size = struct.pack("<I", len(block))
+        yield Bad(f"exif_{name}_png", png(extra=[chunk(b"eXIf", block)]), good=True)
+        yield Bad(f"exif_{name}_webp", riff_webp(vp8x(16, 16, 8) + webp[12:] + b"EXIF" + size + block + bytes(len(block) % 2)), good=True)
+        yield Bad(f"exif_{name}_jpeg", jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 8) + b"Exif\0\0" + block + jpeg[2:], good=True)
+    for rows in (0, 1, 2):
+        yield Bad(f"png_{rows}_of_3_rows", png(pixels=bytes(13) * rows), f"expected 39 bytes of pixels, their data ends after {13 * rows}$")
+        yield Bad(f"png_{rows}_of_3_rows_16_bits", png(pixels=bytes(25) * rows, depth=16), f"expected 75 bytes of pixels, their data ends after {25 * rows}$")
+    yield Bad("png_interlaced_cut", png(pixels=bytes(8), interlace=1), "expected 42 bytes of pixels, their data ends after 8$")
     yield from cuts(webp, [4, 11, 12, 15, 20, 30, len(webp) // 2, len(webp) - 1], "webp", "damaged|ends|expected a PNG")
     yield Bad("riff_is_wav", wav(), "expected a PNG, JPEG, WebP or BMP")
     for name, data in [("gif", b"GIF89a" + bytes(20)), ("svg", b"<svg width='100000' height='100000'/>"), ("ppm", b"P6 9 9 255 "),
@@ -703,6 +739,91 @@ def mp4_places(data):
     return places
 
 
+# ---- the request in a clip ----
+
+def told_wav(text, told=None, size=None):
+    """A WAV file of no samples whose comment is text."""
+    text = text if isinstance(text, bytes) else text.encode()
+    comment = b"ICMT" + struct.pack("<I", len(text) if told is None else told) + text + bytes(len(text) % 2)
+    chunk_ = b"LIST" + struct.pack("<I", 4 + len(comment) if size is None else size) + b"INFO" + comment
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk_)) + b"WAVE" + chunk_
+
+
+def told_png(text, keyword=b"Comment\0\0\0\0\0"):
+    return png(extra=[chunk(b"iTXt", keyword + text.encode())])
+
+
+def told_gif(blocks, head=b"GIF89a\1\0\1\0\0\0\0"):
+    return head + b"\x21\xfe" + blocks + b";"
+
+
+GOOD_REQUEST = {"generator": "ovi.c", "prompt": "x", "negative_video": "", "negative_audio": "", "steps": 1, "solver": "unipc", "shift": 5.0, "rng": "portable",
+                "video_guidance": 4.0, "audio_guidance": 3.0, "slg_layer": 11, "seed": "1", "quality": 18}
+
+
+def bad_told():
+    good = json.dumps(GOOD_REQUEST)
+    none, other = "there is no request in it", "expected a request of ovi.c as JSON in it"
+    yield Bad("good_wav", told_wav(good), good=True)
+    yield Bad("good_png", told_png(good), good=True)
+    yield Bad("good_gif", told_gif(bytes([len(good)]) + good.encode() + b"\0"), good=True)
+    yield from cuts(told_wav(good), [12, 16, 20, 24, 28, 31, 32], "wav", none)
+    yield from cuts(told_wav(good), [33, 60, 100, len(told_wav(good)) - 2], "wav_text", other)
+    yield Bad("wav_list_4_gb", told_wav(good, size=0xffffffff), good=True)
+    yield Bad("wav_comment_4_gb", told_wav(good, told=0xffffffff), good=True)
+    yield Bad("wav_comment_empty", told_wav(""), none)
+    yield Bad("wav_comment_of_others", told_wav("Recorded by me"), other)
+    yield Bad("wav_comment_list", told_wav("[1,2]"), other)
+    yield Bad("wav_comment_of_another_program", told_wav('{"generator":"other","prompt":"x"}'), other)
+    yield Bad("wav_comment_deep", told_wav("[" * 100000), other)
+    yield Bad("wav_comment_not_utf8", told_wav(b'{"generator":"ovi.c","prompt":"\xff"}'), other)
+    yield Bad("wav_comment_twice", told_wav('{"generator":"ovi.c","generator":"ovi.c"}'), other)
+    yield Bad("wav_comment_2_mb", told_wav('{"generator":"ovi.c","prompt":"%s"}' % ("x" * (2 << 20))),
+              "expected a request of at most 1048576 bytes")
+    yield Bad("png_plain", png(), none)
+    yield Bad("png_packed_text", png(extra=[chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(1 << 26), 9))]), none)
+    yield Bad("png_keyword_only", png(extra=[chunk(b"iTXt", b"Comment\0\0\0")]), none)
+    yield Bad("png_no_language_end", png(extra=[chunk(b"iTXt", b"Comment\0\0\0en")]), none)
+    yield Bad("png_other_keyword", png(extra=[chunk(b"iTXt", b"Author\0\0\0\0\0" + good.encode())]), none)
+    yield Bad("png_chunk_4_gb", PNG_MAGIC + b"\xff\xff\xff\xffiTXt" + bytes(30), none)
+    for name, data in [("cut", told_gif(b"\xffabc")[:-1]), ("no_end", told_gif(b"\3abc")[:-1]), ("empty", told_gif(b"\0")),
+                       ("head", b"GIF89a"), ("table", b"GIF89a\1\0\1\0\xf7\0\0;" + bytes(8)),
+                       ("image_cut", b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\xf7")]:
+        yield Bad(f"gif_{name}", data, none if name != "no_end" else "no request|another comment")
+    exif = b"EXIF" + struct.pack("<I", 26) + b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0x10e, 2, 0xffffffff, 26) + bytes(4)
+    yield Bad("webp_description_4_gb", riff_webp(vp8x(9, 9, 8) + exif), none)
+    yield Bad("webp_description_outside", riff_webp(vp8x(9, 9, 8) + exif.replace(b"\xff\xff\xff\xff\x1a", b"\x09\0\0\0\xff")), none)
+    yield Bad("webp_plain", seed("photo.webp"), none)
+    yield Bad("y4m_alone", y4m(), none)
+    yield Bad("mp4_plain", seed("clip.mp4"), "no request|another comment")
+    yield from cuts(seed("clip.mp4"), [8, 20, 36, 60, 200], "mp4", "cannot read it as a clip|no request")
+    yield Bad("webm_head", b"\x1a\x45\xdf\xa3" + bytes(60), "cannot read it as a clip|no request")
+    yield Bad("webm_size_max", b"\x1a\x45\xdf\xa3\x01\xff\xff\xff\xff\xff\xff\xff" + bytes(60), "cannot read it|no request")
+
+
+def bad_replays():
+    """Requests in clips that ovi would not have written."""
+    def row(name, says, **change):
+        made = dict(GOOD_REQUEST, **change)
+        return Bad(name, told_wav(json.dumps({k: v for k, v in made.items() if v is not ...})), says, nameless=True)
+    for key in GOOD_REQUEST:
+        if key not in ("generator", "quality", "prompt"):
+            yield row(f"no_{key}", "the request in it is incomplete", **{key: ...})
+    yield row("no_prompt", "it was not made from a prompt", prompt=...)
+    yield row("prompt_null", "it was not made from a prompt", prompt=None)
+    yield row("prompt_empty", "prompt: expected a text", prompt="")
+    yield row("prompt_100_kb", "prompt: expected at most 32768 bytes", prompt="x" * 100000)
+    for name, change in {"steps_0": dict(steps=0), "steps_huge": dict(steps=10**9), "solver": dict(solver="magic"),
+                         "shift_negative": dict(shift=-1.0), "shift_huge": dict(shift=1e300), "rng": dict(rng="dice"),
+                         "guidance": dict(video_guidance=-4), "slg": dict(slg_layer=99999), "seed": dict(seed="-1"),
+                         "seed_text": dict(seed="many"), "quality": dict(quality=99), "size": dict(size="0x0"),
+                         "size_huge": dict(size="100000x100000"), "aspect": dict(aspect="1:0"),
+                         "steps_text": dict(steps="1"), "steps_2_64": dict(steps=2**63 - 1)}.items():
+        yield row(name, "expected|incomplete|noise|block", **change)
+    yield row("image", "made from an image of 5x6: expected that image", image={"width": 5, "height": 6, "sha256": "x"})
+    yield row("image_true", "made from an image", image=True)
+
+
 # ---- prompts and options ----
 
 def bad_requests():
@@ -757,7 +878,20 @@ def bad_outputs(micro):
     wave = makes["decode"]
     yield row("decode_wav_full", "No space left", wave + ["-o", "{full}/x.wav"])
     yield row("decode_mp4_full", "No space left", wave + ["-o", "{full}/x.mp4"])
+    yield row("decode_webm_full", "No space left", wave + ["-o", "{full}/x.webm"])
+    yield row("decode_gif_full", "No space left", wave + ["-o", "{full}/x.gif"])
+    yield row("decode_webp_full", "No space left", wave + ["-o", "{full}/x.webp"])
+    yield row("decode_frames_full", "No space left", wave + ["-o", "{full}/x/"])
+    yield row("decode_frames_read_only", "Read-only|Permission", wave + ["-o", "{closed}/x/"])
+    yield row("decode_frames_over_others", "expected an empty folder, or one of a clip, found", wave + ["-o", "{folders}/", "--force"])
+    yield row("decode_frames_below_file", "Not a directory", wave + ["-o", "{latents}/x/"])
+    yield row("decode_frames_onto_file", "expected a folder, found a file", wave + ["-o", "{latents}/", "--force"])
+    yield row("decode_sound_full", "No space left", wave + ["-o", "{out}/x.y4m", "--sound", "{full}/x.wav"])
+    yield row("decode_sound_folder", "is a folder", wave + ["-o", "{out}/x.y4m", "--sound", "{folders}/x.wav"])
+    yield row("decode_sound_of_mp4", "holds no sound itself", wave + ["-o", "{out}/x.mp4", "--sound", "{out}/x.wav"])
+    yield row("decode_sound_ending", "ends in .wav", wave + ["-o", "{out}/x.y4m", "--sound", "{out}/x.mp3"])
     yield row("decode_unknown_ending", "expected a name", wave + ["-o", "{out}/x.exe"])
+    yield row("replay_folder_missing", "nowhere/x.y4m: cannot write: No such", ["replay", "{sound}", "--quiet", "--threads", "1", "--models", "{models}", "-o", "{out}/nowhere/x.y4m"])
     yield row("decode_no_ending", "expected a name", wave + ["-o", "{out}/x"])
     yield row("report_full", "No space left", makes["decode"] + ["-o", "{out}/x.wav", "--memory-report", "{full}/m.json"], "x.wav")
     yield row("report_folder", "is a folder", makes["decode"] + ["-o", "{out}/x.wav", "--memory-report", "{folders}/x.json"])
@@ -872,6 +1006,9 @@ KINDS = {
     "yaml": Kind(bad_yaml, ".yaml", ["generate", "--config", "{bad}"] + QUIETLY),
     "prompt_file": Kind(bad_prompt_files, ".txt", ["lint", "{bad}", "--models", "{models}"]),
     "first_hour": Kind(bad_first_hour, "", PLAN, True),
+    "told": Kind(bad_told, ".clip", ["inspect", "{bad}"]),
+    "replay": Kind(bad_replays, ".clip", ["replay", "{bad}", "--quiet", "--threads", "1", "--models", "{models}", "-o",
+                                          "{out}/x.y4m"]),
     "request": Kind(bad_requests, "", []),
     "output": Kind(bad_outputs, "", [], True),
     "list_output": Kind(bad_list_outputs, ".csv", []),

@@ -42,8 +42,9 @@ class Micro:
         self.picture_path = os.path.join(folder, "good.png")
         with open(self.picture_path, "wb") as f:
             f.write(make_bad.png())
+        self.sound_path = os.path.join(folder, "good.wav")
         run("generate", "x", "--quiet", "--threads", "1", "--steps", "1", "--models", self.folder, "-o",
-            os.path.join(folder, "good.wav"), "--save-latents", self.latents_path)
+            self.sound_path, "--save-latents", self.latents_path)
         self.latents = open(self.latents_path, "rb").read()
         self.resume = self.interrupted(ovi, os.path.join(folder, "run.y4m"))
         self.tensors = {option: self.list_tensors(ovi, path) for option, path in {
@@ -86,7 +87,7 @@ class Places:
 
     def __init__(self, folder):
         self.folders = os.path.join(folder, "folders")
-        for ending in ("mp4", "y4m", "safetensors", "json"):
+        for ending in ("mp4", "y4m", "wav", "safetensors", "json"):
             os.makedirs(os.path.join(self.folders, "x." + ending))
         self.mounted = []
         self.full = self.mount(os.path.join(folder, "full"), f"size={FULL_BYTES}")
@@ -166,7 +167,7 @@ class Runner:
             with open(bad, "wb") as f:
                 f.write(row.content)
         fill = {"bad": bad, "dir": case, "out": out, "models": self.micro.folder, "latents": self.micro.latents_path,
-                "picture": self.micro.picture_path, "folders": self.places.folders,
+                "picture": self.micro.picture_path, "sound": self.micro.sound_path, "folders": self.places.folders,
                 "full": self.places.full, "closed": self.places.closed}
         text = " ".join(w for w in (row.command or kind.command) if isinstance(w, str))
         if ("{full}" in text and not self.places.full) or ("{closed}" in text and not self.places.closed):

@@ -44,7 +44,7 @@ def strings(value):
 
 def all_seeds():
     for key in ("safetensors", "index", "torch", "spm", "tokenizer_json", "latents", "ovi_json", "image", "clip",
-                "csv", "tsv", "jsonl", "yaml"):
+                "csv", "tsv", "jsonl", "yaml", "told"):
         kind = make_bad.KINDS[key]
         for row in kind.rows(Shipped()) if kind.needs_micro else kind.rows():
             yield key, row.content

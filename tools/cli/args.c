@@ -154,7 +154,8 @@ static const char *set_dry_run(cli_args *args, const char *value) {
 }
 
 static const own_option own_options[] = {
-    {"image", "image", "FILE", "first frame of the clip (PNG, JPEG)", set_image},
+    {"image", "image", "FILE", "first frame of the clip (PNG, JPEG, WebP, BMP)",
+     set_image},
     {"resume", "resume", "FILE",
      "continue an interrupted run: no prompt, and no option that shapes the clip",
      set_resume},
@@ -173,7 +174,9 @@ static const own_option own_options[] = {
     {"svg", "svg", "FILE", "draw the plan: bytes over time", set_svg},
     {"config", "config", "FILE",
      "the published inference configuration (.yaml); options given here win", set_config},
-    {"format", "format", "ENDING", "of clips that a row does not name (default: mp4)",
+    {"format", "format", "ENDING",
+     "of clips that a row does not name: webm, wav, ..; / for folders of PNG (default: "
+     "mp4)",
      set_format},
     {"repeat", "repeat", "N", "clips of every row, with seeds that follow each other",
      set_repeat},
@@ -245,7 +248,8 @@ static bool apply_own(const own_option *o, const char *value, cli_args *args) {
 bool cli_shapes_clip(const char *name) {
     static const char others[] =
         "models libraries cache threads vram ram unified speed output "
-        "keep-warm profile save-latents memory-report checkpoint-every repeat image";
+        "keep-warm profile save-latents memory-report checkpoint-every repeat image "
+        "sound";
     return !in_list(others, name);
 }
 

@@ -18,8 +18,8 @@ static const list_row *row_of(const batch *b, const clip_status *clip) {
 
 /* Options of a row that are not simply set on its request. */
 static bool handled_here(const char *name) {
-    static const char *const names[] = {"prompt", "image",        "repeat",
-                                        "output", "save-latents", "memory-report"};
+    static const char *const names[] = {
+        "prompt", "image", "repeat", "output", "save-latents", "memory-report", "sound"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i], name) == 0)
             return true;
@@ -71,7 +71,7 @@ char *batch_latents(const batch *b, const clip_status *clip, bool *kept) {
     const char *name = list_value(row_of(b, clip), "save-latents");
     *kept = name != NULL;
     if (!name)
-        return cli_text("%s.latents.safetensors", clip->output);
+        return cli_beside(clip->output, ".latents.safetensors");
     return clip->repeat ? cli_text("%s/%d_%s", b->folder, clip->repeat, name)
                         : cli_text("%s/%s", b->folder, name);
 }
@@ -97,8 +97,10 @@ static void check_row(const batch *b, clip_status *clip) {
         fail(clip, cli_copy("text_prompt: expected a text, found none"));
     if (b->args->config.mode == MODE_I2V && !image_name(b, clip))
         fail(clip, cli_copy("image_path: expected one, for the mode is i2v"));
-    if (list_value(row, "memory-report"))
-        fail(clip, cli_copy("memory-report: not offered for the clips of a list"));
+    static const char *const single[] = {"memory-report", "sound"};
+    for (int i = 0; i < 2; i++)
+        if (list_value(row, single[i]))
+            fail(clip, cli_text("%s: not offered for the clips of a list", single[i]));
     for (int i = 0; i < 2; i++)
         if (paths[i] && !clip_name_harmless(paths[i]))
             fail(clip, cli_text("%s: expected a plain name inside the output folder, "
@@ -128,7 +130,10 @@ static char *usual_name(const batch *b, clip_status *clip, const ovi_request *re
 /* The name that a row gives, with the number of the repeat before its ending. */
 static void given_name(const batch *b, clip_status *clip, const char *name) {
     const char *dot = strrchr(name, '.'), *slash = strrchr(name, '/');
-    bool has_ending = dot && (!slash || dot > slash) && dot[1];
+    if (slash && !slash[1])
+        dot = slash; /* a folder */
+    bool has_ending =
+        dot && (!slash || dot > slash || dot == slash) && (dot[1] || dot == slash);
     int stem = has_ending ? (int)(dot - name) : (int)strlen(name);
     const char *ending = has_ending ? dot : b->ending;
     if (clip->repeat)
@@ -280,17 +285,24 @@ static char *choose_folder(const batch *b) {
     return folder;
 }
 
+static bool ends_clips(const char *ending) {
+    char *name = cli_text("x%s", ending);
+    bool ok = ovi_can_write(name);
+    free(name);
+    return ok;
+}
+
 static bool take_paths(batch *b, ovi_message *message) {
     const char *format = b->args->format         ? b->args->format
                          : ovi_can_write(".mp4") ? "mp4"
                                                  : "y4m";
     b->folder = choose_folder(b);
-    b->ending = cli_text(".%s", format);
+    b->ending = cli_text("%s%s", strcmp(format, "/") == 0 ? "" : ".", format);
     b->status_path = cli_text("%s.status.jsonl", b->path);
     if (ovi_can_write(b->folder))
         snprintf(message->text, sizeof message->text,
                  "output: expected a folder for these clips, found \"%s\"", b->folder);
-    else if (!ovi_can_write(b->ending))
+    else if (!ends_clips(b->ending))
         snprintf(message->text, sizeof message->text,
                  "format: this build writes no clips that end in %s", b->ending);
     else

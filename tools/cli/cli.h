@@ -89,6 +89,10 @@ void cli_close(ovi_engine *engine);
 /* May a file be written here? False after a message: it is there, and --force is not given.
  * NULL is no file. */
 bool cli_may_write(const cli_args *args, const char *path);
+/* The file that holds the sound of an output which has it beside itself; NULL: none. Owned. */
+char *cli_sound_beside(const char *output);
+/* "frames.latents.safetensors" of "frames/"; owned. */
+char *cli_beside(const char *output, const char *ending);
 /* Has there been Ctrl-C or SIGTERM? Also between calls of the library. */
 bool cli_interrupted(void);
 /* Log lines that follow are about this row of a list, and each is printed once; 0: no row. */
@@ -116,6 +120,7 @@ int cli_decode(cli_args *args);
 int cli_plan(cli_args *args);
 int cli_devices(cli_args *args);
 int cli_bench(cli_args *args);
+int cli_replay(cli_args *args);
 int cli_inspect(cli_args *args);
 int cli_make_checkpoint(cli_args *args);
 #endif

@@ -166,7 +166,7 @@ static bool exists(const char *path) {
 }
 
 static char *state_path(const clip_status *c) {
-    return cli_text("%s%s", c->output, OVI_RESUME_ENDING);
+    return cli_beside(c->output, OVI_RESUME_ENDING);
 }
 
 /* Of a clip that was in hand; nothing else is taken for its own. */
@@ -206,8 +206,22 @@ static bool is_unfinished(const char *name, const char *base) {
     return true;
 }
 
-/* Removes what a kill left in the middle of writing this file. */
-static void remove_unfinished(const char *path) {
+/* A file, or a folder of files. */
+static void remove_path(const char *path) {
+    DIR *dir = unlink(path) == 0 ? NULL : opendir(path);
+    for (struct dirent *entry; dir && (entry = readdir(dir)) != NULL;) {
+        char *file = cli_text("%s/%s", path, entry->d_name);
+        unlink(file);
+        free(file);
+    }
+    if (dir)
+        closedir(dir);
+    rmdir(path);
+}
+
+/* Removes what a kill left in the middle of writing this file, or folder. */
+static void remove_unfinished(const char *output) {
+    char *path = cli_beside(output, "");
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     char *folder = slash ? cli_text("%.*s", (int)(slash - path), path) : cli_copy(".");
     DIR *dir = opendir(folder);
@@ -215,22 +229,22 @@ static void remove_unfinished(const char *path) {
         if (!is_unfinished(entry->d_name, base))
             continue;
         char *file = cli_text("%s/%s", folder, entry->d_name);
-        unlink(file);
+        remove_path(file);
         free(file);
     }
     if (dir)
         closedir(dir);
     free(folder);
+    free(path);
 }
 
 /* Of a clip that a run had in hand when it was killed. */
 static void remove_all_unfinished(const batch *b, const clip_status *c) {
     bool kept;
     char *latents = batch_latents(b, c, &kept), *state = state_path(c);
-    char *sound =
-        cli_text("%.*s.wav", (int)(strrchr(c->output, '.') - c->output), c->output);
-    const char *const paths[] = {c->output, sound, latents, state};
-    for (int i = 0; i < 4; i++)
+    char *sound = cli_sound_beside(c->output);
+    const char *const paths[] = {c->output, latents, state, sound};
+    for (int i = 0; i < 4 && paths[i]; i++)
         remove_unfinished(paths[i]);
     free(latents);
     free(state);
@@ -241,7 +255,7 @@ static void remove_all_unfinished(const batch *b, const clip_status *c) {
 static bool make_folders(const char *path) {
     char *copy = cli_copy(path);
     bool ok = true;
-    for (char *slash = strchr(copy + 1, '/'); slash && ok;
+    for (char *slash = strchr(copy + 1, '/'); slash && slash[1] && ok;
          slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         ok = mkdir(copy, 0777) == 0 || errno == EEXIST;
@@ -607,6 +621,7 @@ static int lock_list(const char *path, ovi_message *message) {
 static bool check_args(const cli_args *args, ovi_message *message) {
     const char *option = args->request.save_latents    ? "save-latents"
                          : args->request.memory_report ? "memory-report"
+                         : args->request.sound         ? "sound"
                          : args->resume                ? "resume"
                                                        : NULL;
     if (option)

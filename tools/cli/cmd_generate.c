@@ -1,9 +1,9 @@
-/* cmd_generate.c: the commands that run the pipeline: generate, encode, decode. */
+/* cmd_generate.c: the commands that run the pipeline: generate, replay, encode, decode. */
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "alloc.h"
@@ -42,12 +42,17 @@ static void print_report(const ovi_engine *engine, const char *output) {
                               (json_int_t)report.allocated_bytes));
 }
 
+/* Does the clip itself go to standard output? */
+static bool is_stream(const cli_args *args) {
+    return args->request.output && strcmp(args->request.output, "-") == 0;
+}
+
 /* Standard output gets the name of what was made, or the report. */
 static void print_result(const cli_args *args, const ovi_engine *engine) {
     cli_progress_clear();
     if (args->json)
         print_report(engine, args->request.output);
-    else
+    else if (!is_stream(args))
         puts(args->request.output);
 }
 
@@ -62,43 +67,74 @@ static int finish(const cli_args *args, ovi_engine *engine, ovi_status status) {
 }
 
 /* A name that is free: clip.mp4, clip-2.mp4, .. */
-static const char *default_output(void) {
+static const char *free_name(const char *ending) {
     static char name[32];
-    const char *ending = ovi_can_write(".mp4") ? "mp4" : "y4m";
-    snprintf(name, sizeof name, "clip.%s", ending);
+    snprintf(name, sizeof name, "clip%.8s", ending);
     for (int i = 2; access(name, F_OK) == 0 && i < 100000; i++)
-        snprintf(name, sizeof name, "clip-%d.%s", i, ending);
+        snprintf(name, sizeof name, "clip-%d%.8s", i, ending);
     return name;
 }
 
-/* Nothing that is there is replaced unless asked for; a .y4m has its sound beside it. */
-static bool may_write_all(const cli_args *args) {
-    const ovi_request *r = &args->request;
-    size_t n = strlen(r->output);
-    char *sound = n > 4 && strcasecmp(r->output + n - 4, ".y4m") == 0
-                      ? cli_text("%.*s.wav", (int)n - 4, r->output)
-                      : NULL;
-    bool ok = cli_may_write(args, r->output) && cli_may_write(args, sound) &&
-              cli_may_write(args, r->save_latents) &&
-              cli_may_write(args, r->memory_report);
-    free(sound);
-    return ok;
+static const char *default_output(void) {
+    return free_name(ovi_can_write(".mp4") ? ".mp4" : ".y4m");
 }
 
-/* "dog.mp4" of "dog.mp4.resume.safetensors"; NULL: the name does not say. */
+/* A clip on standard output stands alone there, and is nothing to look at. Who stops reading
+ * it must not end us before we have said so. */
+static int open_stream(const cli_args *args) {
+    const char *why =
+        args->json ? "--json has standard output for itself"
+        : isatty(STDOUT_FILENO)
+            ? "standard output is a terminal; lead it into a program or a file"
+            : NULL;
+    if (why)
+        cli_complain("ovi: output -: %s", why);
+    signal(SIGPIPE, SIG_IGN);
+    return why ? EXIT_USAGE : EXIT_DONE;
+}
+
+/* Nothing that is there is replaced unless asked for. */
+static int check_outputs(const cli_args *args) {
+    const ovi_request *r = &args->request;
+    char *beside = r->sound ? cli_copy(r->sound) : cli_sound_beside(r->output);
+    bool ok = cli_may_write(args, r->output) && cli_may_write(args, beside) &&
+              cli_may_write(args, r->save_latents) &&
+              cli_may_write(args, r->memory_report);
+    free(beside);
+    if (ok && is_stream(args))
+        return open_stream(args);
+    return ok ? EXIT_DONE : EXIT_FAILED;
+}
+
+/* An engine for a command that writes an output; NULL: *code says how it ends. */
+static ovi_engine *open_for_output(cli_args *args, int *code) {
+    *code = check_outputs(args);
+    ovi_engine *engine = *code == EXIT_DONE ? cli_open(args, true) : NULL;
+    if (*code == EXIT_DONE && !engine)
+        *code = EXIT_FAILED;
+    return engine;
+}
+
+/* "dog.mp4" of "dog.mp4.resume.safetensors", "dog/" of "dog.resume.safetensors"; NULL: the
+ * name does not say. */
 static char *output_of(const char *resume) {
     size_t n = strlen(resume), ending = strlen(OVI_RESUME_ENDING);
     if (n <= ending || strcmp(resume + n - ending, OVI_RESUME_ENDING) != 0)
         return NULL;
-    return strndup(resume, n - ending);
+    char *name = cli_text("%.*s", (int)(n - ending), resume);
+    if (ovi_can_write(name))
+        return name;
+    char *folder = cli_text("%s/", name);
+    free(name);
+    return folder;
 }
 
 static int resume(cli_args *args) {
     char *named = output_of(args->resume);
-    int code = EXIT_FAILED;
+    int code;
     if (!args->request.output)
         args->request.output = named ? named : default_output();
-    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
+    ovi_engine *engine = open_for_output(args, &code);
     if (engine) {
         ovi_sinks sinks = cli_sinks(args);
         code = finish(args, engine,
@@ -109,10 +145,10 @@ static int resume(cli_args *args) {
 }
 
 static int generate(cli_args *args) {
-    int code = EXIT_FAILED;
+    int code;
     if (!args->request.output)
         args->request.output = default_output();
-    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
+    ovi_engine *engine = open_for_output(args, &code);
     if (engine) {
         ovi_sinks sinks = cli_sinks(args);
         code = finish(args, engine, ovi_generate(engine, &args->request, &sinks));
@@ -126,14 +162,10 @@ static bool is_batch(const cli_args *args) {
     return !args->resume && (args->config.path || list_is_meant(args->word[0]));
 }
 
-int cli_generate(cli_args *args) {
+/* Runs a command with the first frame that is named, if one is. */
+static int with_image(cli_args *args, int (*run)(cli_args *args)) {
     ovi_image image = {0};
     ovi_message message;
-    if (is_batch(args))
-        return cli_batch(args);
-    args->request.prompt = args->word[0];
-    if (args->dry_run)
-        return cli_plan(args);
     if (args->image) {
         if (ovi_image_load(args->image, &image, &message) != OVI_OK) {
             cli_complain("ovi: %s", message.text);
@@ -141,8 +173,59 @@ int cli_generate(cli_args *args) {
         }
         args->request.image = &image;
     }
-    int code = args->resume ? resume(args) : generate(args);
+    int code = run(args);
     ovi_free((void *)(uintptr_t)image.rgb);
+    return code;
+}
+
+int cli_generate(cli_args *args) {
+    if (is_batch(args))
+        return cli_batch(args);
+    args->request.prompt = args->word[0];
+    if (args->dry_run)
+        return cli_plan(args);
+    return with_image(args, args->resume ? resume : generate);
+}
+
+/* The ending of a clip's name, of a folder too. */
+static const char *ending_of(const char *path) {
+    const char *dot = strrchr(path, '.'), *slash = strrchr(path, '/');
+    return dot && (!slash || dot > slash) ? dot : "/";
+}
+
+static int replay(cli_args *args) {
+    int code;
+    if (!args->request.output)
+        args->request.output = free_name(ending_of(args->word[0]));
+    ovi_engine *engine = open_for_output(args, &code);
+    if (engine) {
+        ovi_sinks sinks = cli_sinks(args);
+        code = finish(args, engine,
+                      ovi_replay(engine, args->word[0], &args->request, &sinks));
+    }
+    return code;
+}
+
+/* The engine computes in the clip's type, if none is named. */
+int cli_replay(cli_args *args) {
+    ovi_message message;
+    char *text = ovi_inspect(args->word[0], &message);
+    if (!text) {
+        cli_complain("ovi: %s", message.text);
+        return EXIT_FAILED;
+    }
+    json_t *root = json_loads(text, 0, NULL), *clip = json_object_get(root, "clip");
+    const char *dtype =
+        json_string_value(json_object_get(json_object_get(clip, "request"), "dtype"));
+    int code = EXIT_FAILED;
+    ovi_free(text);
+    if (dtype && !args->given[cli_option_index("dtype")])
+        (void)ovi_settings_set(&args->settings, "dtype", dtype, NULL);
+    if (clip)
+        code = with_image(args, replay);
+    else
+        cli_complain("ovi: %s: expected a clip, found weights", args->word[0]);
+    json_decref(root);
     return code;
 }
 
@@ -155,8 +238,8 @@ int cli_decode(cli_args *args) {
         cli_complain("ovi: %s", message.text);
         return EXIT_FAILED;
     }
-    int code = EXIT_FAILED;
-    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
+    int code;
+    ovi_engine *engine = open_for_output(args, &code);
     if (engine) {
         ovi_sinks sinks = cli_sinks(args);
         code = finish(args, engine,
@@ -170,9 +253,10 @@ int cli_encode(cli_args *args) {
     ovi_latents latents = {0};
     if (!args->request.output)
         args->request.output = "latents.safetensors";
-    ovi_engine *engine = may_write_all(args) ? cli_open(args, true) : NULL;
+    int code;
+    ovi_engine *engine = open_for_output(args, &code);
     if (!engine)
-        return EXIT_FAILED;
+        return code;
     ovi_sinks sinks = cli_sinks(args);
     ovi_status status =
         ovi_encode_file(engine, args->word[0], &args->request, &latents, &sinks);

@@ -1,10 +1,12 @@
 /* session.c: what commands share: the engine, Ctrl-C, log lines and progress. */
+#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -197,11 +199,38 @@ int cli_failure(const ovi_engine *engine, ovi_status status) {
     return status == OVI_CANCELLED ? EXIT_CANCELLED : EXIT_FAILED;
 }
 
+static bool is_empty_folder(const char *path) {
+    DIR *dir = opendir(path);
+    int n = 0;
+    while (dir && readdir(dir))
+        n++;
+    if (dir)
+        closedir(dir);
+    return n == 2; /* "." and ".." */
+}
+
+/* Of a folder in the place of a file the library says what it is. */
 bool cli_may_write(const cli_args *args, const char *path) {
-    if (!path || args->force || access(path, F_OK) != 0 || is_folder(path))
-        return true; /* of a folder the library says what it is */
+    bool folder = path && path[0] && path[strlen(path) - 1] == '/';
+    if (!path || args->force || strcmp(path, "-") == 0 || access(path, F_OK) != 0 ||
+        (is_folder(path) && (!folder || is_empty_folder(path))))
+        return true;
     cli_complain("ovi: %s: exists; --force replaces it", path);
     return false;
+}
+
+char *cli_sound_beside(const char *output) {
+    size_t n = strlen(output);
+    return n > 4 && strcasecmp(output + n - 4, ".y4m") == 0
+               ? cli_text("%.*s.wav", (int)n - 4, output)
+               : NULL;
+}
+
+char *cli_beside(const char *output, const char *ending) {
+    size_t n = strlen(output);
+    while (n > 1 && output[n - 1] == '/')
+        n--;
+    return cli_text("%.*s%s", (int)n, output, ending);
 }
 
 /* ---- progress ---- */
