@@ -168,7 +168,7 @@ static void call_plan(material *m, const ovi_sinks *sinks) {
     must(m->w.engine, ovi_make_plan(m->w.engine, &m->request, &plan));
 }
 
-static void call_generate(material *m, const ovi_sinks *sinks) {
+static void make_clip(material *m, const ovi_sinks *sinks) {
     must(m->w.engine, ovi_generate(m->w.engine, &m->request, sinks));
 }
 
@@ -181,7 +181,7 @@ static const struct {
     {call_diffuse, "diffuse "},
     {call_decode, "decode_audio decode_video "},
     {call_plan, ""},
-    {call_generate, "text_encode diffuse decode_audio decode_video "},
+    {make_clip, "text_encode diffuse decode_audio decode_video "},
     {call_encode_file, "image_encode encode_audio "}, /* last: only with media */
 };
 

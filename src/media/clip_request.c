@@ -12,6 +12,7 @@
 #include <strings.h>
 
 #include "core/buf.h"
+#include "core/host.h"
 #include "core/os.h"
 #include "media/exif.h"
 #ifdef OVI_WITH_MEDIA
