@@ -338,8 +338,17 @@ static void buckets_are_those_of_the_specification(void **state) {
     cfg.num_heads = 1;
     for (int i = 0; i < 32; i++)
         table[i] = (float)i;
-    umt5_expand_positions(&cfg, table, 1, 3,
-                          bias); /* keys 2 before the query .. 2 after it */
+    host h = {0};
+    device *d = device_open(&h, &backend_ref, &(device_options){.compute = DTYPE_F32});
+    assert_non_null(d);
+    device_arena_open(d, 4096);
+    const tensor tables = arena_push(d, DTYPE_F32, SHAPE(1, 32)),
+                 out = arena_push(d, DTYPE_F32, SHAPE(1, 5));
+    device_put_f32(d, &tables, table);
+    umt5_expand_positions(d, &cfg, tables, 3, out);
+    assert_int_equal(device_get_f32(d, bias, &out), OVI_OK);
+    device_close(d);
+    /* keys 2 before the query .. 2 after it */
     assert_memory_equal(bias, ((float[]){2, 1, 0, 17, 18}), sizeof bias);
 }
 

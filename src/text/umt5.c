@@ -1,12 +1,14 @@
 /* umt5.c: the forward pass of the text encoder; umt5.h draws it.
  *
  * Rounding: the residual stream, norms, softmax and the activation are f32; what enters a
- * product is in the device's compute type, and so are the features. Position biases are
- * made on the host: the table is [buckets, heads], the attention wants [heads, 2L-1]. */
+ * product is in the device's compute type, and so are the features. Position biases come of
+ * a product with rows that hold a single 1, which is exact: the table is [buckets, heads],
+ * the attention wants [heads, 2L-1]. */
 #include "text/umt5.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ----------------------------------------------------------------------- positions
  * ---- */
@@ -24,32 +26,30 @@ int64_t umt5_bucket(const umt5_config *cfg, int64_t relative) {
     return side + (bucket < half ? bucket : half - 1);
 }
 
-/* Entries [first, end) of every row, which share a bucket. */
-static void expand_bucket(const float *values, int64_t heads, int64_t width,
-                          const int64_t span[2], float *dst) {
-    for (int64_t h = 0; h < heads; h++)
-        for (int64_t i = span[0]; i < span[1]; i++)
-            dst[h * width + i] = values[h];
+/* Rows of zeros with a one where each relative position's bucket is: [2n-1, buckets]. */
+static tensor push_buckets(device *d, const umt5_config *cfg, int64_t n) {
+    const int64_t width = 2 * n - 1, buckets = cfg->num_buckets;
+    const tensor t = arena_push(d, DTYPE_F32, SHAPE(width, buckets));
+    if (device_is_null(d))
+        return t;
+    float *rows =
+        mem_alloc(&device_host(d)->err, (size_t)width, (size_t)buckets * sizeof *rows);
+    for (int64_t i = 0; rows && i < width; i++)
+        rows[i * buckets + umt5_bucket(cfg, i - (n - 1))] = 1;
+    if (rows)
+        device_put_f32(d, &t, rows);
+    mem_free(rows);
+    return t;
 }
 
-static void expand_layer(const umt5_config *cfg, const float *table, int64_t n,
-                         float *dst) {
-    const int64_t heads = cfg->num_heads, width = 2 * n - 1;
-    int64_t span[2] = {0, 0};
-    for (; span[0] < width; span[0] = span[1]) {
-        const int64_t bucket = umt5_bucket(cfg, span[0] - (n - 1));
-        do
-            span[1]++;
-        while (span[1] < width && umt5_bucket(cfg, span[1] - (n - 1)) == bucket);
-        expand_bucket(table + bucket * heads, heads, width, span, dst);
-    }
-}
-
-void umt5_expand_positions(const umt5_config *cfg, const float *tables, int n_layers,
-                           int64_t n, float *dst) {
-    for (int l = 0; l < n_layers; l++)
-        expand_layer(cfg, tables + l * cfg->num_buckets * cfg->num_heads, n,
-                     dst + l * cfg->num_heads * (2 * n - 1));
+void umt5_expand_positions(device *d, const umt5_config *cfg, tensor tables, int64_t n,
+                           tensor out) {
+    const size_t mark = arena_mark(d);
+    const tensor buckets = push_buckets(d, cfg, n);
+    const tensor turned = arena_push(d, DTYPE_F32, SHAPE(2 * n - 1, tables.dim[0]));
+    op_linear(d, &(linear_desc){.x = buckets, .w = tables, .out = turned});
+    op_copy(d, &(copy_desc){.x = PERMUTE(turned, 1, 0), .out = out});
+    arena_reset(d, mark);
 }
 
 /* ------------------------------------------------------------------------ encoding
@@ -196,47 +196,88 @@ static void read_values(const encoding *c, const weights_entry *x, int64_t first
     (void)(weights_expect_finite(files, &v, &device_host(c->d)->err) == OVI_OK);
 }
 
-/* Position biases of all layers, made on the host from tables in the file: everything that
- * the host has to say is said before the first layer, since writing waits. */
-static void put_positions(const encoding *c) {
+/* The tables of all layers from the file, [layers, buckets, heads] there, with the bucket
+ * last: [layers * heads, buckets]. */
+static tensor push_tables(const encoding *c) {
     const umt5_config *cfg = &c->m->cfg;
-    const int64_t table = cfg->num_buckets * cfg->num_heads;
+    const int64_t heads = cfg->num_heads, n = cfg->num_buckets, layers = cfg->num_layers;
+    const tensor stored = arena_push(c->d, DTYPE_F32, SHAPE(layers, n, heads));
+    const tensor turned = arena_push(c->d, DTYPE_F32, SHAPE(layers, heads, n));
     err *e = &device_host(c->d)->err;
-    if (device_is_null(c->d))
-        return;
-    float *tables = mem_alloc(e, (size_t)(cfg->num_layers * table), sizeof *tables);
-    float *all = mem_alloc(e, (size_t)tensor_count(&c->positions), sizeof *all);
-    for (int64_t i = 0; tables && all && i < cfg->num_layers; i++)
-        read_values(c, c->m->weights.row[c->m->layer[i].position].entry[0], 0, table,
-                    tables + i * table);
-    for (int s = 0; tables && all && s < c->n_texts; s++)
-        umt5_expand_positions(cfg, tables, (int)cfg->num_layers, c->texts[s].n,
-                              all + positions_before(c, s));
-    if (!err_failed(e))
-        device_put_f32(c->d, &c->positions, all);
-    mem_free(tables);
-    mem_free(all);
+    if (!device_is_null(c->d)) {
+        float *all = mem_alloc(e, (size_t)tensor_count(&stored), sizeof *all);
+        for (int64_t i = 0; all && i < layers; i++)
+            read_values(c, c->m->weights.row[c->m->layer[i].position].entry[0], 0,
+                        n * heads, all + i * n * heads);
+        if (all)
+            device_put_f32(c->d, &stored, all);
+        mem_free(all);
+    }
+    op_copy(c->d, &(copy_desc){.x = PERMUTE(stored, 0, 2, 1), .out = turned});
+    return tensor_reshape(turned, SHAPE(layers * heads, n));
 }
 
-/* Gathers the rows of a text's tokens; x [L, D]. The features' memory is used on the
- * way. */
+/* Position biases of all layers, before the first one: what the host has to say waits. */
+static void put_positions(const encoding *c) {
+    const size_t mark = arena_mark(c->d);
+    const tensor tables = push_tables(c);
+    for (int s = 0; s < c->n_texts; s++) {
+        const int64_t n = c->texts[s].n, width = 2 * n - 1;
+        const tensor own =
+            tensor_slice(c->positions, 0, positions_before(c, s), tables.dim[0] * width);
+        umt5_expand_positions(c->d, &c->m->cfg, tables, n,
+                              tensor_reshape(own, SHAPE(tables.dim[0], width)));
+    }
+    arena_reset(c->d, mark);
+}
+
+/* Rows of a text's tokens as they are stored, on the host: [L, D] of the file's type. */
+static void gather_stored(const encoding *c, const umt5_text *text, char *dst) {
+    const weights *files = c->m->weights.files;
+    const weights_entry *x = c->m->weights.row[c->m->embedding].entry[0];
+    const int64_t dim = c->m->cfg.dim;
+    const size_t row = (size_t)dim * dtype_size(x->type);
+    const char *rows = weights_data(files, x);
+    err *e = &device_host(c->d)->err;
+    for (int64_t i = 0; i < text->n && !err_failed(e); i++) {
+        char *to = dst + (size_t)i * row;
+        memcpy(to, rows + (size_t)text->ids[i] * row, row);
+        weights_values v = {x, to, x->type, text->ids[i] * dim, dim};
+        (void)(weights_expect_finite(files, &v, e) == OVI_OK);
+    }
+}
+
+/* Gathers the rows of a text's tokens; x [L, D]. The features' memory is used on the way. What
+ * is stored in bf16 is sent as it is. */
 static void embed(const encoding *c, const umt5_text *text, tensor x) {
-    if (device_is_null(c->d))
-        return;
     const weight *row = c->m->weights.row + c->m->embedding;
-    int64_t dim = c->m->cfg.dim;
-    for (int64_t i = 0; i < text->n; i++)
-        read_values(c, row->entry[0], text->ids[i] * dim, dim, text->features + i * dim);
-    device_put_f32(c->d, &x, text->features);
+    const dtype type = weight_file_type(row);
+    const size_t mark = arena_mark(c->d);
+    const tensor sent = arena_push(c->d, DTYPE_BF16, tensor_shape(&x));
+    const int64_t dim = c->m->cfg.dim;
+    if (type == DTYPE_BF16) {
+        if (!device_is_null(c->d)) {
+            gather_stored(c, text, (char *)text->features);
+            device_write(c->d, &sent, text->features);
+        }
+        op_copy(c->d, &(copy_desc){.x = sent, .out = x});
+    } else if (!device_is_null(c->d)) {
+        for (int64_t i = 0; i < text->n; i++)
+            read_values(c, row->entry[0], text->ids[i] * dim, dim,
+                        text->features + i * dim);
+        device_put_f32(c->d, &x, text->features);
+    }
+    arena_reset(c->d, mark);
 }
 
-/* x [L, D] -> features on the host */
+/* x [L, D] -> features on the host, of the compute type's precision */
 static void finish(const encoding *c, const umt5_text *text, tensor x) {
     size_t mark = arena_mark(c->d);
     tensor out = push(c, x.dim[0], x.dim[1]);
     norm(c, x, c->m->norm, out);
+    op_copy(c->d, &(copy_desc){.x = out, .out = x}); /* x has served */
     if (!device_is_null(c->d))
-        (void)(device_get_f32(c->d, text->features, &out) == OVI_OK); /* latched */
+        (void)(device_get_f32(c->d, text->features, &x) == OVI_OK); /* latched */
     arena_reset(c->d, mark);
 }
 

@@ -12,7 +12,7 @@
  *
  * Memory, all of it scratch of the call. Arena: x of all texts, position biases of all layers,
  * and of the texts that pass together the normed rows with q, k, v and the attention, or with
- * two [L,10240]. Host: the position tables and biases.
+ * two [L,10240]. Host: the position tables.
  *
  * Residency parts: i < num_layers is layer i, part num_layers the last norm. The
  * embedding stays in its file; only rows that a text uses are read. */
@@ -59,10 +59,10 @@ void umt5_release(umt5 *m);
 
 /* Which bucket a relative position (key - query) falls in. */
 int64_t umt5_bucket(const umt5_config *cfg, int64_t relative);
-/* The position bias of n_layers layers for a text of n tokens: dst [layers, heads, 2n-1],
- * entry (l, h, key - query + n - 1). tables: [layers, buckets, heads]. */
-void umt5_expand_positions(const umt5_config *cfg, const float *tables, int n_layers,
-                           int64_t n, float *dst);
+/* Position biases for a text of n tokens, on the device in f32: out [rows, 2n-1], entry (row,
+ * key - query + n - 1), of tables [rows, buckets]; a row is a head of a layer. */
+void umt5_expand_positions(device *d, const umt5_config *cfg, tensor tables, int64_t n,
+                           tensor out);
 
 /* Where a model computes: its weights stand in `store` under the number `id`. */
 typedef struct umt5_place {

@@ -242,7 +242,8 @@ static void check_outputs(gold *g, const umt5_place *at, const text_case *c) {
 }
 
 /* The bias of a layer as [heads, query, key], which the engine never makes. */
-static void check_bias(gold *g, const umt5 *m, const text_case *c, int layer) {
+static void check_bias(gold *g, const umt5_place *at, const text_case *c, int layer) {
+    const umt5 *m = at->model;
     const gold_limit equal = {.equal = true};
     int64_t n = c->padded, heads = m->cfg.num_heads, width = 2 * n - 1;
     char name[NAME_MAX_BYTES];
@@ -255,7 +256,17 @@ static void check_bias(gold *g, const umt5 *m, const text_case *c, int layer) {
     float *full = mem_alloc(e, (size_t)(heads * n * n), sizeof *full);
     if (table && bias && full &&
         weight_to_f32(&m->weights, m->layer[layer].position, table, e) == OVI_OK) {
-        umt5_expand_positions(&m->cfg, table, 1, n, bias);
+        const size_t mark = arena_mark(at->dev);
+        const tensor stored =
+            arena_push(at->dev, DTYPE_F32, SHAPE(m->cfg.num_buckets, heads));
+        const tensor turned =
+            arena_push(at->dev, DTYPE_F32, SHAPE(heads, m->cfg.num_buckets));
+        const tensor out = arena_push(at->dev, DTYPE_F32, SHAPE(heads, width));
+        device_put_f32(at->dev, &stored, table);
+        op_copy(at->dev, &(copy_desc){.x = PERMUTE(stored, 1, 0), .out = turned});
+        umt5_expand_positions(at->dev, &m->cfg, turned, n, out);
+        (void)(device_get_f32(at->dev, bias, &out) == OVI_OK); /* latched */
+        arena_reset(at->dev, mark);
         for (int64_t i = 0; i < heads * n * n; i++) {
             int64_t h = i / (n * n), query = i / n % n, key = i % n;
             full[i] = bias[h * width + key - query + n - 1];
@@ -284,7 +295,7 @@ static void check_texts(gold *g, const umt5_place *at, const char *name) {
     text_case c = {0};
     if (load_case(g, &c, name, at->model->cfg.dim)) {
         for (int i = 0; i < at->model->cfg.num_layers; i++)
-            check_bias(g, at->model, &c, i);
+            check_bias(g, at, &c, i);
         device_trace_prefix(g->dev, "mid.%s.", name);
         gold_trace(g, umt5_limit);
         check_outputs(g, at, &c);
