@@ -195,20 +195,20 @@ static motion measure_motion(const double centre[FRAMES][2]) {
 
 /* ---- what a sound is ---- */
 
-/* Power at a frequency, over the whole clip in pieces whose phases do not matter. */
+/* Mean square of the part of the sound at a frequency, in pieces whose phases do not matter. */
 static double power_at(const clip *c, double hertz) {
     enum { PIECE = 1024 };
     double power = 0;
-    for (int begin = 0; begin + PIECE <= SAMPLES; begin += PIECE) {
+    for (int begin = 0; begin < SAMPLES; begin += PIECE) {
         double re = 0, im = 0;
         for (int i = 0; i < PIECE; i++) {
             const double turn = 2 * 3.14159265358979 * hertz * i / RATE;
             re += (double)c->sound[begin + i] * cos(turn);
             im += (double)c->sound[begin + i] * sin(turn);
         }
-        power += re * re + im * im;
+        power += 2 * (re * re + im * im) / PIECE;
     }
-    return power;
+    return power / SAMPLES;
 }
 
 /* Loudness during a frame. */
@@ -233,6 +233,26 @@ static sound loudest_tone(const clip *c) {
         if (power_at(c, tones[i]) > power_at(c, tones[best]))
             best = i;
     return (sound)(LOW + best);
+}
+
+/* A steady tone: of that pitch, heard in every tenth of a second (the world's have an RMS of 0.26
+ * to 0.32), and little else beside it and its octave. */
+static void expect_tone(const clip *c, sound pitch) {
+    enum { TENTH = RATE / 10 };
+    assert_int_equal(loudest_tone(c), pitch);
+    double square = 0;
+    for (int begin = 0; begin + TENTH <= SAMPLES; begin += TENTH) {
+        double sum = 0;
+        for (int i = begin; i < begin + TENTH; i++)
+            sum += (double)c->sound[i] * (double)c->sound[i];
+        if (sqrt(sum / TENTH) < 0.15)
+            fail_msg("RMS %.3f from sample %d", sqrt(sum / TENTH), begin);
+        square += sum / SAMPLES;
+    }
+    const double hertz = tones[pitch - LOW];
+    const double share = (power_at(c, hertz) + power_at(c, 2 * hertz)) / square;
+    if (share < 0.7)
+        fail_msg("only %.2f of the power is at %g Hz", share, hertz);
 }
 
 /* The sound jumps up where the picture shows a bounce, give or take one frame. */
@@ -315,7 +335,7 @@ static void prompts_are_obeyed(void **state) {
         if (w->sound == THUMPS)
             expect_thumps(&c, (const double(*)[2])centre);
         else
-            assert_int_equal(loudest_tone(&c), w->sound);
+            expect_tone(&c, w->sound);
         assert_true(peak(&c) > 0.1 && peak(&c) < 1.0);
     }
     ovi_close(engine);
@@ -434,7 +454,8 @@ static void every_budget_gives_the_same_clip(void **state) {
     assert_same_clip(&small, &whole);
 }
 
-/* Decoding alone needs less than the diffusion, so its tiles get smaller budgets. */
+/* Decoding alone needs less than the diffusion, so its tiles get smaller budgets: the smallest
+ * in which the sound, which has no tiles, is decoded too. */
 static void tiles_give_the_same_picture(void **state) {
     (void)state;
     static clip whole, tiled;
@@ -459,7 +480,9 @@ static void tiles_give_the_same_picture(void **state) {
     must(engine, ovi_decode_latents(engine, &latents, &empty, &sinks));
     ovi_close(engine);
 
-    const size_t budget = least_of(&plan, "decode_video");
+    size_t budget = least_of(&plan, "decode_video");
+    if (budget < least_of(&plan, "decode_audio"))
+        budget = least_of(&plan, "decode_audio");
     assert_true(budget < way_of(&plan, "decode_video")->peak_bytes);
     engine = open_engine(budget);
     sinks = sinks_of(&tiled);

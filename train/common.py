@@ -6,18 +6,21 @@ import time
 
 import torch
 
-from storage import write_curves
+from storage import load_part, save_part, write_curves
+
+KEEP_EVERY = 60
 
 
 class Clock:
-    """Progress 0..1 by steps or by seconds, whichever is further, and the learning rate of it."""
+    """Progress 0..1 by steps or by seconds, whichever is further, and the learning rate of it.
+    The seconds count from now, so what is compiled before the first step is in them."""
 
     def __init__(self, steps, seconds, warm=300):
         self.steps, self.seconds, self.warm, self.step = steps, seconds, warm, 0
         self.begin = time.time()
 
     def progress(self):
-        return max(self.step / self.steps, (time.time() - self.begin) / self.seconds)
+        return max(self.step / self.steps, (time.time() - self.begin) / max(self.seconds, 1))
 
     def rate(self):
         """Up in `warm` steps, flat, then down to nothing over the last 60 %."""
@@ -112,11 +115,18 @@ class Muon(torch.optim.Optimizer):
 
 
 class Record:
-    """Losses as they come: printed now and then, drawn at the end."""
+    """Losses as they come: printed now and then, drawn at the end. Beside them the weights so far,
+    from which an interrupted part goes on."""
 
     def __init__(self, folder, name):
         self.folder, self.name, self.rows, self.begin = folder, name, [], time.time()
+        self.kept = self.begin
         os.makedirs(folder, exist_ok=True)
+
+    def keep(self, *nets):
+        if time.time() - self.kept > KEEP_EVERY:
+            save_part(self.folder, unfinished(self.name), [net.state_dict() for net in nets])
+            self.kept = time.time()
 
     def add(self, step, **values):
         row = {k: float(v) for k, v in values.items()}
@@ -129,16 +139,34 @@ class Record:
         write_curves(os.path.join(self.folder, self.name + ".png"), curves)
         with open(os.path.join(self.folder, self.name + ".json"), "w") as f:
             json.dump(curves, f)
+        kept = os.path.join(self.folder, unfinished(self.name) + ".pt")
+        if os.path.exists(kept):
+            os.remove(kept)
+
+
+def unfinished(name):
+    return name + "_unfinished"
+
+
+def go_on(args, name, *nets):
+    """Takes the weights that an interrupted run of this part kept."""
+    kept = load_part(args.out, unfinished(name))
+    for net, state in zip(nets, kept or []):
+        net.load_state_dict(state)
+    if kept:
+        print(f"{name}: goes on from the weights of an interrupted run", flush=True)
 
 
 def arguments(parser):
     parser.add_argument("--out", required=True, help="folder of the parts, the curves and the weights")
     parser.add_argument("--start", help="packed model directory whose weights the training starts from")
     parser.add_argument("--seed", type=int, default=1, help="of the clips and the order they come in")
-    parser.add_argument("--seconds", type=float, default=1e9, help="stop by then, whatever the step")
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after them, whatever the step")
+    parser.add_argument("--until", type=float, default=1e12, help="the same as a time since the epoch")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    args.seconds = min(args.seconds, args.until - time.time())
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True

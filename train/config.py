@@ -1,5 +1,6 @@
 """Sizes of the small model, in the words of ovi.json."""
 import json
+import os
 
 STREAM = {"dim": 160, "num_heads": 5, "num_layers": 5, "ffn_dim": 512, "freq_dim": 128, "text_dim": 128,
           "text_len": 64, "qk_norm": True, "cross_attn_norm": True, "eps": 1e-6, "window_size": [-1, -1]}
@@ -17,8 +18,8 @@ CONFIG = {
                   "temporal_downsample": [False, True, True], "patch_size": 2},
     "audio_vae": {"data_dim": 80, "embed_dim": 20, "hidden_dim": 24, "ch_mult": [1, 2, 4], "num_res_blocks": 2,
                   "down_layers": [0], "clip_act": 256.0},
-    "vocoder": {"num_mels": 80, "upsample_initial_channel": 128, "upsample_rates": [4, 4, 2, 2, 2, 2],
-                "upsample_kernel_sizes": [8, 8, 4, 4, 4, 4], "resblock_kernel_sizes": [3, 7, 11],
+    "vocoder": {"num_mels": 80, "upsample_initial_channel": 128, "upsample_rates": [4, 4, 4, 4],
+                "upsample_kernel_sizes": [8, 8, 8, 8], "resblock_kernel_sizes": [3, 7, 11],
                 "resblock_dilation_sizes": [[1, 3, 5]] * 3, "activation": "snakebeta",
                 "snake_logscale": True, "resblock": "1"},
     "files": {"fusion": "Ovi/model.safetensors",
@@ -28,6 +29,10 @@ CONFIG = {
               "audio_vae": "MMAudio/ext_weights/v1-16.pth",
               "vocoder": "MMAudio/ext_weights/best_netG.pt"},
 }
+
+# Not trained by run_all.py but made once, by make_tokenizer.py.
+TOKENIZER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "models", "tiny",
+                         CONFIG["files"]["tokenizer"])
 
 
 def ovi_json(mean, std):

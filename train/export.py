@@ -4,14 +4,15 @@
 
 The fusion model becomes safetensors; text encoder, video VAE, audio VAE (flat dictionaries) and
 vocoder ({'generator': ...}) become torch archives, as the published files are packed. A part that
-DIR lacks stays as it is in MODEL_DIR.
+DIR lacks stays as it is in MODEL_DIR; where that lacks the tokenizer, it gets the one of models/tiny.
 """
 import argparse
 import hashlib
 import os
+import shutil
 
-from config import ovi_json
-from storage import load_part, save_packed
+from config import CONFIG, TOKENIZER, ovi_json
+from storage import load_part, load_statistics, save_packed
 
 
 def write_digests(folder):
@@ -35,9 +36,13 @@ def main():
     for key, state in parts.items():
         if state:
             save_packed(args.model, key, state)
-    if video:
-        with open(os.path.join(args.model, "ovi.json"), "w") as f:
-            f.write(ovi_json(video["mean"].tolist(), video["std"].tolist()))
+    mean, std = (video["mean"], video["std"]) if video else load_statistics(args.model)
+    with open(os.path.join(args.model, "ovi.json"), "w") as f:
+        f.write(ovi_json(mean.tolist(), std.tolist()))
+    tokenizer = os.path.join(args.model, CONFIG["files"]["tokenizer"])
+    if not os.path.exists(tokenizer):
+        os.makedirs(os.path.dirname(tokenizer), exist_ok=True)
+        shutil.copy(TOKENIZER, tokenizer)
     write_digests(args.model)
     size = sum(os.path.getsize(os.path.join(at, f)) for at, _, fs in os.walk(args.model) for f in fs)
     print(f"{args.model}: {size / 1e6:.2f} MB")

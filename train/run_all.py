@@ -1,28 +1,72 @@
-"""Trains every part on one GPU and packs the model, within ten minutes.
+"""Trains every part on one GPU, packs the model and evaluates it, whole within ten minutes.
 
-    python3 train/run_all.py --out DIR [MODEL_DIR]
-    python3 train/run_all.py --out DIR --start MODEL_DIR [--seed N] [MODEL_DIR]
+    python3 train/run_all.py --out DIR [--seconds 590] MODEL_DIR
+    python3 train/run_all.py --out DIR --start OLD_MODEL_DIR [--seed N] MODEL_DIR
 
-The first form begins with random weights: the two autoencoders share the GPU, the fusion model
-follows. The second goes on from a packed model with other clips and captions: fusion model,
-decoder of the video VAE and vocoder, side by side; latents stay what they were. A part whose file
-is in DIR is not trained again, so an interrupted run goes on where it stopped.
+The first form begins with random weights: autoencoders and vocoder share the GPU while the fusion
+model gets ready beside them, and from the vocoder's end it has the GPU for itself. The second goes on from a packed
+model with other clips and captions: fusion model, decoder of the video VAE and vocoder, side by side;
+latents stay what they were. A part whose file is in DIR is not trained again, and one that was
+interrupted goes on from the weights it kept, so the same command ends an interrupted run.
+DIR/shards gets the model in pieces of at most 15 MiB.
 """
 import argparse
 import os
 import subprocess
 import sys
+import tarfile
+import time
+
+from storage import split_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# When the parts end, as shares of the whole time; what is left is for packing and evaluation.
+AUDIO_VAE, VIDEO_VAE, VOCODER, FUSION = 0.09, 0.40, 0.60, 0.90
+BEGIN = time.time()
+
+
+def log(text):
+    print(f"[{time.time() - BEGIN:.0f} s] {text}", flush=True)
 
 
 def start(script, *words):
-    return subprocess.Popen([sys.executable, os.path.join(HERE, script), *words])
+    return script, subprocess.Popen([sys.executable, os.path.join(HERE, script), *map(str, words)])
 
 
-def finish(*processes):
-    if any([p.wait() for p in processes]):
+def finish(*parts):
+    """Waits for all of them, and ends where one has failed."""
+    left = list(parts)
+    while left:
+        time.sleep(0.2)
+        for script, process in [p for p in left if p[1].poll() is not None]:
+            log(f"{script} ends with {process.returncode}")
+            left.remove((script, process))
+    if any(process.returncode for _, process in parts):
         sys.exit("a part failed: see above")
+
+
+def train_from_nothing(args, common):
+    def until(share):
+        return *common, "--until", BEGIN + share * args.seconds
+    finish(start("train_video_vae.py", *until(VIDEO_VAE)),
+           start("train_audio.py", *until(VOCODER), "--vae-share", AUDIO_VAE / VOCODER),
+           start("train_fusion.py", *until(FUSION), "--clips", args.clips, "--wait"))
+
+
+def train_further(args, common):
+    common = [*common, "--start", args.start, "--until", BEGIN + FUSION * args.seconds]
+    finish(start("train_video_vae.py", *common, "--decoder-only"),
+           start("train_audio.py", *common, "--vae-share", 0),
+           start("train_fusion.py", *common, "--clips", args.clips))
+
+
+def save_shards(model, folder):
+    os.makedirs(folder, exist_ok=True)
+    whole = os.path.join(folder, "model.tar")
+    with tarfile.open(whole, "w") as tar:
+        tar.add(model, os.path.basename(os.path.abspath(model)))
+    split_file(whole, folder)
+    os.remove(whole)
 
 
 def main():
@@ -30,20 +74,18 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--start", help="packed model to go on from")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("model", nargs="?", default=os.path.join(HERE, "..", "models", "tiny"))
+    parser.add_argument("--seconds", type=float, default=590, help="for everything")
+    parser.add_argument("--clips", type=int, default=24576, help="in the bank of the fusion model")
+    parser.add_argument("--prompts", type=int, default=100, help="of the evaluation")
+    parser.add_argument("model")
     args = parser.parse_args()
-    common = ["--out", args.out, "--seed", str(args.seed), "--steps", "200000"]
-    fusion = ["train_fusion.py", *common, "--clips", "24576"]
-    if args.start:
-        common += ["--start", args.start]
-        finish(start("train_video_vae.py", *common, "--decoder-only", "--seconds", "300"),
-               start("train_audio.py", *common, "--vae-share", "0", "--seconds", "150"),
-               start(*fusion, "--start", args.start, "--seconds", "462"))
-    else:
-        finish(start("train_video_vae.py", *common, "--seconds", "205"),
-               start("train_audio.py", *common, "--seconds", "200"))
-        finish(start(*fusion, "--seconds", "360"))
+    common = ["--out", args.out, "--seed", args.seed, "--steps", 200000]
+    (train_further if args.start else train_from_nothing)(args, common)
     finish(start("export.py", "--out", args.out, args.model))
+    save_shards(args.model, os.path.join(args.out, "shards"))
+    finish(start("evaluate.py", "--parts", "--models", args.model, "--prompts", args.prompts,
+                 "--images", args.prompts * 2 // 5, "--json", os.path.join(args.out, "evaluation.json")))
+    log("done")
 
 
 if __name__ == "__main__":

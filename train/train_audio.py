@@ -8,12 +8,12 @@ tones need no adversary, so its losses are spectra, at four resolutions and in m
 waves of tones of one pitch.
 """
 import argparse
+import time
 
 import torch
-import torch.nn.functional as F
 
 import world
-from common import Clock, Record, Step, adam, arguments, set_rate
+from common import Clock, Record, Step, adam, arguments, go_on, set_rate
 from config import CONFIG
 from nets import vocoder as vocoder_net
 from nets.audio_vae import AudioVae
@@ -21,20 +21,21 @@ from nets.mel import log_mel, mel_basis
 from nets.vocoder import Vocoder
 from storage import load_packed, load_part, save_part
 
-BANK, BATCH, SEGMENT, VOCODER_BATCH = 4096, 64, 32, 32
-DIVERGENCE, FLOOR, ON_WAVE = 2e-3, 0.05, 4.0
+BANK, BATCH, SEGMENT, VOCODER_BATCH = 4096, 64, 32, 64
+DIVERGENCE, FLOOR, ON_WAVE, SILENCE = 2e-3, 0.05, 4.0, 3e-3
 BEEPS = world.SOUNDS.index("beeps")
 
 
 @torch.no_grad()
 def draw_bank(clips, device):
     """Waves [clips, 32768], their spectra [clips, 80, 128] and which are tones of one pitch; every
-    sound equally often. These all begin at the same phase: they repeat with each frame of the
+    sound equally often, noise twice as often. Tones all begin at the same phase: they repeat with each frame of the
     spectrum, so a vocoder can be held to their very waves."""
     basis, waves, sounds = mel_basis(device), [], []
     for _ in range(clips // 64):
         a = world.draw_attributes(64, None, device)
-        a["sound"] = torch.randint(8, (64,), device=device)
+        a["sound"] = torch.randint(9, (64,), device=device)
+        a["sound"] = torch.where(a["sound"] == 8, world.SOUNDS.index("noise"), a["sound"])
         a["motion"] = torch.where(a["sound"] == world.IMPACT, world.BOUNCE, a["motion"])
         scene = world.draw_scene(a, None)
         steady = (a["sound"] < len(world.TONES)) | (a["sound"] == BEEPS)
@@ -47,7 +48,8 @@ def draw_bank(clips, device):
 
 def train_loop(name, net, step_of, args, steps, seconds, rate):
     """step_of() gives the losses, the first of which is trained."""
-    device = args.device
+    device, clock = args.device, Clock(steps, seconds, warm=200)
+    go_on(args, name, net)
     optimiser = adam(net.parameters(), rate, device, decay=0.0)
 
     def step():
@@ -60,7 +62,7 @@ def train_loop(name, net, step_of, args, steps, seconds, rate):
 
     set_rate(optimiser, 0)
     run = Step(step, device)
-    clock, record, total = Clock(steps, seconds, warm=200), Record(args.out, name), 0
+    record, total = Record(args.out, name), 0
     every = 250 if device == "cuda" else 5
     while clock.progress() < 1:
         set_rate(optimiser, rate * clock.rate())
@@ -69,8 +71,9 @@ def train_loop(name, net, step_of, args, steps, seconds, rate):
         if clock.step % every == 0:
             record.add(clock.step, **dict(zip(("loss", "spectrum", "other"), (total / every).tolist())))
             total = 0
-    record.close()
+            record.keep(net)
     save_part(args.out, name, net.state_dict())
+    record.close()
 
 
 def train_vae(args, mels, seconds):
@@ -100,12 +103,20 @@ def spectra(wave):
         yield torch.sqrt(s.real ** 2 + s.imag ** 2 + 1e-6)
 
 
+def level(wave):
+    """Logarithm of the loudness of each frame. Without it silence is a trap: a tone whose phase is
+    not yet right costs more than none, and snakes have points without a slope that hold it there."""
+    return torch.log((wave.unflatten(1, (-1, 256)).pow(2).mean(2) + 1e-8).sqrt() + SILENCE)
+
+
 def train_vocoder(args, vae, waves, mels, steady, seconds):
     device, basis = args.device, mel_basis(args.device)
+    batch = VOCODER_BATCH if device == "cuda" else 4
     net = Vocoder(CONFIG["vocoder"]).to(device)
     if args.start:
         net.load_state_dict(load_packed(args.start, "vocoder"))
     if device == "cuda":
+        torch.backends.cudnn.benchmark_limit = 4  # some hundred small convolutions
         vocoder_net.Activation.run = staticmethod(torch.compile(vocoder_net.snake_between_filters, dynamic=True))
     with torch.no_grad():  # spectra as the audio VAE gives them back, with the noise it was trained on
         heard = torch.cat([vae.decode(m + 0.05 * torch.randn_like(m)) for m in
@@ -114,11 +125,11 @@ def train_vocoder(args, vae, waves, mels, steady, seconds):
     frames = torch.arange(SEGMENT, device=device)
 
     def losses():
-        row = torch.randint(waves.shape[0], (VOCODER_BATCH,), device=device)
-        first = torch.randint(128 - SEGMENT + 1, (VOCODER_BATCH,), device=device)
+        row = torch.randint(waves.shape[0], (batch,), device=device)
+        first = torch.randint(128 - SEGMENT + 1, (batch,), device=device)
         wave = waves[row[:, None], first[:, None] * 256 + reach]
         at = (row[:, None], slice(None), first[:, None] + frames)
-        mel = torch.where(torch.rand(VOCODER_BATCH, 1, 1, device=device) < 0.5, mels[at], heard[at]).transpose(1, 2)
+        mel = torch.where(torch.rand(batch, 1, 1, device=device) < 0.5, mels[at], heard[at]).transpose(1, 2)
         made = net(mel)[:, 0]
         loss = 0.0
         for a, b in zip(spectra(made), spectra(wave)):
@@ -129,17 +140,18 @@ def train_vocoder(args, vae, waves, mels, steady, seconds):
             loss = loss + 2 * ((a - b).flatten(1).norm(dim=1) / size).mean()
         amiss = (made - wave).pow(2).mean(1) / (wave.pow(2).mean(1) + 1e-3)
         loss = loss + ON_WAVE * (amiss * steady[row]).mean()
+        loss = loss + (level(made) - level(wave)).abs().mean()
         mel_loss = (log_mel(made, basis, FLOOR / 50) - log_mel(wave, basis, FLOOR / 50)).abs().mean()
         return loss + 2 * mel_loss, loss, mel_loss
 
-    train_loop("vocoder", net, losses, args, args.steps or 12000, seconds, 6e-4)
+    train_loop("vocoder", net, losses, args, args.steps or 12000, seconds, 1e-3)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--vae-share", type=float, default=0.35, help="of the seconds")
     args = arguments(parser)
-    device = args.device
+    device, begin = args.device, time.time()
     waves, mels, steady = draw_bank(BANK if device == "cuda" else 64, device)
     state = load_part(args.out, "audio_vae", device)
     if not state and args.start:
@@ -149,9 +161,9 @@ def main():
         vae = AudioVae(CONFIG["audio_vae"]).to(device)
         vae.load_state_dict(state)
     else:
-        vae = train_vae(args, mels, args.seconds * args.vae_share)
+        vae = train_vae(args, mels, args.seconds * args.vae_share - (time.time() - begin))
     if not load_part(args.out, "vocoder"):
-        train_vocoder(args, vae, waves, mels, steady, args.seconds * (1 - args.vae_share))
+        train_vocoder(args, vae, waves, mels, steady, args.seconds - (time.time() - begin))
 
 
 if __name__ == "__main__":

@@ -7,17 +7,21 @@ are encoded once into a bank; each has several captions. One clip in eight loses
 an empty text or to the default negative prompts, which guidance needs; in one of four the first
 latent frame is given and clean (image to video). Some words of a caption are replaced by any others,
 so that a prompt with unknown words is still read. Blocks that hold the shape weigh three times.
+With --wait it may be started beside the training of the autoencoders: captions, compilation and
+the graph of a step are ready when their files appear.
 """
 import argparse
 import multiprocessing
 import os
 import random
+import sys
+import time
 
 import torch
 
 import world
-from common import Clock, Record, Step, arguments, muon_and_adam, set_rate
-from config import CONFIG
+from common import Clock, Record, Step, arguments, go_on, muon_and_adam, set_rate
+from config import CONFIG, TOKENIZER
 from nets.audio_vae import AudioVae
 from nets.fusion import Fusion, joint
 from nets.mel import log_mel, mel_basis
@@ -27,11 +31,9 @@ from storage import load_packed, load_part, load_statistics, save_part
 
 RATE, MUON_RATE = 2e-3, 2e-3
 DROPPED, WITH_IMAGE = 0.125, 0.25
-REPLACED, ON_SHAPE = 0.04, 2.0
+REPLACED, ON_SHAPE, CHUNK = 0.04, 2.0, 64
 SHIFT, PIECES = 4.0, 901
 TEXT_LEN = CONFIG["video"]["text_len"]
-TOKENIZER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "models", "tiny",
-                         CONFIG["files"]["tokenizer"])
 
 
 def encode_texts(texts):
@@ -47,16 +49,30 @@ def encode_texts(texts):
     return ids, lengths
 
 
-def load_vaes(args):
-    """Those that were trained in this run, or else those of the packed model."""
-    device = args.device
-    part = load_part(args.out, "video_vae") or dict(
-        zip(("mean", "std"), load_statistics(args.start)), state=load_packed(args.start, "video_vae"))
-    video, audio = VideoVae(CONFIG["video_vae"]).to(device), AudioVae(CONFIG["audio_vae"]).to(device)
-    video.load_state_dict(part["state"])
-    audio.load_state_dict(load_part(args.out, "audio_vae") or load_packed(args.start, "audio_vae"))
-    mean, std = (part[k].to(device).view(1, -1, 1, 1, 1) for k in ("mean", "std"))
-    return video.eval(), audio.eval(), mean, std
+class Encoders:
+    """Both autoencoders, with random weights until load()."""
+
+    def __init__(self, device):
+        fast(device)
+        self.device, self.basis = device, mel_basis(device)
+        self.video, self.audio = VideoVae(CONFIG["video_vae"]).to(device), AudioVae(CONFIG["audio_vae"]).to(device)
+        self.mean, self.std = torch.zeros(1, device=device), torch.ones(1, device=device)
+
+    def load(self, args):
+        """The weights that were trained in this run, or else those of the packed model."""
+        part = load_part(args.out, "video_vae") or dict(
+            zip(("mean", "std"), load_statistics(args.start)), state=load_packed(args.start, "video_vae"))
+        self.video.load_state_dict(part["state"])
+        self.audio.load_state_dict(load_part(args.out, "audio_vae") or load_packed(args.start, "audio_vae"))
+        self.mean, self.std = (part[k].to(self.device).view(1, -1, 1, 1, 1) for k in ("mean", "std"))
+
+    @torch.no_grad()
+    def latents(self, scene):
+        """[B,24,13,8,8] and [B,64,20], normalised."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            video = self.video.encode(world.render_video(scene))[0]
+        audio = self.audio.encode(log_mel(world.render_audio(scene, None), self.basis))[0]
+        return (video.float() - self.mean) / self.std, audio.transpose(1, 2)
 
 
 def write_captions(job):
@@ -84,24 +100,35 @@ def blocks_of_shape(scene):
     return torch.cat([held[:, :1], later], 1)[:, None]
 
 
-@torch.no_grad()
-def draw_bank(args, attributes, written):
+def empty_bank(args):
     """Normalised video latents, audio latents, caption ids and lengths, and blocks of the shape."""
-    device, clips = args.device, attributes["shape"].numel()
-    video_vae, audio_vae, mean, std = load_vaes(args)
-    basis, videos, audios, blocks, chunk = mel_basis(device), [], [], [], min(64, clips)
-    fast(device)
-    for i in range(0, clips, chunk):
-        a = {k: v[i:i + chunk].to(device) for k, v in attributes.items()}
-        scene = world.draw_scene(a, None)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            latent = video_vae.encode(world.render_video(scene))[0]
-        videos.append(((latent.float() - mean) / std).to(torch.bfloat16))
-        audios.append(audio_vae.encode(log_mel(world.render_audio(scene, None), basis))[0].transpose(1, 2))
-        blocks.append(blocks_of_shape(scene))
-    ids, lengths = (torch.cat([torch.from_numpy(x) for x in part]) for part in zip(*written.get()))
-    return (torch.cat(videos), torch.cat(audios), ids.view(clips, -1, TEXT_LEN).to(device),
-            lengths.view(clips, -1).to(device), torch.cat(blocks))
+    n, z = args.clips, CONFIG["video"]["in_dim"]
+    shapes = (((n, z, 13, 8, 8), torch.bfloat16), ((n, 64, CONFIG["audio"]["in_dim"]), torch.float32),
+              ((n, args.captions, TEXT_LEN), torch.int16), ((n, args.captions), torch.int16),
+              ((n, 1, 13, 8, 8), torch.bool))
+    bank = [torch.zeros(shape, dtype=dtype, device=args.device) for shape, dtype in shapes]
+    bank[3].fill_(1)
+    return bank
+
+
+def wait_for_vaes(args):
+    while not all(os.path.exists(os.path.join(args.out, name + ".pt")) for name in ("video_vae", "audio_vae")):
+        if time.time() > args.until:
+            sys.exit("fusion: no autoencoders in time")
+        time.sleep(0.2)
+
+
+def fill_bank(encoders, bank, attributes, clips):
+    videos, audios, _, _, blocks = bank
+    for i in range(0, clips, CHUNK):
+        scene = world.draw_scene({k: v[i:i + CHUNK].to(encoders.device) for k, v in attributes.items()}, None)
+        videos[i:i + CHUNK], audios[i:i + CHUNK] = encoders.latents(scene)
+        blocks[i:i + CHUNK] = blocks_of_shape(scene)
+
+
+def fill_captions(bank, written):
+    for rows, parts in zip(bank[2:4], zip(*written.get())):
+        rows.copy_(torch.cat([torch.from_numpy(x) for x in parts]).view_as(rows))
 
 
 def make_models(args):
@@ -153,22 +180,9 @@ def is_hidden(name, p):
     return p.dim() == 2 and "blocks." in name and "pos_embedding" not in name
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--clips", type=int, default=65536)
-    parser.add_argument("--captions", type=int, default=12)
-    parser.add_argument("--batch", type=int, default=256)
-    args = arguments(parser)
-    if load_part(args.out, "fusion"):
-        return print("fusion: already there")
+def make_step(args, fusion, text, bank):
+    """The step, captured with rate 0, and [(optimiser, rate)]."""
     device = args.device
-    clock = Clock(args.steps or 30000, args.seconds, warm=500)
-    with multiprocessing.get_context("fork").Pool(min(12, os.cpu_count())) as pool:  # before the GPU is in use
-        attributes = world.draw_attributes(args.clips, None, "cpu")
-        written = start_captions(pool, attributes, args.captions, args.seed)
-        fusion, text = make_models(args)
-        bank = draw_bank(args, attributes, written)
-    print(f"fusion: bank {clock.progress():.2f} of the time", "audio deviation", float(bank[1].std()), flush=True)
     losses = make_losses(fusion, text, bank, args.batch, device)
     named = list(fusion.named_parameters()) + list(text.named_parameters())
     optimisers = muon_and_adam(named, is_hidden, (MUON_RATE, RATE), device)
@@ -187,8 +201,40 @@ def main():
 
     for o, _ in optimisers:
         set_rate(o, 0)
-    run = Step(step, device)
-    record, total, every = Record(args.out, "fusion"), 0, 500 if device == "cuda" else 2
+    return Step(step, device), optimisers
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clips", type=int, default=65536)
+    parser.add_argument("--captions", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--wait", action="store_true", help="for the autoencoders of a training beside it")
+    args = arguments(parser)
+    if load_part(args.out, "fusion"):
+        return print("fusion: already there")
+    begin = time.time()
+    with multiprocessing.get_context("fork").Pool(min(12, os.cpu_count())) as pool:  # before the GPU is in use
+        attributes = world.draw_attributes(args.clips, None, "cpu")
+        written = start_captions(pool, attributes, args.captions, args.seed)
+        fusion, text = make_models(args)
+        bank = empty_bank(args)
+        fill_captions(bank, written)
+    go_on(args, "fusion", fusion, text)
+    run, optimisers = make_step(args, fusion, text, bank)
+    encoders = Encoders(args.device)
+    fill_bank(encoders, bank, attributes, min(CHUNK, args.clips))  # compiles it
+    if args.wait:
+        wait_for_vaes(args)
+    ready = time.time()
+    encoders.load(args)
+    fill_bank(encoders, bank, attributes, args.clips)
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+    print(f"fusion: ready after {ready - begin:.0f} s, bank in {time.time() - ready:.0f} s, "
+          f"audio deviation {float(bank[1].std()):.3f}", flush=True)
+    clock = Clock(args.steps or 30000, args.seconds - (time.time() - begin), warm=500)
+    record, total, every = Record(args.out, "fusion"), 0, 500 if args.device == "cuda" else 2
     while clock.progress() < 1:
         for o, rate in optimisers:
             set_rate(o, rate * clock.rate())
@@ -198,8 +244,9 @@ def main():
             _, video, audio = (total / every).tolist()
             record.add(clock.step, video=video, audio=audio)
             total = 0
-    record.close()
+            record.keep(fusion, text)
     save_part(args.out, "fusion", {"fusion": fusion.state_dict(), "text": text.state_dict()})
+    record.close()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import argparse
 import torch
 
 import world
-from common import Clock, Record, Step, arguments, muon_and_adam, set_rate
+from common import Clock, Record, Step, arguments, go_on, muon_and_adam, set_rate
 from config import CONFIG
 from nets.video_vae import VideoVae, fast
 from storage import load_packed, load_part, load_statistics, save_part
@@ -103,6 +103,7 @@ def train_phase(net, optimisers, phase, clock, record, device):
             _, picture, divergence = (total / 100).tolist()
             record.add(clock.step, picture=picture, divergence=divergence)
             total.zero_()
+            record.keep(net)
 
 
 def main():
@@ -116,6 +117,7 @@ def main():
     net = VideoVae(CONFIG["video_vae"]).to(device)
     if args.start:
         net.load_state_dict(load_packed(args.start, "video_vae"))
+    go_on(args, "video_vae", net)
     for p in [*net.encoder.parameters(), *net.conv1.parameters()]:
         p.requires_grad_(not args.decoder_only)
     named = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
@@ -123,13 +125,13 @@ def main():
     clock, record = Clock(args.steps or 6000, args.seconds, warm=200), Record(args.out, "video_vae")
     for length, clips, until in PHASES[1 if args.start else 0:]:
         train_phase(net, optimisers, (length, clips, until), clock, record, device)
-    record.close()
     if args.decoder_only:
         mean, std = load_statistics(args.start)
     else:
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             mean, std = statistics(net, device)
     save_part(args.out, "video_vae", {"state": net.state_dict(), "mean": mean, "std": std})
+    record.close()
     print("video_vae: std of the latents", [round(v, 2) for v in std.tolist()])
 
 

@@ -28,8 +28,7 @@ class Weighted(nn.Module):
         self.bias = nn.Parameter(torch.zeros(bias))
 
     def weight(self):
-        v = self.weight_v
-        return v * (self.weight_g / v.flatten(1).norm(dim=1).view(-1, 1, 1))
+        return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
 
 class Conv(Weighted):
