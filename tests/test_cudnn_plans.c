@@ -2,17 +2,24 @@
  * them, for six devices of which none is here. Held: every product of the video decoder and
  * every attention has a choice within the caps of cuda_sizes.h.
  *
+ * Held too: plans on disk are the same plans, and files that are damaged or of another problem
+ * are said and made anew.
+ *
  *   test_cudnn_plans [all | print]   all: every size, on every device; print: the choices
  *   Exit status 77: cuDNN is not here.
  *
  * Attention is compiled while it is planned, and the compiled code is handed to the driver:
  * tests/cuda_stub.c stands in for it. */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend/cuda/cuda_dnn.h"
 #include "backend/cuda_sizes.h"
+#include "core/os.h"
 
 typedef struct profile {
     const char *name;
@@ -183,6 +190,147 @@ static void check_attentions(checker *c, int64_t video, int64_t audio) {
     check_attention(c, 1, 24, video, 150, 128);
 }
 
+/* ---- plans on disk ---- */
+
+/* An attention and a convolution of the published sizes. */
+static void kept_problems(dnn_problem p[2]) {
+    const tensor q = tensor_make(somewhere, DTYPE_BF16, SHAPE(1, 15004, 24, 128));
+    conv_desc conv = {.geometry = {1024, 1024, {3, 3, 3}},
+                      .x = frames(3, 44, 44, 1024),
+                      .bias = tensor_make(somewhere, DTYPE_F32, SHAPE(1024)),
+                      .out = frames(1, 44, 44, 1024),
+                      .pad_lo = {0, 1, 1},
+                      .pad_hi = {0, 1, 1}};
+    if (!dnn_problem_of_attention(
+            &(attention_desc){.q = q, .k = q, .v = q, .out = q, .scale = 1}, &p[0]) ||
+        !dnn_problem_of_conv(&conv, &p[1]))
+        abort();
+}
+
+static int warnings;
+static void count_warnings(void *user, ovi_log_level level, const char *line) {
+    (void)user;
+    (void)line;
+    warnings += level == OVI_LOG_WARN;
+}
+
+typedef struct kept_run {
+    char words[2][64];
+    size_t bytes[2];
+    double seconds;
+    int warnings;
+} kept_run;
+
+/* Opens the library anew and plans both problems. */
+static bool plan_both(const char *json, const char *folder, kept_run *run) {
+    char why[512];
+    host log = {.log = count_warnings, .level = OVI_LOG_WARN};
+    dnn_problem p[2];
+    kept_problems(p);
+    cuda_dnn *dnn = cuda_dnn_open(
+        &(cuda_dnn_options){
+            .device = json, .folders = CUDA_FOLDERS, .plans = folder, .host = &log},
+        why, sizeof why);
+    bool good = dnn != NULL;
+    const double start = os_now();
+    warnings = 0;
+    for (int i = 0; i < 2 && good; i++) {
+        const dnn_plan *plan = cuda_dnn_plan(dnn, &p[i]);
+        good = plan != NULL;
+        if (good) {
+            snprintf(run->words[i], 64, "%s", cuda_dnn_plan_words(plan));
+            run->bytes[i] = cuda_dnn_plan_bytes(plan);
+        }
+    }
+    run->seconds = os_now() - start;
+    run->warnings = warnings;
+    cuda_dnn_close(dnn);
+    return good;
+}
+
+static bool same_plans(const kept_run *a, const kept_run *b) {
+    return memcmp(a->words, b->words, sizeof a->words) == 0 &&
+           memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
+}
+
+/* Calls on every file of the folder; returns how many there are. */
+static int for_files(const char *folder, void (*call)(const char *path)) {
+    DIR *dir = opendir(folder);
+    int n = 0;
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        char path[1024];
+        if (e->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        call(path);
+        n++;
+    }
+    if (dir)
+        closedir(dir);
+    return n;
+}
+
+/* One bit in the middle of the plan. */
+static void damage(const char *path) {
+    FILE *f = fopen(path, "r+b");
+    if (!f || fseek(f, -100, SEEK_END) != 0)
+        abort();
+    const int c = fgetc(f);
+    fseek(f, -100, SEEK_END);
+    fputc(c ^ 1, f);
+    fclose(f);
+}
+
+static void cut_short(const char *path) {
+    if (truncate(path, 40) != 0)
+        abort();
+}
+
+static void remove_file(const char *path) {
+    unlink(path);
+}
+
+/* One problem's plan under the name of the other. */
+static char other_path[1024];
+static void take_other(const char *path) {
+    if (!other_path[0])
+        snprintf(other_path, sizeof other_path, "%s", path);
+    else
+        rename(other_path, path);
+}
+
+static bool check_kept(const profile *here) {
+    char json[2048], base[] = "/tmp/ovi-plans-XXXXXX", folder[64], real[300] = "";
+    kept_run made = {0}, found = {0}, again = {0};
+    void (*const spoil[])(const char *) = {damage, cut_short, take_other};
+    const int missed[] = {2, 2, 1};
+    device_json(here, json, sizeof json);
+    other_path[0] = '\0';
+    if (!mkdtemp(base))
+        return false;
+    snprintf(folder, sizeof folder, "%s/plans", base);
+    bool good = plan_both(json, folder, &made) && plan_both(json, folder, &found) &&
+                same_plans(&made, &found) && found.warnings == 0;
+    DIR *dir = opendir(base);
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (e->d_name[0] != '.')
+            snprintf(real, sizeof real, "%s/%s", base, e->d_name);
+    if (dir)
+        closedir(dir);
+    printf("%s: made in %.3f s, from disk in %.3f s\n", here->name, made.seconds,
+           found.seconds);
+    for (int i = 0; i < 3 && good; i++) {
+        good = for_files(real, spoil[i]) == 2 && plan_both(json, folder, &again) &&
+               same_plans(&made, &again) && again.warnings == missed[i];
+        if (!good)
+            printf("spoiled in way %d: %d warnings\n", i, again.warnings);
+    }
+    for_files(real, remove_file);
+    rmdir(real);
+    rmdir(base);
+    return good;
+}
+
 /* ---- */
 
 static bool check_profile(const profile *here, bool all, bool print, bool *skipped) {
@@ -225,5 +373,7 @@ int main(int argc, char **argv) {
     }
     for (int i = 0; i < N_PROFILES && !skipped; i++)
         good = check_profile(&profiles[i], all, print, &skipped) && good;
+    if (!skipped)
+        good = check_kept(&profiles[1]) && check_kept(&profiles[3]) && good;
     return skipped ? 77 : good ? 0 : 1;
 }

@@ -2,7 +2,7 @@
  *
  *   problem  what is to be computed, as numbers alone
  *   plan     cuDNN's way to compute it: engine, its settings, workspace; made when a problem
- *            is first met, kept in the handle
+ *            is first met, kept in the handle and on disk
  *
  * Plans can be made for a device that is not here (tests/test_cudnn_plans.c), by the same
  * choice as for one that is. */
@@ -18,6 +18,8 @@ typedef struct cuda_dnn cuda_dnn;
 typedef struct cuda_dnn_options {
     const char *folders; /* where to look first, parted by ':'; NULL: nowhere */
     const char *device;  /* JSON of a device that is not here; NULL: the current one */
+    const char *plans;   /* where plans are kept, with the version added; NULL: nowhere */
+    host *host;          /* for the log; NULL: silent */
     cudaStream_t stream;
 } cuda_dnn_options;
 
