@@ -124,6 +124,8 @@ typedef struct ovi_settings {
     const char *keep_warm;
     const char *speed; /* what time estimates are for: cpu, h100, ..., or a file */
     int profile;       /* 1: waits after every operation to time it; slower */
+    const char
+        *emulate; /* for tests: "sm80,no-cudnn": as if the device were a lesser one */
     ovi_log_level log_level;
     ovi_log_fn log;       /* NULL: silent */
     ovi_memory_fn memory; /* called whatever the level is; NULL: nobody asks */

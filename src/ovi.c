@@ -50,8 +50,10 @@ static bool parse_device(const char *word, const backend **b, int *index) {
 /* Plans need no hardware: where it is missing the dry run stands for it. */
 static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s, bool files) {
     host *h = &engine->host;
-    device_options options = {
-        .n_threads = s->threads, .folders = s->libraries, .cache = s->cache};
+    device_options options = {.n_threads = s->threads,
+                              .folders = s->libraries,
+                              .cache = s->cache,
+                              .emulate = s->emulate};
     const backend *b = NULL;
     if (!s->device || strcmp(s->device, "auto") == 0)
         b = backend_best(&options);

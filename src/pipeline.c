@@ -290,6 +290,7 @@ ovi_status stage_run(job *j, stage_id id) {
                        .options = choice.candidate.options};
     char answers[MEMORY_ANSWERS_MAX] = "";
     double start = j->stage_start = os_now();
+    device_range_begin(c.dev, "%s", st->name);
     j->first_step = 0;
     release_others(&c, st);
     device_reset_counters(engine->dev);
@@ -305,6 +306,7 @@ ovi_status stage_run(job *j, stage_id id) {
         (void)(device_sync(c.dev) == OVI_OK && store_intact(c.store));
         report_stage(&c, st, &choice.profile, os_now() - start);
     }
+    device_range_end(c.dev);
     const bool no_memory = engine->host.err.status == OVI_MEMORY;
     if (no_memory)
         memory_log_answers(engine, answers);

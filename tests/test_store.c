@@ -209,7 +209,8 @@ static void apart_fence(void *self, int slot) {
     apart.fences++;
 }
 
-static bool apart_pin(void *self, const void *p, size_t bytes) {
+static bool apart_pin(void *self, const void *p, size_t bytes, bool read_only) {
+    (void)read_only;
     (void)self;
     if (apart.refuse_pins)
         return false;

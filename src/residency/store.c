@@ -670,6 +670,7 @@ void store_pin(store *s, int model, int part) {
     model_state *m = &s->model[model];
     assert(part >= 0 && part < 64);
     m->pins++;
+    device_range_begin(s->dev, "%s %d", m->table->model, part);
     if (device_failed(s->dev))
         return;
     if (!has_part(m->now.parts, part)) /* S1 */
@@ -683,6 +684,7 @@ void store_unpin(store *s, int model, int part) {
     model_state *m = &s->model[model];
     assert(part >= 0 && part < 64 && m->pins > 0);
     m->pins--;
+    device_range_end(s->dev);
     (void)store_intact(s);
     if (!has_part(m->in_use, part)) /* resident, or its pin has failed */
         return;

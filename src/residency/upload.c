@@ -41,7 +41,7 @@ static bool pin(uploader *u, const char *from, size_t n) {
             return false; /* said by the next wait, or by the copy that follows */
         unpin_all(u);
     }
-    u->refused = !device_pin_host(u->dev, from, n);
+    u->refused = !device_pin_host(u->dev, from, n, true);
     if (!u->refused)
         u->window[u->n++] = from;
     return !u->refused;

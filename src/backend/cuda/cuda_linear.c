@@ -335,18 +335,23 @@ static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out)
     return true;
 }
 
+cuda_linear_cache *cuda_linear_products(cuda *c) {
+    if (c->products)
+        return c->products;
+    c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
+    if (c->products)
+        cuda_choices_load(c, c->products);
+    return c->products;
+}
+
 /* NULL: failed. */
 static const chosen *choose(cuda *c, const product *p) {
-    if (!c->products) {
-        c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
-        if (!c->products)
-            return NULL;
-        cuda_choices_load(c, c->products);
-    }
-    cuda_linear_cache *cache = c->products;
-    for (int i = 0; i < cache->n; i++)
+    cuda_linear_cache *cache = cuda_linear_products(c);
+    for (int i = 0; cache && i < cache->n; i++)
         if (memcmp(&cache->one[i].key, &p->key, sizeof p->key) == 0)
             return &cache->one[i];
+    if (!cache)
+        return NULL;
     chosen *next = &cache->one[cache->n < MAX_CHOSEN ? cache->n++ : MAX_CHOSEN - 1];
     *next = (chosen){.key = p->key};
     next->found = find_algorithm(c, p, &next->algorithm);
