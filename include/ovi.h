@@ -421,6 +421,7 @@ typedef struct ovi_stage_plan {
     size_t workspace_bytes; /* of the scratch: largest workspace of one operation */
     size_t peak_bytes;      /* weights + arena */
     size_t host_bytes;      /* buffers of our own on the host */
+    size_t disk_bytes; /* weights read from disk, as often as ram does not hold them */
     double flops, bytes_moved;
     double seconds; /* estimate, for the device that the settings' speed names */
     int way;        /* how it is run: index into the plan's ways */
@@ -487,6 +488,8 @@ typedef struct ovi_report {
     int n_stages;
     ovi_stage_report stage[OVI_MAX_STAGES];
     size_t allocated_bytes; /* on the device now, and for stages beside it */
+    size_t
+        overhead_bytes; /* of the open device itself, beside all peaks: a GPU's context */
 } ovi_report;
 
 /* Copies the report; names in it are borrowed from the engine until the next call. */

@@ -132,7 +132,8 @@ static ovi_status choose_speed(ovi_engine *engine, const ovi_settings *s) {
         engine->speed = (device_speed){.name = told->name,
                                        .flops = told->flops,
                                        .bytes = told->bytes,
-                                       .stream_bytes = told->link_bytes};
+                                       .stream_bytes = told->link_bytes,
+                                       .disk_bytes = DEVICE_DISK_BYTES};
     return e->status;
 }
 
@@ -255,6 +256,8 @@ ovi_status call_end(job *j, ovi_engine *engine) {
     os_give_back();
     if (engine->dev)
         engine->report.allocated_bytes = device_get_memory(engine->dev).allocated;
+    if (engine->dev && !device_backend(engine->dev)->host_memory)
+        engine->report.overhead_bytes = device_overhead(engine->dev);
     if (engine->cpu.dev)
         engine->report.allocated_bytes += device_get_memory(engine->cpu.dev).allocated;
     return engine->host.err.status;

@@ -87,7 +87,8 @@ static const row rows[] = {
     SETTING(
         "emulate", STRING, emulate, 0, 0, NULL, NULL, "WORDS",
         "for tests, with commas: sm80, sm86, no-cudnn, watchdog: as if the GPU were a "
-        "lesser one; no-pin, direct: how weights reach it; poisoned, apart: fresh memory "
+        "lesser one; no-pin, no-cache, direct: how weights reach it; poisoned, apart: "
+        "fresh memory "
         "holds NaN"),
 
     REQUEST("negative-video", STRING, negative_video, 0, 0,

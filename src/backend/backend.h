@@ -39,7 +39,7 @@ typedef struct device_options {
         *cache; /* folder where a device keeps what it has measured; NULL: nowhere */
     /* For tests, "a,b,c"; NULL: nothing. A GPU as if it were a lesser one: sm80, sm86
      * (compute capability, hence other kernels), no-cudnn, watchdog (launches of 10 ms).
-     * Uploads: no-pin (mappings cannot be pinned), direct (files are larger than memory).
+     * Uploads: no-pin (mappings cannot be pinned), no-cache (nor much memory), direct (files are larger than memory).
      * Any device: poisoned (fresh tensors of the arena hold NaN), apart (and each is an
      * allocation of its own). Changes no bit but by the choice of kernels. */
     const char *emulate;
@@ -285,7 +285,9 @@ void device_upload_packed(device *d, const conv_geometry *g, dtype type,
 bool device_pin_host(device *d, const void *p, size_t bytes, bool read_only);
 void device_unpin_host(device *d, const void *p);
 void device_poison(device *d, void *p, size_t bytes);
-bool device_reads_direct(const device *d); /* "direct" is emulated */
+/* Are these emulated? */
+bool device_reads_direct(const device *d);
+bool device_keeps_no_cache(const device *d);
 /* Ranges for profilers, nested; free where none is attached. */
 void device_range_begin(device *d, const char *fmt, ...) OVI_PRINTF(2, 3);
 void device_range_end(device *d);

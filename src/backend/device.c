@@ -28,6 +28,9 @@ static bool check_options(host *h, const backend *b, const device_options *o) {
         err_set(&h->err, OVI_ARGUMENT,
                 "%s: expected threads and index of 0 or more, found %d and %d", b->name,
                 o->n_threads, o->index);
+    else if (!emulate_is_known(o->emulate))
+        err_set(&h->err, OVI_ARGUMENT,
+                "emulate: expected words as sm80,no-cudnn, found \"%s\"", o->emulate);
     else
         return true;
     return false;
@@ -45,6 +48,7 @@ device *device_open_table(host *h, const backend *b, const backend *table,
     d->apart = !device_is_null(d) && device_emulates(o, "apart");
     d->poisoned = d->apart || (!device_is_null(d) && device_emulates(o, "poisoned"));
     d->direct = device_emulates(o, "direct");
+    d->no_cache = device_emulates(o, "no-cache");
     if (d->options.n_threads == 0)
         d->options.n_threads = os_cpu_count();
     backend_services services = {BACKEND_ABI, h, service_fail};
@@ -274,6 +278,10 @@ void device_poison(device *d, void *p, size_t bytes) {
 
 bool device_reads_direct(const device *d) {
     return d->direct;
+}
+
+bool device_keeps_no_cache(const device *d) {
+    return d->no_cache;
 }
 
 void device_range_begin(device *d, const char *fmt, ...) {

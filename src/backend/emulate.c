@@ -3,8 +3,8 @@
 
 #include "backend/backend.h"
 
-static const char *const words[] = {"sm80",     "sm86",  "no-cudnn", "watchdog",
-                                    "poisoned", "apart", "no-pin",   "direct"};
+static const char *const words[] = {"sm80",  "sm86",   "no-cudnn", "watchdog", "poisoned",
+                                    "apart", "no-pin", "no-cache", "direct"};
 #define N_WORDS (sizeof words / sizeof words[0])
 
 /* Is this word one of the list "a,b,c"? */
