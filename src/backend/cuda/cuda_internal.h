@@ -54,6 +54,10 @@ void cuda_fail(cuda *self, ovi_status status, const char *fmt, ...) OVI_PRINTF(3
 /* True if e is success; else fails with "what: the CUDA error's words". */
 bool cuda_ok(cuda *self, cudaError_t e, const char *what);
 
+/* How many of `all` units of so many operations each one launch may take, of operands of this
+ * type: at least one. */
+int64_t cuda_launch_share(const cuda *c, double unit, int64_t all, dtype type);
+
 /* cuda_upload.c: see the table. */
 void cuda_upload_begin(void *self, int slot);
 void cuda_upload(void *self, void *dst, const void *src, size_t bytes);

@@ -481,8 +481,7 @@ static bool prepare(cuda *c, const linear_desc *d, const linear_run *r) {
                     "linear"));
 }
 
-void cuda_linear(void *self, const linear_desc *d, work w) {
-    cuda *c = self;
+static void linear_at_once(cuda *c, const linear_desc *d, work w) {
     const linear_run r = divide(d, w);
     const bool whole = behind_each_other(&d->x) && behind_each_other(&r.sum) &&
                        behind_each_other(&d->residual);
@@ -517,4 +516,30 @@ void cuda_linear(void *self, const linear_desc *d, work w) {
         }
     }
     finish(c, d, &r);
+}
+
+/* Rows [first, first + n) of every branch. */
+static linear_desc linear_rows(const linear_desc *d, int64_t first, int64_t n) {
+    const int axis = d->x.rank - 2;
+    linear_desc part = *d;
+    part.x = tensor_slice(d->x, axis, first, n);
+    part.out = tensor_slice(d->out, axis, first, n);
+    if (d->residual.data)
+        part.residual = tensor_slice(d->residual, axis, first, n);
+    part.split = d->split > first ? d->split - first : 0;
+    return part;
+}
+
+/* Where launches have a limit: as many rows at a time as it holds. */
+void cuda_linear(void *self, const linear_desc *d, work w) {
+    cuda *c = self;
+    const int64_t branches = d->x.rank == 3 ? d->x.dim[0] : 1;
+    const int64_t all = d->x.dim[d->x.rank - 2];
+    const double row = 2.0 * (double)(branches * d->w.dim[0] * d->w.dim[1]);
+    const int64_t most = cuda_launch_share(c, row, all, d->x.type);
+    for (int64_t at = 0, n; at < all; at += n) {
+        n = all - at < most ? all - at : most;
+        const linear_desc part = n < all ? linear_rows(d, at, n) : *d;
+        linear_at_once(c, &part, w);
+    }
 }
