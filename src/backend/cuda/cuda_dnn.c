@@ -136,7 +136,9 @@ static bool open_library(cuda_dnn *d, const char *folders, char *why, size_t why
     try_python(&s);
     d->file = s.file;
     if (!d->file) {
-        snprintf(why, why_size, "libcudnn.so.9 is not found");
+        snprintf(why, why_size,
+                 "libcudnn.so.9 was not found (package libcudnn9-cuda-13, or pip's "
+                 "nvidia-cudnn-cu13)");
         return false;
     }
     if (!find_symbols(d)) {
@@ -217,6 +219,10 @@ void cuda_dnn_close(cuda_dnn *d) {
     if (d->handle)
         d->lib.destroy(d->handle);
     free(d);
+}
+
+bool cuda_dnn_compiles(void) {
+    return dlopen("libnvrtc.so.13", RTLD_NOW | RTLD_GLOBAL) != NULL;
 }
 
 const char *cuda_dnn_version(const cuda_dnn *d) {
