@@ -124,6 +124,20 @@ const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst) 
     return os_map_changed(m);
 }
 
+void os_make_folders(const char *path) {
+    char part[4096];
+    const size_t n = strlen(path);
+    if (n >= sizeof part)
+        return;
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != '\0')
+            continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        (void)mkdir(part, 0777); /* it may be there */
+    }
+}
+
 int os_map_open_direct(const os_map *m) {
     char path[32];
     snprintf(path, sizeof path, "/proc/self/fd/%d", m->fd);

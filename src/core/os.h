@@ -79,6 +79,9 @@ size_t os_region_cost(const void *p, size_t size);
 bool os_is_file(const char *path);
 bool os_is_dir(const char *path);
 bool os_exists(const char *path); /* whatever it is, also a link to nothing */
+/* Makes the folder and those above it, where they are missing. What cannot be made shows when
+ * something is written there. */
+void os_make_folders(const char *path);
 /* dir + "/" + name in owned memory, NULL (error set) on no memory. */
 char *os_join(const char *dir, const char *name, err *e) OVI_MUST_CHECK;
 double os_now(void); /* monotonic seconds */

@@ -7,7 +7,6 @@
  * file that is damaged is said and made anew. */
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "backend/cuda/cuda_internal.h"
 #include "backend/cuda/cuda_linear.h"
@@ -41,7 +40,7 @@ bool cuda_cache_path(const cuda *c, const char *kind, char *path, size_t size) {
     char words[96];
     if (!c->cache || !*c->cache || !device_words(c, words, sizeof words))
         return false;
-    (void)mkdir(c->cache, 0777); /* it may be there; else opening fails */
+    os_make_folders(c->cache);
     const int n = snprintf(path, size, "%s/%s-%s", c->cache, kind, words);
     return n > 0 && (size_t)n < size;
 }

@@ -8,7 +8,6 @@
  * problem, is said and made anew; what cannot be written is made again the next time. */
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "backend/cuda/cuda_dnn_graph.h"
 #include "core/crc32.h"
@@ -92,7 +91,7 @@ void dnn_kept_add(const dnn_kept *k, const dnn_library *lib, const dnn_problem *
     err e = {0};
     if (!path_of(k->folder, p, path, sizeof path))
         return;
-    (void)mkdir(k->folder, 0777); /* it may be there; else opening fails */
+    os_make_folders(k->folder);
     char *text = dnn_plan_text(lib, plan, &size, &e);
     kept_head head = {.magic = MAGIC, .problem = *p, .size = size};
     snprintf(head.words, sizeof head.words, "%s", words);
