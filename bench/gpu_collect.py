@@ -78,6 +78,7 @@ def run_of(folder, piece):
     memory = read(os.path.join(folder, piece["name"] + ".memory.json")) or {"events": [], "samples": []}
     return {"wall_s": piece["wall_s"], "command": piece["command"],
             "driver_peak_bytes": (piece["most_mib"] - piece["before_mib"]) << 20,
+            "overhead_bytes": report.get("overhead_bytes"),
             "host_bytes": {key: max((e[key] for e in memory["events"]), default=None)
                            for key in ("host_own", "host_mapped_files")},
             "step_s": spread(step_times(memory)[WARM_STEPS:]),

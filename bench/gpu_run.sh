@@ -124,4 +124,5 @@ if wanted long; then
     clip long-stream-6GiB 180 $long --vram 6GiB --steps 3
 fi
 python3 bench/gpu_collect.py "$WORK" >"$OUT/gpu.json" && python3 bench/report.py --show "$OUT/gpu.json"
+python3 bench/gpu_overhead.py "$OUT/gpu.json" || WORST=1
 exit $WORST

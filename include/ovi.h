@@ -124,6 +124,8 @@ typedef struct ovi_settings {
     const char *keep_warm;
     const char *speed; /* what time estimates are for: cpu, h100, ..., or a file */
     int profile;       /* 1: waits after every operation to time it; slower */
+    const char
+        *emulate; /* for tests: "sm80,no-cudnn": as if the device were a lesser one */
     ovi_log_level log_level;
     ovi_log_fn log;       /* NULL: silent */
     ovi_memory_fn memory; /* called whatever the level is; NULL: nobody asks */
@@ -419,6 +421,7 @@ typedef struct ovi_stage_plan {
     size_t workspace_bytes; /* of the scratch: largest workspace of one operation */
     size_t peak_bytes;      /* weights + arena */
     size_t host_bytes;      /* buffers of our own on the host */
+    size_t disk_bytes; /* weights read from disk, as often as ram does not hold them */
     double flops, bytes_moved;
     double seconds; /* estimate, for the device that the settings' speed names */
     int way;        /* how it is run: index into the plan's ways */
@@ -485,6 +488,8 @@ typedef struct ovi_report {
     int n_stages;
     ovi_stage_report stage[OVI_MAX_STAGES];
     size_t allocated_bytes; /* on the device now, and for stages beside it */
+    size_t
+        overhead_bytes; /* of the open device itself, beside all peaks: a GPU's context */
 } ovi_report;
 
 /* Copies the report; names in it are borrowed from the engine until the next call. */

@@ -2,8 +2,11 @@
  *
  * Weights are looked at when they are brought in (residency/load.c), except those that a device
  * reads out of the mapping by itself. Those show in what a stage makes: it is looked at on the
- * host, where it passes anyway, diffusion after its first step. Then the weights of the models
+ * host, where it passes anyway, diffusion after its first step; pixels, which leave a device as
+ * bytes, by the operation that makes them. Then the weights of the models
  * that were used are searched for the cause. */
+#include <stdio.h>
+
 #include "stages.h"
 
 /* Elements [0, n) of one stored tensor, chunk by chunk; false: one is not finite, or its file
@@ -32,18 +35,23 @@ static void search(const weight_table *t, err *e) {
                 return;
 }
 
-bool stage_expect_finite(stage_context *c, const char *what, const float *values,
-                         size_t n) {
+void stage_blame(stage_context *c, const char *what) {
     err *e = &device_host(c->dev)->err;
-    const size_t at = dtype_find_not_finite(values, DTYPE_F32, n);
-    if (at == n || err_failed(e))
-        return !err_failed(e);
     const uint32_t used = store_resident(c->store);
-    for (int i = 0; i < MODEL_COUNT; i++)
+    for (int i = 0; i < MODEL_COUNT && !err_failed(e); i++)
         if ((used >> i) & 1u)
             search(models_table(c->models, i), e);
-    err_set(e, OVI_DEVICE,
-            "%s: value %zu of %zu is not finite, though all weights are: try --dtype f32",
-            what, at, n);
+    err_set(e, OVI_DEVICE, "%s is not finite, though all weights are: try --dtype f32",
+            what);
+}
+
+bool stage_expect_finite(stage_context *c, const char *what, const float *values,
+                         size_t n) {
+    char value[128];
+    const size_t at = dtype_find_not_finite(values, DTYPE_F32, n);
+    if (at == n || device_failed(c->dev))
+        return !device_failed(c->dev);
+    snprintf(value, sizeof value, "%s: value %zu of %zu", what, at, n);
+    stage_blame(c, value);
     return false;
 }

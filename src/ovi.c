@@ -50,8 +50,10 @@ static bool parse_device(const char *word, const backend **b, int *index) {
 /* Plans need no hardware: where it is missing the dry run stands for it. */
 static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s, bool files) {
     host *h = &engine->host;
-    device_options options = {
-        .n_threads = s->threads, .folders = s->libraries, .cache = s->cache};
+    device_options options = {.n_threads = s->threads,
+                              .folders = s->libraries,
+                              .cache = s->cache,
+                              .emulate = s->emulate};
     const backend *b = NULL;
     if (!s->device || strcmp(s->device, "auto") == 0)
         b = backend_best(&options);
@@ -130,7 +132,8 @@ static ovi_status choose_speed(ovi_engine *engine, const ovi_settings *s) {
         engine->speed = (device_speed){.name = told->name,
                                        .flops = told->flops,
                                        .bytes = told->bytes,
-                                       .stream_bytes = told->link_bytes};
+                                       .stream_bytes = told->link_bytes,
+                                       .disk_bytes = DEVICE_DISK_BYTES};
     return e->status;
 }
 
@@ -253,6 +256,8 @@ ovi_status call_end(job *j, ovi_engine *engine) {
     os_give_back();
     if (engine->dev)
         engine->report.allocated_bytes = device_get_memory(engine->dev).allocated;
+    if (engine->dev && !device_backend(engine->dev)->host_memory)
+        engine->report.overhead_bytes = device_overhead(engine->dev);
     if (engine->cpu.dev)
         engine->report.allocated_bytes += device_get_memory(engine->cpu.dev).allocated;
     return engine->host.err.status;

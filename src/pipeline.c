@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "keep.h"
+#include "residency/upload.h"
 
 /* ---- counting ---- */
 
@@ -24,11 +25,31 @@ static engine_place place_of(const ovi_engine *engine, const stage_options *opti
     return (engine_place){engine->dev, engine->dry, engine->store, engine->dry_store};
 }
 
-/* Weights by placement, over the phases of the stage; streamed: bytes through slots, in all. */
-static store_bytes weights_of(const stage_context *c, const stage *st, size_t *streamed) {
+/* Bytes through slots: in all, and in every round of the last phase. */
+typedef struct flow_bytes {
+    size_t all, pass;
+    int rounds;
+} flow_bytes;
+
+/* What stays of a host budget for files that are streamed. */
+static size_t room_beside(size_t ram, size_t host_bytes) {
+    return ram > host_bytes ? ram - host_bytes : 0;
+}
+
+/* Of the bytes through slots, those that a bound on host memory makes come from disk. */
+static size_t from_disk(const stage_context *c, const flow_bytes *flow,
+                        size_t host_bytes) {
+    const size_t ram = c->job->engine->budget.ram;
+    if (!ram || flow->rounds <= 1 || device_backend(c->dev)->host_memory)
+        return 0;
+    return (size_t)flow->rounds * upload_missed(flow->pass, room_beside(ram, host_bytes));
+}
+
+/* Weights by placement, over the phases of the stage. */
+static store_bytes weights_of(const stage_context *c, const stage *st, flow_bytes *flow) {
     store_bytes most = {0};
     store_needs needs = {0};
-    *streamed = 0;
+    *flow = (flow_bytes){0};
     for (int phase = 0; st->needs(c, phase, &needs); phase++, needs = (store_needs){0}) {
         store_bytes b = store_needs_bytes(c->store, &needs);
         if (b.in_place > most.in_place)
@@ -36,7 +57,11 @@ static store_bytes weights_of(const stage_context *c, const stage *st, size_t *s
         if (b.staging > most.staging)
             most.staging = b.staging;
         most.warm += b.warm;
-        *streamed += (size_t)needs.rounds * b.stream_bytes_per_pass;
+        flow->all += (size_t)needs.rounds * b.stream_bytes_per_pass;
+        if (b.stream_bytes_per_pass) {
+            flow->pass = b.stream_bytes_per_pass;
+            flow->rounds = needs.rounds;
+        }
     }
     return most;
 }
@@ -52,8 +77,8 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
                        .store = place.dry_store,
                        .dry = true,
                        .options = *options};
-    size_t streamed;
-    store_bytes placed = weights_of(&c, st, &streamed);
+    flow_bytes flow;
+    store_bytes placed = weights_of(&c, st, &flow);
     device_reset_counters(c.dev);
     device_arena_open(c.dev, 0);
     if (stage_enter(&c, st, 0))
@@ -70,13 +95,14 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
         .workspace = n->workspace_peak,
         .host = job_host_bytes(j, id) + placed.staging + stage_extra_host_bytes(&c),
         .warm = placed.warm,
-        .streamed = streamed,
+        .streamed = flow.all,
         .flops = n->flops,
         .f8_flops = n->f8_flops,
         .bytes_moved = n->bytes,
     };
     if (options->on_cpu)
         profile->host += memory.peak - placed.in_place + profile->arena;
+    profile->from_disk = from_disk(&c, &flow, profile->host);
     store_leave(c.store);
     device_arena_close(c.dev);
     return engine->host.err.status;
@@ -290,12 +316,15 @@ ovi_status stage_run(job *j, stage_id id) {
                        .options = choice.candidate.options};
     char answers[MEMORY_ANSWERS_MAX] = "";
     double start = j->stage_start = os_now();
+    device_range_begin(c.dev, "%s", st->name);
     j->first_step = 0;
     release_others(&c, st);
     device_reset_counters(engine->dev);
     device_reset_counters(c.dev);
     memory_log_event(engine, st->name, "before load");
     job_progress(j, st->name, 0, 1);
+    store_set_room(c.store,
+                   room_beside(engine_budget_now(engine).ram, choice.profile.host));
     device_arena_open(c.dev, choice.profile.arena);
     if (stage_enter(&c, st, 0)) {
         c.reused = store_get_stats(c.store);
@@ -305,6 +334,7 @@ ovi_status stage_run(job *j, stage_id id) {
         (void)(device_sync(c.dev) == OVI_OK && store_intact(c.store));
         report_stage(&c, st, &choice.profile, os_now() - start);
     }
+    device_range_end(c.dev);
     const bool no_memory = engine->host.err.status == OVI_MEMORY;
     if (no_memory)
         memory_log_answers(engine, answers);

@@ -25,6 +25,7 @@ static void take_way(ovi_plan *plan, const stage_profile *p, const char *residen
         .workspace_bytes = p->workspace,
         .peak_bytes = profile_peak(p),
         .host_bytes = p->host,
+        .disk_bytes = p->from_disk,
         .flops = p->flops,
         .bytes_moved = p->bytes_moved,
         .seconds = way->seconds,

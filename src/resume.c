@@ -96,12 +96,37 @@ static const char *products_name(bool f8) {
     return f8 ? "fp8" : "as dtype";
 }
 
+/* Bytes as hexadecimal digits; a new text or NULL. */
+static json_t *hex_of(const unsigned char *bytes, size_t size) {
+    static const char digits[] = "0123456789abcdef";
+    err none = {0};
+    char *text = mem_alloc(&none, 2 * size + 1, 1);
+    for (size_t i = 0; text && i < size; i++) {
+        text[2 * i] = digits[bytes[i] >> 4];
+        text[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    json_t *made = text ? json_string(text) : NULL;
+    mem_free(text);
+    return made;
+}
+
+/* What the device has chosen by measuring: a later process is to choose the same. */
+static void add_choices(const ovi_engine *engine, json_t *state, err *e) {
+    size_t size = 0;
+    unsigned char *bytes = device_get_choices(engine->dev, &size);
+    if (bytes && json_object_set_new(state, "choices", hex_of(bytes, size)) != 0)
+        err_set(e, OVI_MEMORY, "out of host memory: texts of a resume file");
+    mem_free(bytes);
+}
+
 static char *state_json(const ovi_engine *engine, int done, err *e) {
-    return dump(json_pack("{s:i, s:s, s:s, s:s, s:s}", "step", done, "dtype",
-                          dtype_name(device_compute(engine->dev)), "products",
-                          products_name(engine->models.f8_products), "device",
-                          device_backend(engine->dev)->name, "engine", ovi_version()),
-                e);
+    json_t *state = json_pack("{s:i, s:s, s:s, s:s, s:s}", "step", done, "dtype",
+                              dtype_name(device_compute(engine->dev)), "products",
+                              products_name(engine->models.f8_products), "device",
+                              device_backend(engine->dev)->name, "engine", ovi_version());
+    if (state)
+        add_choices(engine, state, e);
+    return dump(state, e);
 }
 
 char *resume_models_json(const job *j, err *e) {
@@ -190,6 +215,40 @@ static ovi_status check_models(const weights *file, const models *m, err *e) {
     return e->status;
 }
 
+static int digit_of(char c) {
+    const char *const digits = "0123456789abcdef", *at = c ? strchr(digits, c) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+/* Owned bytes, NULL: these are no digits. */
+static unsigned char *bytes_of(const char *hex, size_t *size, err *e) {
+    *size = strlen(hex) / 2;
+    unsigned char *bytes = mem_alloc(e, *size, 1);
+    for (size_t i = 0; bytes && i < *size; i++) {
+        const int hi = digit_of(hex[2 * i]), lo = digit_of(hex[2 * i + 1]);
+        if (hi < 0 || lo < 0) {
+            mem_free(bytes);
+            return NULL;
+        }
+        bytes[i] = (unsigned char)(hi << 4 | lo);
+    }
+    return bytes;
+}
+
+/* The first run's choices of algorithms, if they are of this device and its libraries. */
+static void take_choices(const resume_file *r, ovi_engine *engine) {
+    host *h = &engine->host;
+    const char *hex = json_string_value(json_object_get(r->state, "choices"));
+    size_t size = 0;
+    unsigned char *bytes = hex ? bytes_of(hex, &size, &h->err) : NULL;
+    if (hex && (!bytes || !device_take_choices(engine->dev, bytes, size)))
+        host_log(h, OVI_LOG_WARN,
+                 "%s: its algorithms are of another device or other libraries: the rest "
+                 "may differ in rounding",
+                 weights_path(r->file, 0));
+    mem_free(bytes);
+}
+
 /* The arithmetic must be the same; another device or version is only said. */
 static ovi_status check_state(resume_file *r, ovi_engine *engine) {
     host *h = &engine->host;
@@ -217,7 +276,8 @@ static ovi_status check_state(resume_file *r, ovi_engine *engine) {
         host_log(h, OVI_LOG_WARN,
                  "%s: made by version %s: the rest may differ in rounding", path,
                  version);
-    return OVI_OK;
+    take_choices(r, engine);
+    return err_failed(&h->err) ? h->err.status : OVI_OK;
 }
 
 /* The request that the run was started with. Its sizes are those of the tensors. */

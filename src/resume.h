@@ -9,7 +9,8 @@
  *   fp8.scales [layers, streams, sites]    only with products in fp8
  * with the texts `ovi.request` (what is made), `ovi.run` (how it is put down: quality,
  * save_latents, checkpoint_every), `ovi.models` and `ovi.state` (step, dtype, products,
- * device, engine). With these neither text encoder nor image encoder is needed again.
+ * device, engine, and what the device has chosen by measuring, in hexadecimal). With these
+ * neither text encoder nor image encoder is needed again.
  *
  * Memory: saving goes through the host's buffers for the latents, which the diffusion does
  * not use; loading reads tensor by tensor. */

@@ -155,7 +155,7 @@ static double link_rate(device *d, size_t room) {
     const size_t mark = arena_mark(d);
     link_work w = {arena_push(d, DTYPE_F32, SHAPE((int64_t)(bytes / 4))), from};
     const bool pinned =
-        !device_backend(d)->host_memory && device_pin_host(d, from, bytes);
+        !device_backend(d)->host_memory && device_pin_host(d, from, bytes, false);
     double seconds = least_seconds(d, run_link, &w);
     if (pinned)
         device_unpin_host(d, from);

@@ -239,18 +239,30 @@ static void hand_on_frames(job *j, const uint8_t *rgb, int n) {
         err_set(&h->err, OVI_CALLBACK, "the frame sink refused a group of frames");
 }
 
-static void to_bytes(const stage_context *c, const tensor *pixels, tensor bytes) {
-    op_pixels(c->dev, &(pixels_desc){.x = *pixels, .out = bytes});
+/* bad [1] F32: becomes other than 0 if a pixel is no number. */
+static void to_bytes(const stage_context *c, const tensor *pixels, tensor bytes,
+                     tensor bad) {
+    op_fill(c->dev, &(fill_desc){bad});
+    op_pixels(c->dev, &(pixels_desc){.x = *pixels, .out = bytes, .bad = bad});
+}
+
+static bool expect_pixels(stage_context *c, float bad) {
+    if (bad != 0)
+        stage_blame(c, "decode_video: a pixel");
+    return bad == 0;
 }
 
 /* Pixels of a tile of a group, as bytes on the host; false: failed, or a dry run. */
 static bool take_pixels(stage_context *c, const tensor *pixels, uint8_t *rgb) {
     const size_t mark = arena_mark(c->dev);
     const tensor bytes = arena_push(c->dev, DTYPE_U8, tensor_shape(pixels));
-    to_bytes(c, pixels, bytes);
-    const bool ok = !c->dry && device_read(c->dev, rgb, &bytes) == OVI_OK;
+    const tensor bad = arena_push(c->dev, DTYPE_F32, SHAPE(1));
+    float found = 0;
+    to_bytes(c, pixels, bytes, bad);
+    const bool ok = !c->dry && device_read(c->dev, rgb, &bytes) == OVI_OK &&
+                    device_read(c->dev, &found, &bad) == OVI_OK;
     arena_reset(c->dev, mark);
-    return ok;
+    return ok && expect_pixels(c, found);
 }
 
 static size_t group_bytes(const job *j) {
@@ -265,6 +277,7 @@ typedef struct whole_frames {
     video_decoder decoder;
     int n_waiting; /* groups that wait on the device, the one at work included: 1 or 2 */
     tensor bytes[2]; /* U8 [frames of a group, height, width, 3], kept */
+    tensor bad[2];   /* F32 [1], kept: see to_bytes */
     uint8_t *rgb;    /* one group; NULL on a dry run */
 } whole_frames;
 
@@ -278,7 +291,7 @@ static void begin_group(whole_frames *w, int i) {
     const size_t mark = arena_mark(w->c->dev);
     const tensor frames = video_decode_next(&w->decoder);
     if (!device_failed(w->c->dev))
-        to_bytes(w->c, &frames, bytes_of_group(w, i));
+        to_bytes(w->c, &frames, bytes_of_group(w, i), w->bad[i % w->n_waiting]);
     device_mark(w->c->dev, i % 2);
     arena_reset(w->c->dev, mark);
 }
@@ -286,7 +299,10 @@ static void begin_group(whole_frames *w, int i) {
 static void end_group(const whole_frames *w, int i) {
     stage_context *c = w->c;
     const tensor bytes = bytes_of_group(w, i);
-    if (c->dry || device_read_marked(c->dev, i % 2, w->rgb, &bytes) != OVI_OK)
+    float bad = 0;
+    if (c->dry || device_read_marked(c->dev, i % 2, w->rgb, &bytes) != OVI_OK ||
+        device_read_marked(c->dev, i % 2, &bad, &w->bad[i % w->n_waiting]) != OVI_OK ||
+        !expect_pixels(c, bad))
         return;
     hand_on_frames(c->job, w->rgb, (int)bytes.dim[0]);
     if (!device_failed(c->dev))
@@ -301,10 +317,12 @@ static void decode_whole(stage_context *c) {
     if (!c->dry && !(w.rgb = mem_alloc(&j->engine->host.err, group_bytes(j), 1)))
         return;
     video_decode_begin(&w.decoder, &c->models->video, c->dev, j->video, size);
-    for (int i = 0; i < w.n_waiting; i++)
+    for (int i = 0; i < w.n_waiting; i++) {
         w.bytes[i] = arena_keep(c->dev, DTYPE_U8,
                                 SHAPE(video_vae_time(&c->models->spec.video_vae),
                                       j->shape.height, j->shape.width, 3));
+        w.bad[i] = arena_keep(c->dev, DTYPE_F32, SHAPE(1));
+    }
     for (int i = 0, done = 0; done < v[1] && !device_failed(c->dev); i++) {
         if (i < v[1])
             begin_group(&w, i);

@@ -73,6 +73,9 @@ void plan_advice(const job *j, const memory_budget *budget, char text[PLAN_ADVIC
  * stage is NaN or infinite. */
 bool stage_expect_finite(stage_context *c, const char *what, const float *values,
                          size_t n);
+/* Something that this stage has made is NaN or infinite: fails with the weight that is to blame,
+ * else with its name ("a pixel"). */
+void stage_blame(stage_context *c, const char *what);
 /* Brings in what the phase needs and releases everything else; false: failed (latched). */
 bool stage_enter(stage_context *c, const stage *st, int phase);
 #endif

@@ -1,7 +1,8 @@
 #!/bin/sh
-# golden.sh OVI_GOLDEN BACKEND DTYPE DIR: runs every golden file of a folder; 77: none there.
-golden=$1 backend=$2 dtype=$3 dir=$4
+# golden.sh OVI_GOLDEN BACKEND DTYPE DIR [EMULATE]: runs every golden file of a folder; 77: none
+# there.
+golden=$1 backend=$2 dtype=$3 dir=$4 emulate=${5:+--emulate $5}
 [ -d "$dir" ] || { echo "skipped: no $dir"; exit 77; }
 set -- "$dir"/*.safetensors "$dir"/*.json
 [ -f "$dir/torch/expected.json" ] && set -- "$@" "$dir/torch/expected.json"
-exec "$golden" --backend "$backend" --dtype "$dtype" "$@"
+exec "$golden" --backend "$backend" --dtype "$dtype" $emulate "$@"

@@ -29,16 +29,21 @@ static int files_named(const char *part) {
 
 /* ---- engines and requests ---- */
 
-static ovi_engine *open_engine(const char *dtype, int threads) {
+static ovi_engine *open_emulating(const char *emulate, const char *dtype, int threads) {
     ovi_settings settings;
     ovi_settings_init(&settings);
     settings.models = in_root("micro");
     settings.dtype = dtype;
     settings.threads = threads;
+    settings.emulate = emulate;
     ovi_engine *engine;
     if (ovi_open(&settings, &engine) != OVI_OK)
         fail_msg("%s", ovi_error(engine));
     return engine;
+}
+
+static ovi_engine *open_engine(const char *dtype, int threads) {
+    return open_emulating(NULL, dtype, threads);
 }
 
 static ovi_request make_request(const char *output) {
@@ -180,8 +185,26 @@ static void decoding_saved_latents_gives_the_same_clip(void **state) {
     assert_measured_as_planned(engine, 2);
     assert_same_file(in_root("whole.y4m"), in_root("again.y4m"));
     assert_same_file(in_root("whole.wav"), in_root("again.wav"));
+    latents.video[1] = NAN; /* bytes would not show it */
+    assert_int_equal(ovi_decode_latents(engine, &latents, &request, NULL), OVI_DEVICE);
+    assert_non_null(strstr(ovi_error(engine), "decode_video: a pixel is not finite"));
     ovi_latents_release(&latents);
     ovi_close(engine);
+}
+
+/* Nothing is read before it is written: fresh memory that holds NaN changes no byte. */
+static void fresh_memory_may_hold_anything(void **state) {
+    (void)state;
+    static const char *const words[] = {NULL, "poisoned", "apart"};
+    for (int i = 0; i < 3; i++) {
+        char name[32];
+        ovi_engine *engine = open_emulating(words[i], "bf16", 2);
+        snprintf(name, sizeof name, "fresh%d.y4m", i);
+        ovi_request request = make_request(in_root(name));
+        must(engine, ovi_generate(engine, &request, NULL));
+        assert_same_file(in_root("fresh0.y4m"), in_root(name));
+        ovi_close(engine);
+    }
 }
 
 static void stages_one_by_one_give_the_same_latents(void **state) {
@@ -440,6 +463,7 @@ int main(void) {
         cmocka_unit_test(published_variants_are_planned_without_weights),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(decoding_saved_latents_gives_the_same_clip),
+        cmocka_unit_test(fresh_memory_may_hold_anything),
         cmocka_unit_test(stages_one_by_one_give_the_same_latents),
         cmocka_unit_test(a_seed_decides_the_clip),
         cmocka_unit_test(every_budget_gives_the_same_bits),

@@ -48,7 +48,9 @@ static int open_subjects(void **state) {
         {"ref", 1}, {"cpu", 1}, {"cpu", 2}, {"cpu", 4}, {"cuda", 1}};
     for (int i = 0; i < MAX_SUBJECTS; i++) {
         const backend *b = backend_find(wanted[i].name);
-        device_options o = {.compute = DTYPE_F32, .n_threads = wanted[i].n_threads};
+        device_options o = {.compute = DTYPE_F32,
+                            .n_threads = wanted[i].n_threads,
+                            .emulate = getenv("OVI_TEST_EMULATE")};
         if (!b || (b->missing && b->missing(&o)))
             continue;
         subject *s = &subjects[n_subjects++];
@@ -920,7 +922,16 @@ static void pixels_are_clamped_and_truncated(void **state) {
         device_put_f32(d, &x, v);
         op_fill(d, &(fill_desc){out});
         out = tensor_slice(out, 1, 0, SWEEP / 4); /* rows apart */
-        op_pixels(d, &(pixels_desc){x, out});
+        tensor bad = arena_keep(d, DTYPE_F32, SHAPE(2));
+        const float none[2] = {0, 0};
+        float found[2];
+        device_put_f32(d, &bad, none);
+        op_pixels(d, &(pixels_desc){x, out, tensor_slice(bad, 0, 0, 1)});
+        const tensor rest = tensor_slice(out, 0, 1, 3); /* all finite */
+        op_pixels(d, &(pixels_desc){tensor_slice(x, 0, 1, 3), rest,
+                                    tensor_slice(bad, 0, 1, 1)});
+        assert_int_equal(device_get_f32(d, found, &bad), OVI_OK);
+        assert_true(found[0] == 1 && found[1] == 0);
         for (int row = 0; row < 4; row++) {
             tensor one = tensor_index(out, 0, row);
             assert_int_equal(device_read(d, got + row * (SWEEP / 4), &one), OVI_OK);

@@ -5,10 +5,62 @@
  *
  * Every tensor takes a multiple of 64 bytes, at least 64, so that all addresses are
  * aligned and no two tensors share one. Peaks are what the plan is made of: the same
- * calls on a dry run give the same numbers. */
+ * calls on a dry run give the same numbers.
+ *
+ * For tests (device_options.emulate) fresh tensors hold NaN, so that what is read before it is
+ * written shows; or they are allocations of their own as well, so that a tool sees what is
+ * read beside them. Counting does not change. */
 #include <assert.h>
 
 #include "backend/device.h"
+
+/* ---- tensors that are allocations of their own ---- */
+
+struct arena_apart {
+    arena_apart *below; /* owned */
+    void *p;            /* owned, of the device */
+    size_t bytes;
+    size_t end; /* of the arena's end that it stands at, with it */
+};
+
+/* Those past the first `end` bytes go. */
+static void cut_apart(device *d, arena_apart **top, size_t end) {
+    while (*top && (*top)->end > end) {
+        arena_apart *gone = *top;
+        *top = gone->below;
+        d->table->region_free(d->self, gone->p, gone->bytes);
+        mem_free(gone);
+    }
+}
+
+/* Instead of `at` in the arena; NULL: failed. */
+static void *put_apart(device *d, arena_apart **top, size_t end, size_t bytes) {
+    arena_apart *one = mem_alloc(&d->host->err, 1, sizeof *one);
+    if (!one)
+        return NULL;
+    *one = (arena_apart){*top, d->table->region_alloc(d->self, bytes), bytes, end};
+    if (!one->p) {
+        device_fail(d, OVI_MEMORY, "out of %s memory: a tensor of %zu bytes apart",
+                    d->backend->memory_name, bytes);
+        mem_free(one);
+        return NULL;
+    }
+    *top = one;
+    return one->p;
+}
+
+/* What a fresh tensor gets; at: its place in the arena, end: of the stack with it. */
+static void *fresh(device *d, arena_apart **top, void *at, size_t end, size_t bytes) {
+    if (!d->poisoned)
+        return at;
+    if (d->apart)
+        at = put_apart(d, top, end, bytes);
+    if (at)
+        device_poison(d, at, bytes);
+    return at;
+}
+
+/* ---- the arena ---- */
 
 void device_arena_open(device *d, size_t bytes) {
     if (device_failed(d))
@@ -28,6 +80,8 @@ void device_arena_open(device *d, size_t bytes) {
 }
 
 void device_arena_close(device *d) {
+    cut_apart(d, &d->scratch_apart, 0);
+    cut_apart(d, &d->keep_apart, 0);
     if (!device_is_null(d) && d->arena)
         device_region_free(d, d->arena, d->memory.arena_capacity);
     d->arena = NULL;
@@ -83,7 +137,8 @@ tensor arena_keep(device *d, dtype type, shape s) {
     if (!admit(d, type, &s, &bytes) ||
         !grow(d, &m->arena_keep, &m->arena_keep_peak, bytes))
         return tensor_make(NULL, type, s);
-    return tensor_make(d->arena + at, type, s);
+    return tensor_make(fresh(d, &d->keep_apart, d->arena + at, m->arena_keep, bytes),
+                       type, s);
 }
 
 tensor arena_push(device *d, dtype type, shape s) {
@@ -92,7 +147,8 @@ tensor arena_push(device *d, dtype type, shape s) {
     if (!admit(d, type, &s, &bytes) ||
         !grow(d, &m->arena_scratch, &m->arena_scratch_peak, bytes))
         return tensor_make(NULL, type, s);
-    return tensor_make(d->arena + (m->arena_capacity - m->arena_scratch), type, s);
+    char *at = d->arena + (m->arena_capacity - m->arena_scratch);
+    return tensor_make(fresh(d, &d->scratch_apart, at, m->arena_scratch, bytes), type, s);
 }
 
 size_t arena_mark(const device *d) {
@@ -101,6 +157,7 @@ size_t arena_mark(const device *d) {
 
 void arena_reset(device *d, size_t mark) {
     assert(mark <= d->memory.arena_scratch);
+    cut_apart(d, &d->scratch_apart, mark);
     d->memory.arena_scratch = mark;
 }
 
@@ -110,5 +167,6 @@ size_t arena_keep_mark(const device *d) {
 
 void arena_keep_reset(device *d, size_t mark) {
     assert(mark <= d->memory.arena_keep);
+    cut_apart(d, &d->keep_apart, mark);
     d->memory.arena_keep = mark;
 }

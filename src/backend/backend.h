@@ -24,7 +24,7 @@
 #include "backend/ops.h"
 #include "core/host.h"
 
-#define BACKEND_ABI 4
+#define BACKEND_ABI 5
 
 /* ----------------------------------------------------------- the backend's table ---- */
 
@@ -37,7 +37,17 @@ typedef struct device_options {
         *folders; /* "a:b": where libraries of a device are looked for first; NULL */
     const char
         *cache; /* folder where a device keeps what it has measured; NULL: nowhere */
+    /* For tests, "a,b,c"; NULL: nothing. A GPU as if it were a lesser one: sm80, sm86
+     * (compute capability, hence other kernels), no-cudnn, watchdog (launches of 10 ms).
+     * Uploads: no-pin (mappings cannot be pinned), no-cache (nor much memory), direct (files are larger than memory).
+     * Any device: poisoned (fresh tensors of the arena hold NaN), apart (and each is an
+     * allocation of its own). Changes no bit but by the choice of kernels. */
+    const char *emulate;
 } device_options;
+
+/* Is the word in o->emulate? Are all words of a list known? NULL has none. */
+bool device_emulates(const device_options *o, const char *word);
+bool emulate_is_known(const char *list);
 
 /* One device of a backend, as a list of devices shows it. */
 typedef struct device_info {
@@ -97,13 +107,25 @@ typedef struct backend {
     void (*write)(void *self, void *dst, const void *src, size_t bytes);
     void (*read)(void *self, void *dst, const void *src, size_t bytes); /* waits */
     void (*sync)(void *self);                                           /* waits */
+    /* Every byte 0xff, which is NaN in F32 and BF16. NULL where the host can do it. */
+    void (*poison)(void *self, void *p, size_t bytes);
+    /* A named range for profilers begins; NULL: the last one ends. NULL: there are none. */
+    void (*range)(void *self, const char *name);
+
+    /* What the device has chosen by measuring, as bytes for a later process: returns how many
+     * there are, which are written if they fit in room. take_choices prefers such bytes to
+     * its own choices; false: they are of another device or version. NULL: nothing is
+     * measured. */
+    size_t (*choices)(void *self, void *bytes, size_t room);
+    bool (*take_choices)(void *self, const void *bytes, size_t size);
 
     /* Weights on their way to a device that is not in host memory; NULL on others. Called
      * from one thread, which may be another than that of operations. upload() may return
      * before src was read: src must stay until upload_wait(), which gives NULL or what
      * failed, in words. fence(slot) follows the operations called so far, from their thread;
      * uploads after upload_begin(slot) wait for them (slot < 0: for nothing). Pinned memory
-     * is read by the device itself, at the link's full rate; pinning may be refused. */
+     * is read by the device itself, at the link's full rate; pinning may be refused. Pinned
+     * for reading only: a shared mapping of a file; else memory of our own. */
     void (*upload_begin)(void *self, int slot);
     void (*upload)(void *self, void *dst, const void *src, size_t bytes);
     const char *(*upload_wait)(void *self);
@@ -114,7 +136,7 @@ typedef struct backend {
     /* An upload that packs convolution weights (conv_pack): src is pinned, in F32 or BF16. */
     void (*upload_packed)(void *self, const conv_geometry *, dtype type, dtype src_type,
                           const void *src, void *dst);
-    bool (*pin_host)(void *self, const void *p, size_t bytes);
+    bool (*pin_host)(void *self, const void *p, size_t bytes, bool read_only);
     void (*unpin_host)(void *self, const void *p);
 
     /* Pure functions of descriptor and options (no device, no data: plans call them where
@@ -260,8 +282,18 @@ const char *device_upload_wait(device *d) OVI_MUST_CHECK;
 void device_fence(device *d, int slot);
 void device_upload_packed(device *d, const conv_geometry *g, dtype type,
                           const tensor *src, void *dst); /* src: dense, as stored */
-bool device_pin_host(device *d, const void *p, size_t bytes);
+bool device_pin_host(device *d, const void *p, size_t bytes, bool read_only);
 void device_unpin_host(device *d, const void *p);
+void device_poison(device *d, void *p, size_t bytes);
+/* Are these emulated? */
+bool device_reads_direct(const device *d);
+bool device_keeps_no_cache(const device *d);
+/* Ranges for profilers, nested; free where none is attached. */
+void device_range_begin(device *d, const char *fmt, ...) OVI_PRINTF(2, 3);
+void device_range_end(device *d);
+/* Choices of the device, in memory of the caller's (mem_free); NULL: there are none. */
+void *device_get_choices(device *d, size_t *size);
+bool device_take_choices(device *d, const void *bytes, size_t size);
 /* Bytes of a region, in whole pieces. */
 size_t device_round(const device *d, size_t bytes);
 

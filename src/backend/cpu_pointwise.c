@@ -237,6 +237,11 @@ void cpu_pixels(void *self_, const pixels_desc *d, work w) {
         piece p = piece_at(&k, i);
         load(y, &d->x, p.at[1], step_of(&k, 1), p.n);
         uint8_t *to = (uint8_t *)cpu_at(&d->out, p.at[0]);
+        float *bad = d->bad.data;
+        if (bad && dtype_find_not_finite(y, DTYPE_F32, (size_t)p.n) < (size_t)p.n) {
+#pragma omp atomic write
+            *bad = 1;
+        }
         for (int64_t j = 0; j < p.n; j++) {
             float v = y[j] > -1 ? y[j] : -1;
             to[j * step_of(&k, 0)] = (uint8_t)(((v < 1 ? v : 1) + 1) / 2 * 255);

@@ -7,7 +7,9 @@
 #include "backend/backend.h"
 
 /* cudaMalloc gives memory in such pieces: regions are whole ones. */
+#ifndef CUDA_REGION_GRAIN /* a fake device may have others */
 #define CUDA_REGION_GRAIN ((size_t)2 << 20)
+#endif
 
 /* Context, modules and library handles: 570 to 630 MB on an H200. */
 #define CUDA_USUAL_OVERHEAD ((size_t)650 << 20)

@@ -28,6 +28,9 @@ static bool check_options(host *h, const backend *b, const device_options *o) {
         err_set(&h->err, OVI_ARGUMENT,
                 "%s: expected threads and index of 0 or more, found %d and %d", b->name,
                 o->n_threads, o->index);
+    else if (!emulate_is_known(o->emulate))
+        err_set(&h->err, OVI_ARGUMENT,
+                "emulate: expected words as sm80,no-cudnn, found \"%s\"", o->emulate);
     else
         return true;
     return false;
@@ -41,10 +44,15 @@ device *device_open_table(host *h, const backend *b, const backend *table,
     if (!d)
         return NULL;
     *d = (device){.host = h, .backend = b, .table = table, .options = *o};
+    d->options.emulate = NULL; /* the caller's, who may be gone later */
+    d->apart = !device_is_null(d) && device_emulates(o, "apart");
+    d->poisoned = d->apart || (!device_is_null(d) && device_emulates(o, "poisoned"));
+    d->direct = device_emulates(o, "direct");
+    d->no_cache = device_emulates(o, "no-cache");
     if (d->options.n_threads == 0)
         d->options.n_threads = os_cpu_count();
     backend_services services = {BACKEND_ABI, h, service_fail};
-    d->self = table->open(&services, &d->options);
+    d->self = table->open(&services, o);
     bool ok = d->self != NULL;
     if (ok && !device_is_null(d)) {
         d->ref = backend_ref.open(&services, &d->options);
@@ -251,12 +259,57 @@ void device_upload_packed(device *d, const conv_geometry *g, dtype type,
     d->table->upload_packed(d->self, g, type, src->type, src->data, dst);
 }
 
-bool device_pin_host(device *d, const void *p, size_t bytes) {
-    return d->table->pin_host(d->self, p, bytes);
+bool device_pin_host(device *d, const void *p, size_t bytes, bool read_only) {
+    return d->table->pin_host(d->self, p, bytes, read_only);
 }
 
 void device_unpin_host(device *d, const void *p) {
     d->table->unpin_host(d->self, p);
+}
+
+/* ----------------------------------------------------------- for tests and profilers ---- */
+
+void device_poison(device *d, void *p, size_t bytes) {
+    if (d->table->poison)
+        d->table->poison(d->self, p, bytes);
+    else if (d->table->host_memory)
+        memset(p, 0xff, bytes);
+}
+
+bool device_reads_direct(const device *d) {
+    return d->direct;
+}
+
+bool device_keeps_no_cache(const device *d) {
+    return d->no_cache;
+}
+
+void device_range_begin(device *d, const char *fmt, ...) {
+    char name[96];
+    va_list args;
+    if (!d->table->range)
+        return;
+    va_start(args, fmt);
+    vsnprintf(name, sizeof name, fmt, args);
+    va_end(args);
+    d->table->range(d->self, name);
+}
+
+void device_range_end(device *d) {
+    if (d->table->range)
+        d->table->range(d->self, NULL);
+}
+
+void *device_get_choices(device *d, size_t *size) {
+    *size = d->table->choices ? d->table->choices(d->self, NULL, 0) : 0;
+    void *bytes = *size ? mem_alloc(&d->host->err, *size, 1) : NULL;
+    if (bytes)
+        *size = d->table->choices(d->self, bytes, *size);
+    return bytes;
+}
+
+bool device_take_choices(device *d, const void *bytes, size_t size) {
+    return d->table->take_choices && d->table->take_choices(d->self, bytes, size);
 }
 
 /* --------------------------------------------------------------- host and device ---- */

@@ -15,6 +15,9 @@ typedef struct device_trace {
     char prefix[TRACE_NAME_MAX];
 } device_trace;
 
+/* Tensors that are allocations of their own, a stack. */
+typedef struct arena_apart arena_apart;
+
 struct device {
     host *host;             /* borrowed; its err is the latch of this device */
     const backend *backend; /* decides sizes, support and packing, on dry runs too */
@@ -31,6 +34,9 @@ struct device {
         size_t bytes;
     } region[DEVICE_MAX_REGIONS]; /* memory.regions of them */
     device_trace trace;
+    bool poisoned, apart; /* fresh tensors of the arena hold NaN; are allocations */
+    bool direct, no_cache; /* uploads: as if files were larger than memory; and none pinned */
+    arena_apart *scratch_apart, *keep_apart; /* owned; NULL: tensors share the arena */
 };
 
 /* The table of nothing: what a dry run calls. */

@@ -562,7 +562,7 @@ bool check_pixels(device *d, const pixels_desc *x) {
            has_rank(c, OPERAND(out), 1, TENSOR_MAX_RANK) &&
            has_type(c, OPERAND(out), DTYPE_U8) && is_writable(c, OPERAND(out)) &&
            same_shape(c, OPERAND(x), OPERAND(out)) &&
-           are_apart(c, OPERAND(x), OPERAND(out));
+           are_apart(c, OPERAND(x), OPERAND(out)) && is_vector_if_any(c, OPERAND(bad), 1);
 }
 
 bool check_quantise(device *d, const quantise_desc *x) {

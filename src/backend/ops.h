@@ -167,9 +167,10 @@ typedef struct fill_desc {
 } fill_desc;
 
 /* out = x as bytes of a picture: v = clamp(x, -1, 1), then (v + 1) / 2 * 255 truncated, every
- * step in f32, as published; NaN is 0. x F32, out U8, equal shapes, any strides. */
+ * step in f32, as published; NaN is 0. x F32, out U8, equal shapes, any strides.
+ * bad [1] F32 (optional): becomes 1 if a value of x is NaN or infinite, else stays. */
 typedef struct pixels_desc {
-    tensor x, out;
+    tensor x, out, bad;
 } pixels_desc;
 
 /* out = x as F8_E4M3 of that scale. x, out [B, M, C] or [M, C], rows may be strided; x BF16. */

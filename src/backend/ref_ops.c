@@ -312,6 +312,8 @@ void ref_pixels(void *self, const pixels_desc *x, work w) {
         ref_load(row, &from);
         for (int64_t c = 0; c < to.dim[0]; c++) {
             float v = row[c] > -1 ? row[c] : -1;
+            if (x->bad.data && !isfinite(row[c]))
+                *(float *)x->bad.data = 1;
             uint8_t *pixel = (uint8_t *)to.data + c * to.stride[0];
             *pixel = (uint8_t)(((v < 1 ? v : 1) + 1) / 2 * 255);
         }

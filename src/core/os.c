@@ -124,6 +124,43 @@ const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst) 
     return os_map_changed(m);
 }
 
+void os_make_folders(const char *path) {
+    char part[4096];
+    const size_t n = strlen(path);
+    if (n >= sizeof part)
+        return;
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != '\0')
+            continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        (void)mkdir(part, 0777); /* it may be there */
+    }
+}
+
+int os_map_open_direct(const os_map *m) {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", m->fd);
+    return open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+}
+
+const char *os_map_read_direct(const os_map *m, os_blocks at, void *dst) {
+    const size_t whole = (at.size + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    for (size_t done = 0; done < at.size;) {
+        ssize_t got = -1;
+        if (!fault_strikes(FAULT_READ))
+            got =
+                pread(at.fd, (char *)dst + done, whole - done, (off_t)(at.offset + done));
+        if (got == 0)
+            return "the file shrank since it was opened";
+        if (got > 0)
+            done += (size_t)got;
+        else if (errno != EINTR)
+            return strerror(errno);
+    }
+    return os_map_changed(m);
+}
+
 ovi_status os_check_file(const char *path, err *e) {
     struct stat st;
     int fd = open_regular(path, &st, e);

@@ -27,6 +27,15 @@ const char *os_map_changed(const os_map *m);
  * shrank. NULL, or in words why dst does not hold what was mapped. From any thread. */
 const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst);
 
+/* A descriptor of the mapped file that reads past the page cache; -1: not offered. And such a
+ * read: offset is a multiple of 4096, whole blocks are read, dst has room for the last. */
+int os_map_open_direct(const os_map *m);
+typedef struct os_blocks {
+    int fd;
+    size_t offset, size;
+} os_blocks;
+const char *os_map_read_direct(const os_map *m, os_blocks at, void *dst);
+
 /* Is path a regular file that can be opened? For libraries that open it themselves. */
 ovi_status os_check_file(const char *path, err *e) OVI_MUST_CHECK;
 /* Reads a whole file of at most max_bytes into owned, NUL-terminated memory. */
@@ -70,6 +79,9 @@ size_t os_region_cost(const void *p, size_t size);
 bool os_is_file(const char *path);
 bool os_is_dir(const char *path);
 bool os_exists(const char *path); /* whatever it is, also a link to nothing */
+/* Makes the folder and those above it, where they are missing. What cannot be made shows when
+ * something is written there. */
+void os_make_folders(const char *path);
 /* dir + "/" + name in owned memory, NULL (error set) on no memory. */
 char *os_join(const char *dir, const char *name, err *e) OVI_MUST_CHECK;
 double os_now(void); /* monotonic seconds */

@@ -5,9 +5,11 @@
 
 /* Rates of products as measured or published for bf16; a cpu row is an order of magnitude. */
 static const device_speed speeds[] = {
-    {"cpu", 0.5e12, 20e9, 1e9},        {"h100", 680e12, 3.0e12, 50e9},
-    {"h200", 710e12, 4.2e12, 50e9},    {"rtx4090", 150e12, 0.9e12, 22e9},
-    {"rtx3060", 45e12, 0.33e12, 11e9},
+    {"cpu", 0.5e12, 20e9, 1e9, DEVICE_DISK_BYTES},
+    {"h100", 680e12, 3.0e12, 50e9, DEVICE_DISK_BYTES},
+    {"h200", 710e12, 4.2e12, 50e9, DEVICE_DISK_BYTES},
+    {"rtx4090", 150e12, 0.9e12, 22e9, DEVICE_DISK_BYTES},
+    {"rtx3060", 45e12, 0.33e12, 11e9, DEVICE_DISK_BYTES},
 };
 
 #define N_SPEEDS ((int)(sizeof speeds / sizeof speeds[0]))
@@ -33,7 +35,8 @@ static double larger(double a, double b) {
 double profile_seconds(const stage_profile *p, const device_speed *speed) {
     double flops = p->flops - p->f8_flops * (1 - 1 / F8_GAIN);
     double compute = larger(flops / speed->flops, p->bytes_moved / speed->bytes);
-    return larger(compute, (double)p->streamed / speed->stream_bytes);
+    double stream = (double)p->streamed / speed->stream_bytes;
+    return larger(compute, larger(stream, (double)p->from_disk / speed->disk_bytes));
 }
 
 bool profile_fits(const stage_profile *p, const memory_budget *budget) {

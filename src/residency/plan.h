@@ -24,6 +24,7 @@ typedef struct stage_profile {
     size_t host;              /* host bytes of our own: staging, buffers, queues */
     size_t warm;              /* of the weights: what a warm store keeps on the host */
     size_t streamed;          /* bytes of weights that flow through slots, in all */
+    size_t from_disk;         /* of these: read past memory that does not hold the files */
     double flops, bytes_moved;
     double f8_flops; /* of the flops: products in fp8 */
 } stage_profile;
@@ -34,7 +35,11 @@ typedef struct device_speed {
     double flops;        /* products a second in the compute type */
     double bytes;        /* device memory a second */
     double stream_bytes; /* weights on their way to the device a second */
+    double disk_bytes;   /* files that are not in memory a second */
 } device_speed;
+
+/* Of an NVMe disk, as 1.8 to 7 GB/s have been seen. */
+#define DEVICE_DISK_BYTES 3e9
 
 /* Built-in speeds by name; NULL: none of that name. */
 const device_speed *speed_find(const char *name);

@@ -59,6 +59,7 @@ struct store {
     device *dev;
     warm *warm; /* borrowed; may be NULL */
     bool evict;
+    size_t room; /* for files that are streamed to a device apart */
     model_state model[STORE_MAX_MODELS];
     /* Since the last enter; the first two are counted on reading threads too. */
     atomic_ullong n_read, n_loads;
@@ -76,8 +77,10 @@ typedef struct placement {
 
 store *store_create(device *d, err *e) {
     store *s = mem_alloc(e, 1, sizeof *s);
-    if (s)
+    if (s) {
         s->dev = d;
+        s->room = SIZE_MAX / 2;
+    }
     return s;
 }
 
@@ -95,6 +98,10 @@ void store_add(store *s, int model, weight_table *table) {
 
 void store_set_evict(store *s, bool on) {
     s->evict = on;
+}
+
+void store_set_room(store *s, size_t bytes) {
+    s->room = bytes;
 }
 
 void store_set_warm(store *s, warm *w) {
@@ -271,6 +278,8 @@ store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
         passing = largest(passing, one.staging);
     }
     sum.staging += passing;
+    if (!device_backend(s->dev)->host_memory && sum.staging > 0)
+        sum.staging += ring_bytes(); /* where a mapping cannot be pinned */
     return sum;
 }
 
@@ -432,8 +441,9 @@ static void start_flow(model_state *m, const store_bytes *bytes) {
         placement p = place(m, m->flows, row);
         row->placed = view_at(row, &p, NULL);
     }
-    if (!m->evict) /* what flows round and round stays pinned */
-        upload_allow(&m->way, 0);
+    if (!device_backend(d)->host_memory && !device_is_null(d))
+        upload_begin_flow(&m->way, (upload_flow){(size_t)bytes->stream_bytes_per_pass,
+                                                 m->owner->room, m->now.rounds});
     m->last_pinned = NO_PART;
     m->slots = (char *)m->slab + bytes->rows_bytes;
     m->slot_bytes = bytes->slots_bytes / (size_t)m->now.slots;
@@ -670,6 +680,7 @@ void store_pin(store *s, int model, int part) {
     model_state *m = &s->model[model];
     assert(part >= 0 && part < 64);
     m->pins++;
+    device_range_begin(s->dev, "%s %d", m->table->model, part);
     if (device_failed(s->dev))
         return;
     if (!has_part(m->now.parts, part)) /* S1 */
@@ -683,6 +694,7 @@ void store_unpin(store *s, int model, int part) {
     model_state *m = &s->model[model];
     assert(part >= 0 && part < 64 && m->pins > 0);
     m->pins--;
+    device_range_end(s->dev);
     (void)store_intact(s);
     if (!has_part(m->in_use, part)) /* resident, or its pin has failed */
         return;

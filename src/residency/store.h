@@ -73,6 +73,10 @@ void store_add(store *s, int model, weight_table *table);
 /* Whatever later stages have read or used of the files leaves the page cache as well. */
 void store_set_evict(store *s, bool on);
 
+/* Host bytes that files may take for as long as they are streamed to a device apart; what does
+ * not fit is read in every round. Until said otherwise there is no bound. */
+void store_set_room(store *s, size_t bytes);
+
 /* Rows that are converted, folded or packed are kept in w as well, and come from there the
  * next time. Borrowed; NULL: they are made anew. Only where the host's memory is not the
  * device's: else they would be held twice. */

@@ -361,6 +361,16 @@ ovi_status weights_read(const weights *w, weights_range r, void *dst, err *e) {
     return conclude_read(w, x, reason, e);
 }
 
+int weights_open_direct(const weights *w, const weights_entry *x) {
+    return os_map_open_direct(&w->file[x->file].map);
+}
+
+ovi_status weights_read_direct(const weights *w, weights_place at, void *dst, err *e) {
+    const char *reason = os_map_read_direct(&w->file[at.entry->file].map,
+                                            (os_blocks){at.fd, at.offset, at.size}, dst);
+    return conclude_read(w, at.entry, reason, e);
+}
+
 ovi_status weights_check(const weights *w, const weights_entry *x, err *e) {
     return conclude_read(w, x, os_map_changed(&w->file[x->file].map), e);
 }

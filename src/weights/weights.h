@@ -81,6 +81,18 @@ typedef struct weights_range {
  * changed since it was opened, is an error that names file and tensor. Any thread. */
 ovi_status weights_read(const weights *w, weights_range r, void *dst,
                         err *e) OVI_MUST_CHECK;
+/* A descriptor of its file for reading past the page cache, closed by the caller; -1: the
+ * system does not offer it. */
+int weights_open_direct(const weights *w, const weights_entry *x);
+/* Bytes of a tensor's file from a multiple of 4096 on, read as whole blocks of 4096: dst, of
+ * that alignment, has room for the last one. */
+typedef struct weights_place {
+    const weights_entry *entry;
+    int fd;
+    size_t offset, size; /* in the file */
+} weights_place;
+ovi_status weights_read_direct(const weights *w, weights_place at, void *dst,
+                               err *e) OVI_MUST_CHECK;
 /* The same check without reading: is the file of this tensor still the one opened? */
 ovi_status weights_check(const weights *w, const weights_entry *x, err *e) OVI_MUST_CHECK;
 /* And of all files of the set. */

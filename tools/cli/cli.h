@@ -80,6 +80,8 @@ bool cli_shapes_clip(const char *name);
 void cli_help(const cli_command *command);
 void cli_usage(void);
 
+/* $OVI_CUDA_LIBS, and the user's folder for what can be made again, where none are given. */
+void cli_find_places(ovi_settings *settings);
 /* The engine of this command: settings completed (models directory), opened, Ctrl-C tied to
  * ovi_cancel. NULL after a message. */
 ovi_engine *cli_open(cli_args *args, bool with_weights);

@@ -25,6 +25,7 @@ int cli_devices(cli_args *args) {
     ovi_device_info d;
     int code = EXIT_FAILED;
     json_t *list = json_array();
+    cli_find_places(&args->settings);
     for (int i = 0; ovi_device_at(&args->settings, i, &d); i++) {
         if (d.usable)
             code = EXIT_DONE;

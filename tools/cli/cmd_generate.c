@@ -37,9 +37,10 @@ static void print_report(const ovi_engine *engine, const char *output) {
                       "seconds", s->seconds, "fallbacks", (json_int_t)s->fallbacks,
                       "bytes_read", (json_int_t)s->bytes_read, "ops", ops_of(s)));
     }
-    cli_print_event(json_pack("{s:s, s:o, s:o, s:I}", "event", "done", "output",
+    cli_print_event(json_pack("{s:s, s:o, s:o, s:I, s:I}", "event", "done", "output",
                               cli_json_text(output), "stages", stages, "allocated_bytes",
-                              (json_int_t)report.allocated_bytes));
+                              (json_int_t)report.allocated_bytes, "overhead_bytes",
+                              (json_int_t)report.overhead_bytes));
 }
 
 /* Does the clip itself go to standard output? */

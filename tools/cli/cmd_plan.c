@@ -83,6 +83,12 @@ static void print_table(const ovi_plan *plan) {
     char peak[32];
     printf("\npeak %s, %.1f TFLOP, about %.0f s (workspace is part of scratch)\n",
            cli_bytes(peak, plan->peak_bytes), plan->flops / 1e12, plan->seconds);
+    for (int i = 0; i < plan->n_stages; i++)
+        if (plan->stage[i].disk_bytes)
+            printf("%s reads %s from disk, because --ram does not hold the files: about "
+                   "%.0f s\n",
+                   plan->stage[i].name, cli_bytes(peak, plan->stage[i].disk_bytes),
+                   plan->stage[i].seconds);
     if (plan->warm_bytes)
         printf("kept on the host for the next clip, beside every stage: %s\n",
                cli_bytes(peak, plan->warm_bytes));

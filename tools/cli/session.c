@@ -117,8 +117,7 @@ static void drop_model_name(cli_args *args) {
     s->variant = NULL;
 }
 
-/* $OVI_CUDA_LIBS, and the user's folder for what can be made again. */
-static void find_places(ovi_settings *settings) {
+void cli_find_places(ovi_settings *settings) {
     static char cache[1024];
     const char *home = getenv("HOME"), *given = getenv("XDG_CACHE_HOME");
     if (!settings->libraries)
@@ -156,7 +155,7 @@ static void memory_event(void *user, const ovi_memory_event *e) {
 ovi_engine *cli_open(cli_args *args, bool with_weights) {
     take_debug_level(&args->settings);
     find_models(&args->settings, with_weights);
-    find_places(&args->settings);
+    cli_find_places(&args->settings);
     drop_model_name(args);
     args->settings.log = print_line;
     if (args->json && args->settings.log_level >= OVI_LOG_DEBUG)

@@ -1,7 +1,7 @@
 /* golden.c: holds this engine against recorded values of the published model.
  *
- *     ovi-golden [--backend B] [--dtype f32|bf16] [--threads N] [--dump OUT] [--json]
- *                [--verbose] FILE...
+ *     ovi-golden [--backend B] [--dtype f32|bf16] [--threads N] [--emulate WORDS]
+ *                [--dump OUT] [--json] [--verbose] FILE...
  *
  * FILE -> its kind -> a handler (golden_<area>.c). Handlers that use a device run twice:
  * on the dry run of it, which says how large the arena must be, and on the real one with
@@ -209,6 +209,9 @@ static bool parse_option(gold_settings *s, int option) {
     case 't':
         s->device.compute = strcmp(optarg, "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32;
         return strcmp(optarg, "bf16") == 0 || strcmp(optarg, "f32") == 0;
+    case 'e':
+        s->device.emulate = optarg;
+        return emulate_is_known(optarg);
     case 'n':
         errno = 0;
         s->device.n_threads = (int)strtol(optarg, &end, 10);
@@ -231,6 +234,7 @@ static bool parse_options(gold_settings *s, int argc, char **argv) {
     static const struct option options[] = {{"backend", required_argument, NULL, 'b'},
                                             {"dtype", required_argument, NULL, 't'},
                                             {"threads", required_argument, NULL, 'n'},
+                                            {"emulate", required_argument, NULL, 'e'},
                                             {"dump", required_argument, NULL, 'd'},
                                             {"json", no_argument, NULL, 'j'},
                                             {"verbose", no_argument, NULL, 'v'},

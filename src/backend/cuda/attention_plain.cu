@@ -93,7 +93,8 @@ template <typename T, int D, int R> struct plain {
 
     __device__ void add_values(const float *p, const float *v, int key) {
         const int x = threadIdx.x % 16, y = threadIdx.x / 16;
-#pragma unroll
+        // One key at a time where its columns fill the registers: else some compilers spill.
+#pragma unroll(D > 1024 ? 1 : V_KEYS)
         for (int k = 0; k < V_KEYS; k++) {
             float w[R];
 #pragma unroll

@@ -1,5 +1,5 @@
 /* cuda.c: the cuda backend: device, memory, movement between host and device, its table. */
-#include <dlfcn.h>
+#include <nvtx3/nvToolsExt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +29,7 @@ bool cuda_ok(cuda *self, cudaError_t e, const char *what) {
 
 static void cuda_close(void *self) {
     cuda *c = self;
+    cuda_overhead_closing(c);
     cuda_linear_clear(c);
     cuda_conv_clear(c);
     cuda_dnn_close(c->dnn);
@@ -43,6 +44,48 @@ static void cuda_close(void *self) {
         cudaStreamDestroy(c->stream);
     mem_free(c->cache);
     mem_free(c);
+}
+
+/* Launches on a device that also shows a desktop: its watchdog ends kernels after about two
+ * seconds, and the desktop stands still meanwhile. */
+#define SHARED_DEVICE_SECONDS 0.5
+
+/* Limits of its own, then those of the device that it is to stand for. */
+static bool limit_device(cuda *c) {
+    int shared = 0, watchdog = 0;
+    if (!cuda_ok(c,
+                 cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                        c->index),
+                 "GPU") ||
+        !cuda_ok(
+            c, cudaDeviceGetAttribute(&watchdog, cudaDevAttrKernelExecTimeout, c->index),
+            "GPU"))
+        return false;
+    c->shared_bytes = (size_t)shared;
+    c->launch_seconds = watchdog ? SHARED_DEVICE_SECONDS : 0;
+    if (device_emulates(&c->options, "watchdog"))
+        c->launch_seconds = 0.01;
+    if (device_emulates(&c->options, "sm80"))
+        c->sm = 80;
+    if (device_emulates(&c->options, "sm86")) {
+        c->sm = 86;
+        c->shared_bytes = 101376;
+    }
+    c->no_pin = device_emulates(&c->options, "no-pin");
+    return true;
+}
+
+/* Operations a second and multiprocessor that the slowest devices reach: with tensor cores, and
+ * in f32 without them. */
+#define TENSOR_RATE 200e9
+#define SLOW_RATE   20e9
+
+int64_t cuda_launch_share(const cuda *c, double unit, int64_t all, dtype type) {
+    if (c->launch_seconds <= 0)
+        return all;
+    const double rate = type == DTYPE_BF16 ? TENSOR_RATE : SLOW_RATE;
+    const double units = c->launch_seconds * rate * c->n_processors / unit;
+    return units < 1 ? 1 : units < (double)all ? (int64_t)units : all;
 }
 
 static bool take_device(cuda *c) {
@@ -63,37 +106,12 @@ static bool take_device(cuda *c) {
         return false;
     c->sm = 10 * major + minor;
     if (c->sm >= 80)
-        return true;
+        return limit_device(c);
     cuda_fail(c, OVI_UNSUPPORTED,
               "GPU %d has compute capability %d.%d: expected 8.0 or later, which "
               "multiplies bf16",
               c->index, major, minor);
     return false;
-}
-
-/* Bytes of the whole card that are taken, by the driver's management library, which needs no
- * context; 0: it cannot be told. */
-static size_t card_used(int index) {
-    typedef struct nvml_memory {
-        unsigned long long total, free, used;
-    } nvml_memory;
-    nvml_memory m = {0};
-    void *handle = NULL, *nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW);
-    union {
-        void *object;
-        int (*init)(void);
-        int (*find)(unsigned, void **);
-        int (*memory)(void *, nvml_memory *);
-    } init = {NULL}, find = {NULL}, memory = {NULL};
-    if (!nvml)
-        return 0;
-    init.object = dlsym(nvml, "nvmlInit_v2");
-    find.object = dlsym(nvml, "nvmlDeviceGetHandleByIndex_v2");
-    memory.object = dlsym(nvml, "nvmlDeviceGetMemoryInfo");
-    if (!init.object || !find.object || !memory.object || init.init() != 0 ||
-        find.find((unsigned)index, &handle) != 0 || memory.memory(handle, &m) != 0)
-        return 0;
-    return (size_t)m.used; /* the library stays open: closing and opening costs */
 }
 
 static bool open_streams(cuda *c) {
@@ -109,16 +127,26 @@ static bool open_streams(cuda *c) {
 }
 
 /* cuDNN is wanted, not needed: kernels of our own stand behind it. */
-static void open_dnn(cuda *c, const char *folders) {
-    char why[512] = "";
-    c->dnn = cuda_dnn_open(&(cuda_dnn_options){.folders = folders, .stream = c->stream},
-                           why, sizeof why);
-    if (c->dnn)
-        host_log(c->services.host, OVI_LOG_DEBUG, "cuDNN %s from %s",
-                 cuda_dnn_version(c->dnn), cuda_dnn_path(c->dnn));
-    else
+static void open_dnn(cuda *c) {
+    char why[512] = "emulated", plans[CUDA_CACHE_PATH];
+    const bool kept = cuda_cache_path(c, "plans", plans, sizeof plans);
+    if (!device_emulates(&c->options, "no-cudnn"))
+        c->dnn = cuda_dnn_open(&(cuda_dnn_options){.folders = c->options.folders,
+                                                   .plans = kept ? plans : NULL,
+                                                   .host = c->services.host,
+                                                   .stream = c->stream},
+                               why, sizeof why);
+    if (!c->dnn) {
         host_log(c->services.host, OVI_LOG_WARN, "without cuDNN, which is slower: %s",
                  why);
+        return;
+    }
+    host_log(c->services.host, OVI_LOG_DEBUG, "cuDNN %s from %s",
+             cuda_dnn_version(c->dnn), cuda_dnn_path(c->dnn));
+    if (c->sm != 90 && !cuda_dnn_compiles()) /* there attention is ours */
+        host_log(c->services.host, OVI_LOG_WARN,
+                 "attention without cuDNN, which is slower: libnvrtc.so.13 was not found "
+                 "(package cuda-nvrtc-13-0, or pip's nvidia-cuda-nvrtc)");
 }
 
 static void *cuda_open(const backend_services *services, const device_options *o) {
@@ -126,16 +154,17 @@ static void *cuda_open(const backend_services *services, const device_options *o
     if (!c)
         return NULL;
     c->services = *services;
+    c->options = *o;
     c->index = o->index;
     c->cache = o->cache ? mem_strdup(&services->host->err, o->cache) : NULL;
-    const size_t before = card_used(o->index);
+    cuda_overhead_before(c);
     if (!take_device(c) || !open_streams(c)) {
         cuda_close(c);
         return NULL;
     }
-    open_dnn(c, o->folders);
-    const size_t after = card_used(o->index);
-    c->overhead = before && after > before ? after - before : 0;
+    open_dnn(c);
+    cuda_overhead_opened(c);
+    c->options = (device_options){0}; /* its texts are the caller's */
     return c;
 }
 
@@ -270,98 +299,20 @@ static bool cuda_shares_memory(void *self) {
            integrated;
 }
 
-/* ---- weights on their way ---- */
+/* ---- for tests and profilers ---- */
 
-static void note_upload(cuda *c, cudaError_t e) {
-    if (e == cudaSuccess)
-        return;
-    (void)cudaGetLastError();
-    if (c->upload_failed == cudaSuccess)
-        c->upload_failed = e;
-}
-
-/* Another thread than that of operations may call: each has its own current device. */
-static void cuda_upload_begin(void *self, int slot) {
+static void cuda_poison(void *self, void *p, size_t bytes) {
     cuda *c = self;
-    note_upload(c, cudaSetDevice(c->index));
-    if (slot >= 0 && c->fence[slot])
-        note_upload(c, cudaStreamWaitEvent(c->copies, c->fence[slot], 0));
+    cuda_ok(c, cudaMemsetAsync(p, 0xff, bytes, c->stream), "poison");
 }
 
-static void cuda_upload(void *self, void *dst, const void *src, size_t bytes) {
-    cuda *c = self;
-    if (bytes > 0 && c->upload_failed == cudaSuccess)
-        note_upload(c,
-                    cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->copies));
-}
-
-/* Pinned memory has the same address on the device; the stream of copies keeps the order. */
-static void cuda_upload_packed(void *self, const conv_geometry *g, dtype type,
-                               dtype src_type, const void *src, void *dst) {
-    cuda *c = self;
-    const conv_source from = {src, src_type, 0, g->out_channels * g->in_channels};
-    if (c->upload_failed == cudaSuccess)
-        note_upload(c, kernel_conv_pack(g, type, &from, dst, c->copies));
-}
-
-static const char *cuda_upload_wait(void *self) {
-    cuda *c = self;
-    note_upload(c, cudaStreamSynchronize(c->copies));
-    const cudaError_t e = c->upload_failed;
-    c->upload_failed = cudaSuccess;
-    return e == cudaSuccess ? NULL : cudaGetErrorString(e);
-}
-
-static void cuda_fence(void *self, int slot) {
-    cuda *c = self;
-    if (!c->fence[slot] &&
-        !cuda_ok(c, cudaEventCreateWithFlags(&c->fence[slot], cudaEventDisableTiming),
-                 "event"))
-        return;
-    cuda_ok(c, cudaEventRecord(c->fence[slot], c->stream), "event");
-}
-
-static void cuda_read_behind(void *self, int slot, void *dst, const void *src,
-                             size_t bytes) {
-    cuda *c = self;
-    if (cuda_ok(c, cudaStreamWaitEvent(c->copies, c->fence[slot], 0),
-                "reading from the GPU") &&
-        cuda_ok(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->copies),
-                "reading from the GPU"))
-        cuda_ok(c, cudaStreamSynchronize(c->copies), "reading from the GPU");
-}
-
-/* Read-only registration of a shared mapping: of a private one it hangs in the kernel. */
-static bool cuda_pin_host(void *self, const void *p, size_t bytes) {
-    cuda *c = self;
-    int read_only = 0, same_address = 0;
-    union {
-        const void *from;
-        void *to;
-    } where = {p};
-    if (cudaDeviceGetAttribute(&read_only, cudaDevAttrHostRegisterReadOnlySupported,
-                               c->index) != cudaSuccess ||
-        cudaDeviceGetAttribute(&same_address,
-                               cudaDevAttrCanUseHostPointerForRegisteredMem,
-                               c->index) != cudaSuccess ||
-        !read_only || !same_address)
-        return false;
-    if (cudaHostRegister(where.to, bytes,
-                         cudaHostRegisterReadOnly | cudaHostRegisterPortable) ==
-        cudaSuccess)
-        return true;
-    (void)cudaGetLastError();
-    return false;
-}
-
-static void cuda_unpin_host(void *self, const void *p) {
-    union {
-        const void *from;
-        void *to;
-    } where = {p};
+/* Costs nothing where no profiler is attached. */
+static void cuda_range(void *self, const char *name) {
     (void)self;
-    if (cudaHostUnregister(where.to) != cudaSuccess)
-        (void)cudaGetLastError();
+    if (name)
+        nvtxRangePushA(name);
+    else
+        nvtxRangePop();
 }
 
 /* ---- operations that are one kernel ---- */
@@ -419,6 +370,10 @@ static const backend table = {.abi = BACKEND_ABI,
                               .write = cuda_write,
                               .read = cuda_read,
                               .sync = cuda_sync,
+                              .poison = cuda_poison,
+                              .range = cuda_range,
+                              .choices = cuda_choices,
+                              .take_choices = cuda_take_choices,
                               .sizes = cuda_sizes,
                               .supports = cuda_supports,
                               .conv_packed_bytes = cuda_conv_packed_bytes,

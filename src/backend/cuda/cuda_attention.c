@@ -3,37 +3,40 @@
 #include "backend/cuda/cuda_internal.h"
 #include "backend/cuda/kernels.h"
 
-/* Longest launch on a device that also shows a desktop: its watchdog ends kernels after
- * about two seconds, and the desktop stands still meanwhile. */
-#define SHARED_DEVICE_SECONDS 0.5
-
-static bool describe_device(cuda *c, attention_device *gpu) {
-    int shared = 0, watchdog = 0;
-    if (!cuda_ok(c,
-                 cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                        c->index),
-                 "attention") ||
-        !cuda_ok(
-            c, cudaDeviceGetAttribute(&watchdog, cudaDevAttrKernelExecTimeout, c->index),
-            "attention"))
-        return false;
-    *gpu = (attention_device){.sm = c->sm,
-                              .processors = c->n_processors,
-                              .shared = (size_t)shared,
-                              .seconds = watchdog ? SHARED_DEVICE_SECONDS : 0};
-    return true;
-}
-
 /* Measured on an H200 (docs/PERFORMANCE.md): on 9.0 our kernel is faster than cuDNN's. */
 static bool own_is_faster(const cuda *c, const attention_desc *d) {
     return c->sm == 90 && d->q.type == DTYPE_BF16 && d->q.dim[3] == 128;
 }
 
+/* By cuDNN, as many queries at a time as a launch holds: each gets the same bits. False: it
+ * does not offer the case, and nothing is done. */
+static bool in_library(cuda *c, const attention_desc *d, const attention_device *gpu,
+                       work w) {
+    const int64_t all = d->q.dim[1];
+    const double query =
+        4.0 * (double)(d->q.dim[0] * d->q.dim[2]) * (double)(d->k.dim[1] * d->q.dim[3]);
+    const int64_t most = cuda_launch_share(c, query, all, d->q.type);
+    for (int64_t at = 0, n; at < all; at += n) {
+        attention_desc part = *d;
+        n = all - at < most ? all - at : most;
+        part.q = tensor_slice(d->q, 1, at, n);
+        part.out = tensor_slice(d->out, 1, at, n);
+        if (cuda_dnn_attention(c, &part, w))
+            continue;
+        if (at == 0)
+            return false;
+        cuda_ok(c, kernel_attention(&part, gpu, c->stream), "attention");
+    }
+    return true;
+}
+
 void cuda_attention(void *self, const attention_desc *d, work w) {
     cuda *c = self;
-    attention_device gpu;
-    if (!own_is_faster(c, d) && cuda_dnn_attention(c, d, w))
+    const attention_device gpu = {.sm = c->sm,
+                                  .processors = c->n_processors,
+                                  .shared = c->shared_bytes,
+                                  .seconds = c->launch_seconds};
+    if (!own_is_faster(c, d) && in_library(c, d, &gpu, w))
         return;
-    if (describe_device(c, &gpu))
-        cuda_ok(c, kernel_attention(d, &gpu, c->stream), "attention");
+    cuda_ok(c, kernel_attention(d, &gpu, c->stream), "attention");
 }

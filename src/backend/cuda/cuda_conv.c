@@ -98,11 +98,59 @@ static bool conv_folded(cuda *c, const conv_desc *d, work w) {
     return run_parities(c, d, w, false);
 }
 
-void cuda_conv(void *self, const conv_desc *d, work w) {
-    cuda *c = self;
+static void conv_at_once(cuda *c, const conv_desc *d, work w) {
     if (c->dnn && cuda_conv_is_folded(d) && conv_folded(c, d, w))
         return;
     if (c->dnn && cuda_conv_in_library(d) && conv_in_library(c, d, w))
         return;
     cuda_ok(c, kernel_conv(d, c->stream), "convolution");
+}
+
+/* ---- frames of a launch ---- */
+
+static int64_t or_one(int64_t n) {
+    return n ? n : 1;
+}
+
+/* The convolution that gives frames [first, first + n) of out. */
+static conv_desc conv_frames(const conv_desc *d, int64_t first, int64_t n) {
+    conv_desc part = *d;
+    const int64_t step = or_one(d->stride[0]);
+    const int64_t reach = or_one(d->dilation[0]) * (d->geometry.kernel[0] - 1) + 1;
+    int64_t lo = first * step - d->pad_lo[0], hi = lo + (n - 1) * step + reach;
+    part.pad_lo[0] = lo < 0 ? -lo : 0;
+    part.pad_hi[0] = hi > d->x.dim[0] ? hi - d->x.dim[0] : 0;
+    lo += part.pad_lo[0];
+    hi -= part.pad_hi[0];
+    part.x = tensor_slice(d->x, 0, lo, hi - lo);
+    part.out = tensor_slice(d->out, 0, first, n);
+    if (d->residual.data)
+        part.residual = tensor_slice(d->residual, 0, first, n);
+    return part;
+}
+
+/* Can the frame be made from frames that are there, not of zeros alone? */
+static bool reads_frames(const conv_desc *d, int64_t first, int64_t n) {
+    const int64_t lo = first * or_one(d->stride[0]) - d->pad_lo[0];
+    const int64_t hi = lo + (n - 1) * or_one(d->stride[0]) +
+                       or_one(d->dilation[0]) * (d->geometry.kernel[0] - 1) + 1;
+    return hi > 0 && lo < d->x.dim[0];
+}
+
+/* Where launches have a limit: as many frames at a time as it holds. A residual that is the
+ * very view of out is read before it is written all the same. */
+void cuda_conv(void *self, const conv_desc *d, work w) {
+    cuda *c = self;
+    const conv_geometry *g = &d->geometry;
+    const double frame =
+        2.0 * (double)(d->out.dim[1] * d->out.dim[2] * g->out_channels) *
+        (double)(g->in_channels * g->kernel[0] * g->kernel[1] * g->kernel[2]);
+    const int64_t all = d->out.dim[0], most = cuda_launch_share(c, frame, all, d->x.type);
+    for (int64_t at = 0, n; at < all; at += n) {
+        n = all - at < most ? all - at : most;
+        if (n < all && !reads_frames(d, at, n))
+            n = all - at;
+        const conv_desc part = n < all ? conv_frames(d, at, n) : *d;
+        conv_at_once(c, &part, w);
+    }
 }

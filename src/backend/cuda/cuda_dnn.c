@@ -7,9 +7,8 @@
  * always compiled on the spot; its engine is chosen for a problem of fixed lengths, so
  * that a query's bits do not depend on how many others stand beside it.
  *
- * What is not offered is remembered too. Plans live as long as the handle; cuDNN can write
- * them down (EXECUTION_PLAN_JSON_REPRESENTATION), which would spare attention's compiling
- * in the next process: plan_with() is the place. */
+ * What is not offered is remembered too. Plans live as long as the handle, and on disk for
+ * the next process (cuda_dnn_kept.c). */
 #include "backend/cuda/cuda_dnn.h"
 
 #include <dlfcn.h>
@@ -30,10 +29,10 @@ struct dnn_plan {
     dnn_problem problem;
     dnn_bag bag; /* what the plan is made of */
     cudnnBackendDescriptor_t plan;
-    size_t bytes;   /* of workspace */
-    uint64_t used;  /* when, by the handle's clock */
-    bool known;     /* this slot holds a problem */
-    char words[64]; /* which engine, with which settings */
+    size_t bytes;               /* of workspace */
+    uint64_t used;              /* when, by the handle's clock */
+    bool known;                 /* this slot holds a problem */
+    char words[DNN_PLAN_WORDS]; /* which engine, with which settings */
 };
 
 struct cuda_dnn {
@@ -44,6 +43,8 @@ struct cuda_dnn {
     dnn_bag device_bag;
     cudnnBackendDescriptor_t device; /* the device that is not here */
     char path[PATH_MAX], version[32], failure[512];
+    char kept[PATH_MAX]; /* folder of plans on disk; "": nowhere */
+    host *host;          /* borrowed; may be NULL */
     uint64_t clock;
     dnn_plan plans[MAX_PLANS];
 };
@@ -135,7 +136,9 @@ static bool open_library(cuda_dnn *d, const char *folders, char *why, size_t why
     try_python(&s);
     d->file = s.file;
     if (!d->file) {
-        snprintf(why, why_size, "libcudnn.so.9 is not found");
+        snprintf(why, why_size,
+                 "libcudnn.so.9 was not found (package libcudnn9-cuda-13, or pip's "
+                 "nvidia-cudnn-cu13)");
         return false;
     }
     if (!find_symbols(d)) {
@@ -175,6 +178,13 @@ static bool take_device(cuda_dnn *d, const cuda_dnn_options *o, char *why,
     return false;
 }
 
+static void keep_plans(cuda_dnn *d, const cuda_dnn_options *o) {
+    const int n =
+        o->plans ? snprintf(d->kept, sizeof d->kept, "%s-%s", o->plans, d->version) : 0;
+    if (n < 0 || (size_t)n >= sizeof d->kept)
+        d->kept[0] = '\0';
+}
+
 cuda_dnn *cuda_dnn_open(const cuda_dnn_options *o, char *why, size_t why_size) {
     cuda_dnn *d = calloc(1, sizeof *d);
     if (!d) {
@@ -182,8 +192,11 @@ cuda_dnn *cuda_dnn_open(const cuda_dnn_options *o, char *why, size_t why_size) {
         return NULL;
     }
     d->stream = o->stream;
-    if (open_library(d, o->folders, why, why_size) && take_device(d, o, why, why_size))
+    d->host = o->host;
+    if (open_library(d, o->folders, why, why_size) && take_device(d, o, why, why_size)) {
+        keep_plans(d, o);
         return d;
+    }
     cuda_dnn_close(d);
     return NULL;
 }
@@ -206,6 +219,10 @@ void cuda_dnn_close(cuda_dnn *d) {
     if (d->handle)
         d->lib.destroy(d->handle);
     free(d);
+}
+
+bool cuda_dnn_compiles(void) {
+    return dlopen("libnvrtc.so.13", RTLD_NOW | RTLD_GLOBAL) != NULL;
 }
 
 const char *cuda_dnn_version(const cuda_dnn *d) {
@@ -338,18 +355,34 @@ static dnn_plan *slot_of(cuda_dnn *d, const dnn_problem *problem) {
     return oldest;
 }
 
+/* From disk, else made, and kept on disk. */
+static void make_plan(cuda_dnn *d, dnn_plan *p) {
+    const dnn_kept kept = {d->kept, target_of(d), d->host};
+    dnn_maker m = {.lib = &d->lib, .bag = &p->bag};
+    dnn_found found = {0};
+    p->plan = dnn_kept_find(&kept, &m, &p->problem, &found);
+    if (p->plan) {
+        p->bytes = found.bytes;
+        memcpy(p->words, found.words, sizeof p->words);
+        return;
+    }
+    if (p->problem.conv.in > 0)
+        plan_conv(d, p);
+    else
+        plan_attention(d, p);
+    if (p->plan)
+        dnn_kept_add(&kept, &d->lib, &p->problem, p->plan, p->words);
+    else
+        dnn_bag_cut(&d->lib, &p->bag, 0);
+}
+
 const dnn_plan *cuda_dnn_plan(cuda_dnn *d, const dnn_problem *problem) {
     dnn_plan *p = slot_of(d, problem);
     p->used = ++d->clock;
     if (!p->known) {
         p->known = true;
         p->problem = *problem;
-        if (problem->conv.in > 0)
-            plan_conv(d, p);
-        else
-            plan_attention(d, p);
-        if (!p->plan)
-            dnn_bag_cut(&d->lib, &p->bag, 0);
+        make_plan(d, p);
     }
     return p->plan ? p : NULL;
 }

@@ -2,7 +2,7 @@
  *
  *   problem  what is to be computed, as numbers alone
  *   plan     cuDNN's way to compute it: engine, its settings, workspace; made when a problem
- *            is first met, kept in the handle
+ *            is first met, kept in the handle and on disk
  *
  * Plans can be made for a device that is not here (tests/test_cudnn_plans.c), by the same
  * choice as for one that is. */
@@ -18,12 +18,16 @@ typedef struct cuda_dnn cuda_dnn;
 typedef struct cuda_dnn_options {
     const char *folders; /* where to look first, parted by ':'; NULL: nowhere */
     const char *device;  /* JSON of a device that is not here; NULL: the current one */
+    const char *plans;   /* where plans are kept, with the version added; NULL: nowhere */
+    host *host;          /* for the log; NULL: silent */
     cudaStream_t stream;
 } cuda_dnn_options;
 
 /* NULL with the reason in why (one clause, no newline) if there is no cuDNN that serves. */
 cuda_dnn *cuda_dnn_open(const cuda_dnn_options *o, char *why, size_t why_size);
 void cuda_dnn_close(cuda_dnn *d); /* takes NULL */
+/* Is the compiler here that cuDNN's attention is made with? (Once the library is open.) */
+bool cuda_dnn_compiles(void);
 /* For the log: "9.19.0", and the file. */
 const char *cuda_dnn_version(const cuda_dnn *d);
 const char *cuda_dnn_path(const cuda_dnn *d);

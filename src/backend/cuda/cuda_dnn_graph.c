@@ -339,25 +339,65 @@ cudnnBackendDescriptor_t dnn_config(dnn_maker *m, dnn_target t,
     return config;
 }
 
+static void set_target(dnn_maker *m, dnn_target t, cudnnBackendDescriptor_t plan) {
+    if (t.device)
+        set_part(m, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, t.device);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    if (t.handle)
+        dnn_set(m, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1,
+                &t.handle);
+#pragma GCC diagnostic pop
+}
+
+/* The plan if it is done and keeps to the workspace; NULL: not. */
+static cudnnBackendDescriptor_t accept_plan(dnn_maker *m, cudnnBackendDescriptor_t plan,
+                                            int64_t most_workspace, size_t *bytes) {
+    int64_t n = 0, one = 0;
+    dnn_finalize(m, plan);
+    if (m->status == CUDNN_STATUS_SUCCESS)
+        m->status = m->lib->get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                CUDNN_TYPE_INT64, 1, &one, &n);
+    if (m->status != CUDNN_STATUS_SUCCESS || n > most_workspace)
+        return NULL;
+    *bytes = (size_t)n;
+    return plan;
+}
+
 cudnnBackendDescriptor_t dnn_finish_plan(dnn_maker *m, dnn_target t,
                                          cudnnBackendDescriptor_t config,
                                          int64_t most_workspace, size_t *bytes) {
     cudnnBackendDescriptor_t p = dnn_make(m, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     set_part(m, p, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
-    if (t.device)
-        set_part(m, p, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, t.device);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-    if (t.handle)
-        dnn_set(m, p, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &t.handle);
-#pragma GCC diagnostic pop
-    dnn_finalize(m, p);
-    int64_t n = 0, one = 0;
-    if (m->status == CUDNN_STATUS_SUCCESS)
-        m->status = m->lib->get(p, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                CUDNN_TYPE_INT64, 1, &one, &n);
-    if (m->status != CUDNN_STATUS_SUCCESS || n > most_workspace)
+    set_target(m, t, p);
+    return accept_plan(m, p, most_workspace, bytes);
+}
+
+/* ---- plans as text ---- */
+
+char *dnn_plan_text(const dnn_library *lib, cudnnBackendDescriptor_t plan, size_t *size,
+                    err *e) {
+    int64_t n = 0, got = 0;
+    if (lib->get(plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0,
+                 &n, NULL) != CUDNN_STATUS_SUCCESS ||
+        n <= 0)
         return NULL;
-    *bytes = (size_t)n;
-    return p;
+    char *text = mem_alloc(e, (size_t)n, 1);
+    if (text && lib->get(plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
+                         CUDNN_TYPE_CHAR, n, &got, text) == CUDNN_STATUS_SUCCESS) {
+        *size = (size_t)(got < n ? got : n);
+        return text;
+    }
+    mem_free(text);
+    return NULL;
+}
+
+cudnnBackendDescriptor_t dnn_plan_from_text(dnn_maker *m, dnn_target t, const char *text,
+                                            size_t size, int64_t most_workspace,
+                                            size_t *bytes) {
+    cudnnBackendDescriptor_t p = dnn_make(m, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    set_target(m, t, p);
+    dnn_set(m, p, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+            (int64_t)size, text);
+    return accept_plan(m, p, most_workspace, bytes);
 }

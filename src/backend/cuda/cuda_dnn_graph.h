@@ -1,4 +1,5 @@
-/* cuda_dnn_graph.h: cuDNN's descriptors. Private to cuda_dnn.c and cuda_dnn_graph.c. */
+/* cuda_dnn_graph.h: cuDNN's descriptors. Private to cuda_dnn.c, cuda_dnn_graph.c and
+ * cuda_dnn_kept.c. */
 #ifndef OVI_BACKEND_CUDA_DNN_GRAPH_H
 #define OVI_BACKEND_CUDA_DNN_GRAPH_H
 
@@ -95,4 +96,28 @@ cudnnBackendDescriptor_t dnn_config(dnn_maker *m, dnn_target t,
 cudnnBackendDescriptor_t dnn_finish_plan(dnn_maker *m, dnn_target t,
                                          cudnnBackendDescriptor_t config,
                                          int64_t most_workspace, size_t *bytes);
+
+/* A finished plan as text, in memory of the caller's (mem_free), and back; NULL: failed. */
+char *dnn_plan_text(const dnn_library *lib, cudnnBackendDescriptor_t plan, size_t *size,
+                    err *e);
+cudnnBackendDescriptor_t dnn_plan_from_text(dnn_maker *m, dnn_target t, const char *text,
+                                            size_t size, int64_t most_workspace,
+                                            size_t *bytes);
+
+/* Plans on disk. */
+#define DNN_PLAN_WORDS 64
+typedef struct dnn_kept {
+    const char *folder; /* "": nowhere */
+    dnn_target target;
+    host *host; /* for the log; NULL: silent */
+} dnn_kept;
+typedef struct dnn_found {
+    size_t bytes; /* of workspace */
+    char words[DNN_PLAN_WORDS];
+} dnn_found;
+/* NULL: there is none. */
+cudnnBackendDescriptor_t dnn_kept_find(const dnn_kept *k, dnn_maker *m,
+                                       const dnn_problem *p, dnn_found *found);
+void dnn_kept_add(const dnn_kept *k, const dnn_library *lib, const dnn_problem *p,
+                  cudnnBackendDescriptor_t plan, const char *words);
 #endif

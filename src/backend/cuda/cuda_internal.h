@@ -1,12 +1,15 @@
 /* cuda_internal.h: what the C files of the cuda backend share.
  *
  *   cuda.c            device, memory, movement, the table
+ *   cuda_upload.c     weights on their way
+ *   cuda_overhead.c   what the device holds beside regions
  *   cuda_linear.c     products: cuBLASLt
  *   cuda_attention.c  attention: cuDNN where it offers the case, else cuda_attention.cu,
  *                     which chooses: attention_hopper (wgmma), attention_mma (mma.sync),
  *                     attention_wide (head sizes above 128), attention_plain (FMA)
  *   cuda_conv.c       convolutions: cuDNN where it offers the case, else cuda_conv.cu
  *   cuda_dnn.c        cuDNN, opened at run time
+ *   cuda_choices.c    what is kept on disk
  *   kernels.h         all other operations: kernels behind C functions
  *
  * All work of operations goes to one stream, in order; nothing waits but read and sync.
@@ -26,14 +29,20 @@ typedef struct cuda_linear_cache cuda_linear_cache;
 
 typedef struct cuda {
     backend_services services;
-    int index, sm;       /* of the device: number, and 90 for compute capability 9.0 */
-    int n_processors;    /* multiprocessors */
-    cudaStream_t stream; /* operations */
-    cudaStream_t copies; /* weights on their way */
+    int index, sm;          /* of the device: number, and 90 for compute capability 9.0 */
+    int n_processors;       /* multiprocessors */
+    size_t shared_bytes;    /* of shared memory that a block can have */
+    double launch_seconds;  /* that a launch may take; 0: any time */
+    device_options options; /* while it is opened */
+    bool no_pin;            /* mappings are not pinned */
+    cudaStream_t stream;    /* operations */
+    cudaStream_t copies;    /* weights on their way */
     cudaEvent_t fence[BACKEND_FENCES]; /* of operations that used a slot; made when met */
-    cudaError_t upload_failed;         /* first failure since the last wait */
-    size_t overhead;                   /* bytes of context and libraries */
-    char *cache; /* owned; folder where choices are kept; NULL: nowhere */
+    cudaError_t upload_failed;    /* first failure since the last wait */
+    size_t overhead;              /* bytes of context and libraries */
+    size_t overhead_kept, used_before;
+    bool alone, busy_before; /* nobody else computed on the card; somebody did */
+    char *cache;             /* owned; folder where choices are kept; NULL: nowhere */
     cublasLtHandle_t lt;
     cuda_linear_cache *products; /* owned: algorithms chosen so far */
     cuda_dnn *dnn;               /* owned; NULL: cuDNN is not here, or switched off */
@@ -44,6 +53,34 @@ typedef struct cuda {
 void cuda_fail(cuda *self, ovi_status status, const char *fmt, ...) OVI_PRINTF(3, 4);
 /* True if e is success; else fails with "what: the CUDA error's words". */
 bool cuda_ok(cuda *self, cudaError_t e, const char *what);
+
+/* How many of `all` units of so many operations each one launch may take, of operands of this
+ * type: at least one. */
+int64_t cuda_launch_share(const cuda *c, double unit, int64_t all, dtype type);
+
+/* cuda_upload.c: see the table. */
+void cuda_upload_begin(void *self, int slot);
+void cuda_upload(void *self, void *dst, const void *src, size_t bytes);
+void cuda_upload_packed(void *self, const conv_geometry *g, dtype type, dtype src_type,
+                        const void *src, void *dst);
+const char *cuda_upload_wait(void *self);
+void cuda_fence(void *self, int slot);
+void cuda_read_behind(void *self, int slot, void *dst, const void *src, size_t bytes);
+bool cuda_pin_host(void *self, const void *p, size_t bytes, bool read_only);
+void cuda_unpin_host(void *self, const void *p);
+
+/* cuda_overhead.c: before there is a context, when all is open, and before it is closed. */
+void cuda_overhead_before(cuda *c);
+void cuda_overhead_opened(cuda *c);
+void cuda_overhead_closing(cuda *c);
+
+/* cuda_choices.c */
+#define CUDA_CACHE_PATH 1024
+/* "DIR/KIND-90-130002-NVIDIA_H200": device and version of cuBLASLt; DIR is made. False: there
+ * is no such folder. */
+bool cuda_cache_path(const cuda *c, const char *kind, char *path, size_t size);
+size_t cuda_choices(void *self, void *bytes, size_t room);
+bool cuda_take_choices(void *self, const void *bytes, size_t size);
 
 /* Operations; workspace as cuda_sizes() says. */
 #define CUDA_OP(tag, name) void cuda_##name(void *self, const name##_desc *d, work w);

@@ -10,7 +10,9 @@
  *
  * Algorithms are chosen once for each (N, K, types, epilogue), for few rows and for many:
  * cuBLASLt's suggestions without split-K are run on the operands at hand and the fastest is
- * kept, out of those whose result has the very bits of the first suggestion for MANY_ROWS.
+ * kept, out of those whose result has the very bits of the first suggestion for MANY_ROWS. Where
+ * results are too few to tell, that one is kept: sums in another order differ in one bf16 of some
+ * thousands.
  * So the bits of a row depend neither on how many rows there are, nor on the budget that cut
  * them, nor on what was measured. */
 #include <string.h>
@@ -21,7 +23,8 @@
 #define MANY_ROWS 8192
 #define FEW_ROWS  1536 /* of a branch, at most: sound, and three texts together */
 #define MAX_ASKED 16
-#define MAX_TRIED 6 /* that are measured */
+#define MAX_TRIED 6     /* that are measured */
+#define TELLING   65536 /* results in which another order of sums shows as other bits */
 
 void cuda_linear_clear(cuda *self) {
     if (self->products)
@@ -323,6 +326,8 @@ static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out)
     if (n == 0)
         return false;
     *out = many[0];
+    if (p->rows * p->key.n < TELLING)
+        return true;
     if (p->key.with_residual)
         (void)take_sibling(c, p, out);
     if (!repeatable(p, &trial))
@@ -335,18 +340,23 @@ static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out)
     return true;
 }
 
+cuda_linear_cache *cuda_linear_products(cuda *c) {
+    if (c->products)
+        return c->products;
+    c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
+    if (c->products)
+        cuda_choices_load(c, c->products);
+    return c->products;
+}
+
 /* NULL: failed. */
 static const chosen *choose(cuda *c, const product *p) {
-    if (!c->products) {
-        c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
-        if (!c->products)
-            return NULL;
-        cuda_choices_load(c, c->products);
-    }
-    cuda_linear_cache *cache = c->products;
-    for (int i = 0; i < cache->n; i++)
+    cuda_linear_cache *cache = cuda_linear_products(c);
+    for (int i = 0; cache && i < cache->n; i++)
         if (memcmp(&cache->one[i].key, &p->key, sizeof p->key) == 0)
             return &cache->one[i];
+    if (!cache)
+        return NULL;
     chosen *next = &cache->one[cache->n < MAX_CHOSEN ? cache->n++ : MAX_CHOSEN - 1];
     *next = (chosen){.key = p->key};
     next->found = find_algorithm(c, p, &next->algorithm);
@@ -476,8 +486,7 @@ static bool prepare(cuda *c, const linear_desc *d, const linear_run *r) {
                     "linear"));
 }
 
-void cuda_linear(void *self, const linear_desc *d, work w) {
-    cuda *c = self;
+static void linear_at_once(cuda *c, const linear_desc *d, work w) {
     const linear_run r = divide(d, w);
     const bool whole = behind_each_other(&d->x) && behind_each_other(&r.sum) &&
                        behind_each_other(&d->residual);
@@ -512,4 +521,30 @@ void cuda_linear(void *self, const linear_desc *d, work w) {
         }
     }
     finish(c, d, &r);
+}
+
+/* Rows [first, first + n) of every branch. */
+static linear_desc linear_rows(const linear_desc *d, int64_t first, int64_t n) {
+    const int axis = d->x.rank - 2;
+    linear_desc part = *d;
+    part.x = tensor_slice(d->x, axis, first, n);
+    part.out = tensor_slice(d->out, axis, first, n);
+    if (d->residual.data)
+        part.residual = tensor_slice(d->residual, axis, first, n);
+    part.split = d->split > first ? d->split - first : 0;
+    return part;
+}
+
+/* Where launches have a limit: as many rows at a time as it holds. */
+void cuda_linear(void *self, const linear_desc *d, work w) {
+    cuda *c = self;
+    const int64_t branches = d->x.rank == 3 ? d->x.dim[0] : 1;
+    const int64_t all = d->x.dim[d->x.rank - 2];
+    const double row = 2.0 * (double)(branches * d->w.dim[0] * d->w.dim[1]);
+    const int64_t most = cuda_launch_share(c, row, all, d->x.type);
+    for (int64_t at = 0, n; at < all; at += n) {
+        n = all - at < most ? all - at : most;
+        const linear_desc part = n < all ? linear_rows(d, at, n) : *d;
+        linear_at_once(c, &part, w);
+    }
 }

@@ -24,6 +24,9 @@ struct cuda_linear_cache {
     chosen one[MAX_CHOSEN];
 };
 
+/* Of this device, with what is kept on disk when first asked for; NULL: failed. */
+cuda_linear_cache *cuda_linear_products(cuda *c);
+
 /* cuda_choices.c */
 void cuda_choices_load(cuda *c, cuda_linear_cache *cache);
 void cuda_choices_save(cuda *c, const cuda_linear_cache *cache);

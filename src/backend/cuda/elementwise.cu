@@ -208,7 +208,13 @@ __device__ inline uint8_t pixel_of(float v) {
     return (uint8_t)__fmul_rn(__fmul_rn(__fadd_rn(v, 1.0f), 0.5f), 255.0f);
 }
 
-__global__ void pixels_runs(places p) {
+/* Many threads may write the same. */
+__device__ inline void note_bad(float v, float *bad) {
+    if (bad && !isfinite(v))
+        *bad = 1.0f;
+}
+
+__global__ void pixels_runs(places p, float *bad) {
     const int64_t i = thread_number();
     if (i >= p.count)
         return;
@@ -218,29 +224,34 @@ __global__ void pixels_runs(places p) {
     offsets_of<2>(p, i, RUN, at);
     load_run(v, (const float *)p.view[1].data + at[1]);
 #pragma unroll
-    for (int k = 0; k < RUN; k++)
+    for (int k = 0; k < RUN; k++) {
         packed[k / 4] |= (unsigned)pixel_of(v[k]) << (8 * (k % 4));
+        note_bad(v[k], bad);
+    }
     *(uint2 *)((uint8_t *)p.view[0].data + at[0]) = make_uint2(packed[0], packed[1]);
 }
 
-__global__ void pixels_each(places p) {
+__global__ void pixels_each(places p, float *bad) {
     const int64_t i = thread_number();
     if (i >= p.count)
         return;
     int64_t at[2];
     offsets_of<2>(p, i, 1, at);
-    ((uint8_t *)p.view[0].data)[at[0]] = pixel_of(((const float *)p.view[1].data)[at[1]]);
+    const float v = ((const float *)p.view[1].data)[at[1]];
+    ((uint8_t *)p.view[0].data)[at[0]] = pixel_of(v);
+    note_bad(v, bad);
 }
 
 extern "C" cudaError_t kernel_pixels(const pixels_desc *d, cudaStream_t stream) {
     const tensor *const views[] = {&d->out, &d->x};
     places p = places_of(2, views);
+    float *bad = (float *)d->bad.data;
     if (p.count == 0)
         return cudaSuccess;
     if (take_runs(&p))
-        pixels_runs<<<blocks_for(&p), THREADS, 0, stream>>>(p);
+        pixels_runs<<<blocks_for(&p), THREADS, 0, stream>>>(p, bad);
     else
-        pixels_each<<<blocks_for(&p), THREADS, 0, stream>>>(p);
+        pixels_each<<<blocks_for(&p), THREADS, 0, stream>>>(p, bad);
     return cudaGetLastError();
 }
 

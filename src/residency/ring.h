@@ -1,0 +1,34 @@
+/* ring.h: bytes of files on their way to a device where it cannot read the mapping itself: the
+ * system refuses to pin it, or memory does not hold the file.
+ *
+ * Two halves of pinned memory of our own: several threads read into one while the device reads
+ * the other, through the page cache or past it (O_DIRECT). What comes round again may stay in
+ * further pinned memory, the cache, up to a bound: from the second round on nothing of it is
+ * read. One thread at a time uses a ring; its threads sleep between uses. */
+#ifndef OVI_RESIDENCY_RING_H
+#define OVI_RESIDENCY_RING_H
+
+#include "backend/backend.h"
+#include "residency/load.h"
+
+#define RING_HALF        ((size_t)64 << 20) /* bytes that are sent at a time */
+#define RING_MAX_THREADS 12
+
+typedef struct ring_desc {
+    device *dev;        /* borrowed */
+    size_t cache_bytes; /* most that stays; 0: nothing */
+    bool direct;        /* what does not stay is read past the page cache */
+} ring_desc;
+
+typedef struct ring ring;
+
+/* Host bytes of our own, the cache excepted. */
+size_t ring_bytes(void);
+/* NULL without an error: the system does not let us pin, or memory is out. */
+ring *ring_create(const ring_desc *desc);
+/* Waits for what is under way. Takes NULL. */
+void ring_free(ring *r);
+/* Starts the copy of a dense tensor to dst; false: failed, with l->err set, or stopped,
+ * without. All that was sent has arrived after device_upload_wait. */
+bool ring_send(ring *r, const loader *l, const weights_entry *x, char *dst);
+#endif

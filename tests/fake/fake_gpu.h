@@ -1,0 +1,40 @@
+/* fake_gpu.h: a GPU that is not here, for tests of the cuda backend's C files.
+ *
+ *   libcuda.so.1        fake_driver.c: the state of the device, and nothing else
+ *   libnvidia-ml.so.1   fake_nvml.c: what of its memory is taken
+ *   libcublasLt.so.13   empty: products have no algorithm, so kernels of our own serve
+ *   libovi_cuda.so      the C files of src/backend/cuda on fake_runtime.c (CUDA's runtime on
+ *                       host memory) and fake_kernels.c (kernels by the reference)
+ *
+ * Tests change the state while it runs: another program takes memory, calls fail. Programs get
+ * theirs from the environment, FAKE_GPU="devices=1 sm=90 old=0". */
+#ifndef FAKE_GPU_H
+#define FAKE_GPU_H
+
+#include <stddef.h>
+
+/* Kinds of calls that can fail: the n-th from now on, once; 0: none. */
+enum { FAKE_LAUNCH, FAKE_COPY, FAKE_MALLOC, FAKE_SYNC, FAKE_KINDS };
+
+typedef struct fake_state {
+    int devices, sm;
+    int too_old;        /* the driver */
+    int watchdog;       /* kernels have a limit */
+    int no_mappings;    /* mappings cannot be registered */
+    int no_pins;        /* nor anything else */
+    size_t total;       /* bytes of memory */
+    size_t others;      /* taken by other programs */
+    size_t context;     /* taken by a context, and by kernels that were loaded since */
+    size_t loaded;      /* that much more with the first launch */
+    size_t taken, peak; /* by cudaMalloc, in whole pieces */
+    int live;           /* allocations */
+    int busy;           /* another process computes there */
+    int opened;         /* a context is there */
+    int fail[FAKE_KINDS];
+    long calls[FAKE_KINDS];
+    int pinned; /* registrations that are live */
+} fake_state;
+
+extern fake_state fake_gpu; /* of libcuda.so.1 */
+size_t fake_used(void);     /* of the card, as NVML says */
+#endif

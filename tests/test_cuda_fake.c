@@ -1,0 +1,465 @@
+/* test_cuda_fake.c: the cuda backend on a GPU that is not here (fake/fake_gpu.h): what it says
+ * where something is missing, what it takes of the card, and what becomes of a clip when calls
+ * fail or another program takes the memory. Values are those of the reference. */
+#include <dirent.h>
+#include <dlfcn.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "engine_fixture.h"
+#include "fake/fake_gpu.h"
+
+#define OVI OVI_BINARY_DIR "/ovi"
+
+static fake_state *gpu; /* of this process */
+static size_t (*used)(void);
+
+/* ---- messages: programs of their own, with the libraries that a folder has ---- */
+
+/* What `ovi devices` says with this folder of libraries, and with this state. */
+static char *devices_with(const char *folder, const char *state) {
+    static char text[8192];
+    char command[1024];
+    snprintf(command, sizeof command,
+             "env -u OVI_CUDA_LIBS LD_LIBRARY_PATH=%s FAKE_GPU='%s' " OVI
+             " devices --libraries %s 2>&1",
+             folder, state, folder);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    pclose(f);
+    return text;
+}
+
+/* A folder with links to these of the fake libraries. */
+static const char *folder_with(const char *name, const char *const *files) {
+    const char *folder = in_root(name);
+    assert_int_equal(mkdir(folder, 0777), 0);
+    for (; *files; files++) {
+        char from[512], to[512];
+        snprintf(from, sizeof from, "%s/%s", FAKE_DIR, *files);
+        snprintf(to, sizeof to, "%s/%s", folder, *files);
+        assert_int_equal(symlink(from, to), 0);
+    }
+    return folder;
+}
+
+static void assert_says(const char *text, const char *words) {
+    if (!strstr(text, words))
+        fail_msg("expected \"%s\" in:\n%s", words, text);
+}
+
+/* Is there one on this machine, in the places where it is looked for? */
+static bool real_cublas(void) {
+    return dlopen("libcublasLt.so.13", RTLD_LAZY) ||
+           access("/usr/local/cuda/lib64/libcublasLt.so.13", F_OK) == 0;
+}
+
+/* And a driver, which is looked for by name alone? */
+static bool real_driver(void) {
+    return system("ldconfig -p | grep -q libcuda.so.1") == 0;
+}
+
+static void what_is_missing_is_named(void **state) {
+    (void)state;
+    static const char *const driver[] = {"libcuda.so.1", NULL};
+    const char *folder = folder_with("driver", driver);
+    if (!real_driver())
+        assert_says(devices_with("/nowhere", ""),
+                    "there is no NVIDIA driver here (libcuda.so.1");
+    const char *text = devices_with(folder, "");
+    if (!real_cublas()) /* where it is installed it is found */
+        assert_says(text, "libcublasLt.so.13 was not found (CUDA 13: package");
+    assert_says(devices_with(FAKE_DIR, "old=1"),
+                "the NVIDIA driver is too old: CUDA 13 needs version 580 or later");
+    assert_says(devices_with(FAKE_DIR, "devices=0"), "there is no NVIDIA GPU here");
+    text = devices_with(FAKE_DIR, "devices=2");
+    assert_says(text, "cuda:0");
+    assert_says(text, "cuda:1");
+    assert_says(text, "fake GPU, compute capability 9.0");
+}
+
+static void libraries_are_found_where_the_environment_says(void **state) {
+    (void)state;
+    char command[1024], text[8192];
+    snprintf(command, sizeof command,
+             "env LD_LIBRARY_PATH=%s OVI_CUDA_LIBS=/nowhere:%s " OVI " devices --json",
+             in_root("driver"), FAKE_DIR);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
+    assert_int_equal(pclose(f), 0);
+    assert_says(text, "\"cuda:0\"");
+    assert_says(text, "fake GPU");
+}
+
+/* ---- an engine on it ---- */
+
+static char said[16][512];
+static int n_said;
+static void listen(void *user, ovi_log_level level, const char *line) {
+    (void)user;
+    (void)level;
+    snprintf(said[n_said++ % 16], sizeof said[0], "%s", line);
+}
+
+static bool was_said(const char *words) {
+    for (int i = 0; i < 16; i++)
+        if (strstr(said[i], words))
+            return true;
+    return false;
+}
+
+static ovi_settings fake_settings(void) {
+    ovi_settings s;
+    ovi_settings_init(&s);
+    s.models = in_root("micro");
+    s.device = "cuda";
+    s.libraries = FAKE_DIR;
+    s.dtype = "f32";
+    s.emulate = "no-cudnn";
+    s.log = listen;
+    s.log_level = OVI_LOG_INFO;
+    memset(said, 0, sizeof said);
+    return s;
+}
+
+static ovi_engine *open_fake(const ovi_settings *settings) {
+    ovi_engine *engine;
+    if (ovi_open(settings, &engine) != OVI_OK)
+        fail_msg("%s", ovi_error(engine));
+    gpu->peak = gpu->taken;
+    return engine;
+}
+
+static ovi_request fake_request(const char *name) {
+    ovi_request r;
+    ovi_request_init(&r);
+    r.prompt = PROMPT;
+    r.steps = 4;
+    r.slg_layer = 1;
+    r.output = in_root(name);
+    return r;
+}
+
+/* The clip that the reference makes. */
+static void make_expected(void) {
+    ovi_settings s = fake_settings();
+    ovi_engine *engine;
+    ovi_request r = fake_request("expected.y4m");
+    if (access(r.output, F_OK) == 0)
+        return;
+    s.device = "ref";
+    s.emulate = NULL;
+    assert_int_equal(ovi_open(&s, &engine), OVI_OK);
+    must(engine, ovi_generate(engine, &r, NULL));
+    ovi_close(engine);
+}
+
+static void assert_expected(const char *name) {
+    make_expected();
+    assert_same_file(in_root("expected.y4m"), in_root(name));
+}
+
+static size_t largest_stage(const ovi_engine *engine) {
+    ovi_report report;
+    size_t most = 0;
+    ovi_get_report(engine, &report);
+    for (int i = 0; i < report.n_stages; i++) {
+        const ovi_stage_report *s = &report.stage[i];
+        assert_int_equal(s->measured_peak_bytes, s->planned_peak_bytes);
+        most = s->planned_peak_bytes > most ? s->planned_peak_bytes : most;
+    }
+    return most;
+}
+
+static void the_card_gives_what_was_planned(void **state) {
+    (void)state;
+    ovi_settings s = fake_settings();
+    ovi_engine *engine = open_fake(&s);
+    ovi_request r = fake_request("clip.y4m");
+    must(engine, ovi_generate(engine, &r, NULL));
+    assert_int_equal(gpu->peak, largest_stage(engine));
+    assert_int_equal(gpu->taken, 0);
+    assert_int_equal(gpu->live, 0);
+    assert_int_equal(gpu->pinned, 0);
+    assert_expected("clip.y4m");
+    ovi_close(engine);
+}
+
+/* The model has too few blocks to be streamed in less memory (test_store streams): what stays
+ * is brought in by all ways. */
+static void every_way_of_weights_gives_the_same_clip(void **state) {
+    (void)state;
+    static const struct way {
+        const char *emulate;
+        int no_mappings, no_pins;
+    } ways[] = {{"no-cudnn,no-pin", 0, 0}, {"no-cudnn", 1, 0},
+                {"no-cudnn", 1, 1},        {"no-cudnn,watchdog", 0, 0},
+                {"no-cudnn,apart", 0, 0},  {"no-cudnn,sm86", 0, 0}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        gpu->no_mappings = ways[i].no_mappings;
+        gpu->no_pins = ways[i].no_pins;
+        ovi_settings s = fake_settings();
+        s.emulate = ways[i].emulate;
+        ovi_engine *engine = open_fake(&s);
+        ovi_request r = fake_request("way.y4m");
+        must(engine, ovi_generate(engine, &r, NULL));
+        assert_expected("way.y4m");
+        assert_int_equal(gpu->live, 0);
+        assert_int_equal(gpu->pinned, 0);
+        ovi_close(engine);
+    }
+    gpu->no_mappings = gpu->no_pins = 0;
+}
+
+/* ---- what goes wrong ---- */
+
+static void expect_recovery(ovi_engine *engine) {
+    ovi_request r = fake_request("after.y4m");
+    assert_int_equal(gpu->live, 0);
+    assert_int_equal(gpu->pinned, 0);
+    must(engine, ovi_generate(engine, &r, NULL));
+    assert_expected("after.y4m");
+}
+
+static void a_call_that_fails_is_one_sentence(void **state) {
+    (void)state;
+    static const struct failure {
+        int kind, every;
+        const char *words;
+    } failures[] = {{FAKE_LAUNCH, 97, "unspecified launch failure"},
+                    {FAKE_COPY, 31, "a fake error"},
+                    {FAKE_SYNC, 13, "unspecified launch failure"},
+                    {FAKE_MALLOC, 1, "out of GPU memory"}};
+    ovi_settings s = fake_settings();
+    ovi_engine *engine = open_fake(&s);
+    for (size_t i = 0; i < sizeof failures / sizeof *failures; i++) {
+        const struct failure *f = &failures[i];
+        ovi_request r = fake_request("failed.y4m");
+        long before = gpu->calls[f->kind];
+        must(engine, ovi_generate(engine, &r, NULL));
+        const int all = (int)(gpu->calls[f->kind] - before);
+        for (int at = 1; at <= all; at += f->every) {
+            gpu->fail[f->kind] = at;
+            const ovi_status status = ovi_generate(engine, &r, NULL);
+            if (status == OVI_OK) { /* a decode may have been tried again */
+                assert_int_equal(f->kind, FAKE_MALLOC);
+                assert_int_equal(gpu->fail[f->kind], 0);
+                continue;
+            }
+            assert_true(status == OVI_DEVICE || status == OVI_MEMORY);
+            assert_says(ovi_error(engine), f->words);
+            assert_null(strchr(ovi_error(engine), '\n'));
+            assert_int_equal(gpu->live, 0);
+        }
+        gpu->fail[f->kind] = 0;
+        expect_recovery(engine);
+    }
+    ovi_close(engine);
+}
+
+/* Another program takes all that is free when the first step is done. */
+static void take_the_rest(void *user, const ovi_progress *p) {
+    (void)user;
+    if (strcmp(p->stage, "diffuse") == 0 && p->step == 1)
+        gpu->others += gpu->total - used() - ((size_t)8 << 20);
+}
+
+static void memory_that_another_program_takes_is_said(void **state) {
+    (void)state;
+    ovi_settings s = fake_settings();
+    ovi_engine *engine = open_fake(&s);
+    ovi_request r = fake_request("taken.y4m");
+    const size_t others = gpu->others;
+    ovi_sinks sinks = {.progress = take_the_rest};
+    /* What diffusion gives back is free again: the card is smaller then, and enough. */
+    must(engine, ovi_generate(engine, &r, &sinks));
+    assert_expected("taken.y4m");
+    gpu->others += gpu->total - used() - ((size_t)64 << 10);
+    assert_int_equal(ovi_generate(engine, &r, NULL), OVI_MEMORY);
+    assert_says(ovi_error(engine), "no way of running it fits");
+    gpu->others = others;
+    expect_recovery(engine);
+    ovi_close(engine);
+}
+
+static void old_devices_are_refused(void **state) {
+    (void)state;
+    ovi_settings s = fake_settings();
+    ovi_engine *engine;
+    gpu->sm = 75;
+    assert_int_equal(ovi_open(&s, &engine), OVI_UNSUPPORTED);
+    assert_says(ovi_error(engine), "compute capability 7.5: expected 8.0 or later");
+    ovi_close(engine);
+    gpu->sm = 90;
+    s.emulate = "sm75";
+    assert_int_equal(ovi_open(&s, &engine), OVI_ARGUMENT);
+    assert_says(ovi_error(engine), "emulate: expected words");
+    ovi_close(engine);
+}
+
+/* ---- what is kept between processes ---- */
+
+/* The file in the folder whose name begins so; NULL: none. */
+static const char *kept_file(const char *folder, const char *begin) {
+    static char path[600];
+    DIR *dir = opendir(folder);
+    path[0] = '\0';
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (strncmp(e->d_name, begin, strlen(begin)) == 0)
+            snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+    if (dir)
+        closedir(dir);
+    return path[0] ? path : NULL;
+}
+
+static size_t overhead_of(const ovi_settings *s) {
+    ovi_report report;
+    ovi_request r = fake_request("overhead.wav");
+    ovi_engine *engine = open_fake(s);
+    must(engine, ovi_generate(engine, &r, NULL));
+    ovi_get_report(engine, &report);
+    ovi_close(engine);
+    return report.overhead_bytes;
+}
+
+/* As in a process of its own: no context yet, nothing loaded. */
+static void begin_process(void) {
+    gpu->opened = 0;
+    gpu->context = (size_t)300 << 20;
+    gpu->calls[FAKE_LAUNCH] = 0;
+}
+
+static void overhead_is_kept_for_the_next_process(void **state) {
+    (void)state;
+    ovi_settings s = fake_settings();
+    s.cache = in_root("overhead");
+    begin_process();
+    assert_int_equal(overhead_of(&s), 300u << 20); /* kernels were loaded later */
+    const char *path = kept_file(s.cache, "overhead-580.00-");
+    assert_non_null(path);
+    begin_process();
+    assert_int_equal(overhead_of(&s), 340u << 20);
+    FILE *f = fopen(path, "w");
+    fputs("ovi overhead 1\n99x\n", f);
+    fclose(f);
+    begin_process();
+    assert_int_equal(overhead_of(&s), 300u << 20);
+    assert_true(was_said("not a kept figure of context and libraries"));
+    begin_process();
+    assert_int_equal(overhead_of(&s), 340u << 20);
+    remove(path);
+    begin_process();
+    gpu->busy = 1; /* what grows may be another's */
+    (void)overhead_of(&s);
+    gpu->busy = 0;
+    assert_null(kept_file(s.cache, "overhead-"));
+}
+
+static void damage_middle(const char *path) {
+    size_t n;
+    char *bytes = read_all(path, &n);
+    bytes[n - 9] ^= 1;
+    FILE *f = fopen(path, "wb");
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+    free(bytes);
+}
+
+static void damaged_choices_are_said_and_made_anew(void **state) {
+    (void)state;
+    ovi_settings s = fake_settings();
+    s.cache = in_root("choices");
+    (void)overhead_of(&s);
+    const char *path = kept_file(s.cache, "products-");
+    assert_non_null(path);
+    (void)overhead_of(&s);
+    assert_false(was_said("chosen anew"));
+    damage_middle(path);
+    (void)overhead_of(&s);
+    assert_true(was_said("not algorithms of this device and version: chosen anew"));
+    s = fake_settings();
+    s.cache = in_root("choices");
+    (void)overhead_of(&s);
+    assert_false(was_said("chosen anew"));
+}
+
+static void stop_after_two(void *user, const ovi_progress *p) {
+    if (strcmp(p->stage, "diffuse") == 0 && p->step == 2)
+        ovi_cancel(user);
+}
+
+static void a_resumed_run_has_the_first_ones_algorithms(void **state) {
+    (void)state;
+    char path[300];
+    ovi_settings s = fake_settings();
+    ovi_engine *engine = open_fake(&s);
+    ovi_request r = fake_request("resumed.y4m");
+    ovi_sinks sinks = {.user = engine, .progress = stop_after_two};
+    r.checkpoint_every = 1;
+    assert_int_equal(ovi_generate(engine, &r, &sinks), OVI_CANCELLED);
+    ovi_close(engine);
+    snprintf(path, sizeof path, "%s" OVI_RESUME_ENDING, r.output);
+    size_t n;
+    char *bytes = read_all(path, &n);
+    char *at = NULL;
+    for (size_t i = 0; i + 9 < n && !at; i++)
+        if (memcmp(bytes + i, "choices", 7) == 0)
+            at = bytes + i;
+    assert_non_null(at);
+    ovi_request changes = fake_request("resumed.y4m");
+    changes.prompt = NULL;
+    changes.steps = 50;
+    changes.slg_layer = 11;
+    gpu->sm = 86; /* another device goes on */
+    s = fake_settings();
+    engine = open_fake(&s);
+    must(engine, ovi_resume(engine, path, &changes, NULL));
+    assert_true(was_said("its algorithms are of another device or other libraries"));
+    ovi_close(engine);
+    gpu->sm = 90;
+    FILE *f = fopen(path, "wb"); /* it is gone when the clip is there */
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+    s = fake_settings();
+    engine = open_fake(&s);
+    must(engine, ovi_resume(engine, path, &changes, NULL));
+    assert_false(was_said("its algorithms are of another device"));
+    assert_expected("resumed.y4m");
+    ovi_close(engine);
+    free(bytes);
+}
+
+/* ---- */
+
+static int open_fakes(void **state) {
+    const char *const files[] = {FAKE_DIR "/libcuda.so.1", FAKE_DIR "/libnvidia-ml.so.1"};
+    void *first = NULL;
+    for (int i = 0; i < 2; i++) {
+        void *handle = dlopen(files[i], RTLD_NOW | RTLD_GLOBAL);
+        if (!handle)
+            fail_msg("%s", dlerror());
+        first = first ? first : handle;
+    }
+    gpu = dlsym(first, "fake_gpu");
+    *(void **)&used = dlsym(first, "fake_used");
+    return make_micro(state);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_missing_is_named),
+        cmocka_unit_test(libraries_are_found_where_the_environment_says),
+        cmocka_unit_test(the_card_gives_what_was_planned),
+        cmocka_unit_test(every_way_of_weights_gives_the_same_clip),
+        cmocka_unit_test(a_call_that_fails_is_one_sentence),
+        cmocka_unit_test(memory_that_another_program_takes_is_said),
+        cmocka_unit_test(old_devices_are_refused),
+        cmocka_unit_test(overhead_is_kept_for_the_next_process),
+        cmocka_unit_test(damaged_choices_are_said_and_made_anew),
+        cmocka_unit_test(a_resumed_run_has_the_first_ones_algorithms),
+    };
+    return cmocka_run_group_tests(tests, open_fakes, remove_root);
+}
