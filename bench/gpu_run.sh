@@ -4,9 +4,9 @@
 #
 # BIN holds the programs (ovi, ovi-golden, test_ops, libovi_cuda.so and libraries that the
 # machine lacks); default: bin. Full-size random models are made in MODELS (/dev/shm: about
-# 40 GB). STEPS: of the timed runs (50 gives the whole clip). PARTS: any of check reference ops
-# clip fp8 stream decode long; long is the model of 10 seconds. Every part says how it ended; the
-# exit code is that of the worst.
+# 40 GB). STEPS: of the timed runs, LONG_STEPS of those of part long. PARTS: any of check reference
+# ops clip whole fp8 stream decode long; whole is a clip of 50 steps, long the model of 10 seconds.
+# Every part says how it ended; the exit code is that of the worst.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 BIN=$(cd "${1:-bin}" && pwd) || exit 1
@@ -99,6 +99,8 @@ if wanted ops; then
         --steps 4 --repeat 3 --json --quiet --save "$WORK/speed.json"
 fi
 wanted clip && clip resident 120 --steps "$STEPS"
+# Start of the process to raw frames and WAV, as a user waits for it.
+wanted whole && clip whole-50 200 --steps 50
 if wanted fp8; then
     clip step-fp8 120 --fp8-products --steps "$STEPS"
     clip step-fp8-4GiB 120 --fp8-products --vram 4GiB --steps "$STEPS"
@@ -120,8 +122,8 @@ if wanted long; then
     long="--variant 960x960_10s --fusion $WORK/model_960x960_10s.safetensors"
     piece reference-long 100 python3 bench/compare_gpu.py --presets 960x960_10s --steps 1 --seconds 50 --json "$WORK/reference-long.json"
     cat "$WORK/reference-long.out"
-    clip long-resident 140 $long --steps 3
-    clip long-stream-6GiB 180 $long --vram 6GiB --steps 3
+    clip long-resident 140 $long --steps "${LONG_STEPS:-6}"
+    clip long-stream-6GiB 180 $long --vram 6GiB --steps "${LONG_STEPS:-6}"
 fi
 python3 bench/gpu_collect.py "$WORK" >"$OUT/gpu.json" && python3 bench/report.py --show "$OUT/gpu.json"
 python3 bench/gpu_overhead.py "$OUT/gpu.json" || WORST=1
