@@ -366,19 +366,22 @@ static size_t clip_bytes(const job *j) {
     return (size_t)j->shape.frames * (size_t)j->shape.width * (size_t)j->shape.height * 3;
 }
 
+/* Halves lie above each other in a picture that is not wider than tall: its lines stay whole. */
 static video_tiling tiling_of(const stage_context *c) {
     const int *v = c->job->shape.video;
     const int cut = 1, rows = v[2] << cut,
               columns = v[3] << cut; /* a tile has one at least */
-    return (video_tiling){
-        .cut = cut,
-        .tiles_y = c->options.tiles_y < rows ? c->options.tiles_y : rows,
-        .tiles_x = c->options.tiles_x < columns ? c->options.tiles_x : columns,
-        .blend_y = c->options.blended,
-        .blend_x = c->options.blended,
-        .vae = &c->models->video,
-        .dev = c->dev,
-        .size = {v[1], v[2], v[3]}};
+    const bool turned = v[2] >= v[3] && c->options.tiles_y < c->options.tiles_x;
+    const int tiles_y = turned ? c->options.tiles_x : c->options.tiles_y;
+    const int tiles_x = turned ? c->options.tiles_y : c->options.tiles_x;
+    return (video_tiling){.cut = cut,
+                          .tiles_y = tiles_y < rows ? tiles_y : rows,
+                          .tiles_x = tiles_x < columns ? tiles_x : columns,
+                          .blend_y = c->options.blended,
+                          .blend_x = c->options.blended,
+                          .vae = &c->models->video,
+                          .dev = c->dev,
+                          .size = {v[1], v[2], v[3]}};
 }
 
 size_t stage_extra_host_bytes(const stage_context *c) {

@@ -264,15 +264,17 @@ void video_decode_front(const video_tiling *t, const float *latents) {
 
 /* ---- tiles behind the cut ---- */
 
-/* The window of a frame lies apart on the host: one line after the other. */
+/* The window of a frame on the host: in one piece if it has whole lines, else one line after
+ * the other. */
 static void write_window(const video_tiling *t, const video_window *w, int64_t frame,
                          tensor to) {
     shape all = front_shape(t, t->size.frames);
     size_t pixel = (size_t)all.dim[3] * dtype_size(to.type);
-    for (int64_t y = 0; y < w->height; y++) {
-        tensor line = tensor_index(to, 0, y);
+    const int64_t lines = w->width == all.dim[2] ? w->height : 1;
+    for (int64_t y = 0; y < w->height; y += lines) {
+        tensor piece = tensor_slice(to, 0, y, lines);
         int64_t at = (frame * all.dim[1] + w->y + y) * all.dim[2] + w->x;
-        device_write(t->dev, &line, (const char *)t->front + (size_t)at * pixel);
+        device_write(t->dev, &piece, (const char *)t->front + (size_t)at * pixel);
     }
 }
 
