@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 600
 # make install PREFIX=/usr/local DESTDIR=, after make.
 PREFIX ?= /usr/local
 
-.PHONY: all configure deps demo check install torture endurance batch-1000 fuzz bench lint clean
+.PHONY: all configure deps demo tour check install torture endurance batch-1000 fuzz bench lint clean
 
 all: configure
 	@cmake --build $(BUILD)
@@ -21,6 +21,10 @@ deps:
 demo: configure
 	@cmake --build $(BUILD) --target ovi-cli
 	@cmake/demo.sh $(BUILD)
+
+# docs/TOUR.md once more, with new pictures.
+tour: all
+	@docs/tour.sh $(BUILD)
 
 check: all
 	@ctest --test-dir $(BUILD) --output-on-failure -j2
