@@ -10,9 +10,7 @@
  *
  * Algorithms are chosen once for each (N, K, types, epilogue), for few rows and for many:
  * cuBLASLt's suggestions without split-K are run on the operands at hand and the fastest is
- * kept, out of those whose result has the very bits of the first suggestion for MANY_ROWS. Where
- * results are too few to tell, that one is kept: sums in another order differ in one bf16 of some
- * thousands.
+ * kept, out of those whose result has the very bits of the first suggestion for MANY_ROWS.
  * So the bits of a row depend neither on how many rows there are, nor on the budget that cut
  * them, nor on what was measured. */
 #include <string.h>
@@ -23,8 +21,7 @@
 #define MANY_ROWS 8192
 #define FEW_ROWS  1536 /* of a branch, at most: sound, and three texts together */
 #define MAX_ASKED 16
-#define MAX_TRIED 6     /* that are measured */
-#define TELLING   65536 /* results in which another order of sums shows as other bits */
+#define MAX_TRIED 6 /* that are measured */
 
 void cuda_linear_clear(cuda *self) {
     if (self->products)
@@ -231,8 +228,8 @@ static cublasStatus_t multiply(cuda *c, const product *p,
                            nothing       ? NULL
                            : p->residual ? p->residual
                                          : p->out,
-                           l.c, p->out, l.out, algorithm, p->workspace,
-                           p->workspace_size, c->stream);
+                           l.c, p->out, l.out, algorithm, p->workspace, p->workspace_size,
+                           c->stream);
     layouts_release(&l);
     return r;
 }
@@ -326,8 +323,6 @@ static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out)
     if (n == 0)
         return false;
     *out = many[0];
-    if (p->rows * p->key.n < TELLING)
-        return true;
     if (p->key.with_residual)
         (void)take_sibling(c, p, out);
     if (!repeatable(p, &trial))
