@@ -111,7 +111,7 @@ if wanted stream; then
 fi
 if wanted decode; then
     latents=$(ls "$WORK"/*.safetensors 2>/dev/null | head -1)
-    for vram in 80G 5G 3G; do
+    for vram in 80G 5500M 3G; do
         piece "decode-$vram" 60 "$BIN/ovi" decode "$latents" --models "$MODELS" --device "$DEVICE" --json --log-level debug \
             --vram $vram --memory-report "$WORK/decode-$vram.memory.json" -o "$WORK/decode.y4m" --force
     done

@@ -41,6 +41,8 @@ void upload_begin_flow(uploader *u, upload_flow flow) {
     const size_t windows = flow.room / UPLOAD_WINDOW;
     upload_release(u);
     u->stay = true;
+    /* Of one reading, pinning the mapping takes longer than threads that copy it. */
+    u->refused = flow.rounds == 1 && os_cpu_count() >= ENOUGH;
     u->limit = whole || windows > UPLOAD_MAX_WINDOWS ? UPLOAD_MAX_WINDOWS : (int)windows;
     u->how = (ring_desc){.dev = u->dev, .direct = !whole};
     if (comes_often(&flow) && !device_keeps_no_cache(u->dev))
