@@ -101,8 +101,9 @@ static void mistakes_are_one_line_and_a_code(void **state) {
     expect_refusal("generate --quiet x -o clip.xyz", 1, "expected a name that ends in");
     expect_refusal("generate --quiet x -o no/folder.wav", 1, "no/folder.wav");
     expect_refusal("generate --quiet x --vram lots", 1, "vram");
-    expect_refusal("generate --quiet x --models micro --device ref --fp8-products", 1,
-                   "fp8-products on device ref: expected a GPU of compute capability 8.9");
+    expect_refusal(
+        "generate --quiet x --models micro --device ref --fp8-products", 1,
+        "fp8-products on device ref: expected a GPU of compute capability 8.9");
     expect_refusal("generate --quiet x --vram 1K -o a.wav", 1,
                    "no way of running it fits");
     expect_refusal("decode micro/ovi.json", 1, "micro/ovi.json");

@@ -24,7 +24,7 @@ typedef struct stage_profile {
     size_t host;              /* host bytes of our own: staging, buffers, queues */
     size_t warm;              /* of the weights: what a warm store keeps on the host */
     size_t streamed;          /* bytes of weights that flow through slots, in all */
-    size_t from_disk;         /* of these: read past memory that does not hold the files */
+    size_t from_disk; /* of these: read past memory that does not hold the files */
     double flops, bytes_moved;
     double f8_flops; /* of the flops: products in fp8 */
 } stage_profile;

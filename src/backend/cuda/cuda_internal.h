@@ -38,8 +38,8 @@ typedef struct cuda {
     cudaStream_t stream;    /* operations */
     cudaStream_t copies;    /* weights on their way */
     cudaEvent_t fence[BACKEND_FENCES]; /* of operations that used a slot; made when met */
-    cudaError_t upload_failed;    /* first failure since the last wait */
-    size_t overhead;              /* bytes of context and libraries */
+    cudaError_t upload_failed;         /* first failure since the last wait */
+    size_t overhead;                   /* bytes of context and libraries */
     size_t overhead_kept, used_before;
     bool alone, busy_before; /* nobody else computed on the card; somebody did */
     char *cache;             /* owned; folder where choices are kept; NULL: nowhere */
