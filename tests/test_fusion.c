@@ -663,7 +663,8 @@ static void products_in_fp8_start_in_bf16_and_stay_near(void **state) {
         assert_int_equal(scales.n, 3 * FUSION_STREAMS * SITE_COUNT);
         result *next = run_f8(name, &scales, 0);
         const double far = result_distance(next, plain);
-        assert_in_range((uint64_t)(far * 1e6), 2000, 50000); /* 0.2 to 5 % */
+        /* Of velocities behind three blocks of random weights: 0.2 to 10 %. */
+        assert_in_range((uint64_t)(far * 1e6), 2000, 100000);
         free(plain);
         free(first);
         free(next);
