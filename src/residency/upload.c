@@ -14,9 +14,10 @@ static void unpin_all(uploader *u) {
 void upload_release(uploader *u) {
     ring_free(u->ring);
     u->ring = NULL;
-    if (u->n == 0)
+    if (u->n == 0 && !u->under_way)
         return;
     (void)!device_upload_wait(u->dev); /* whoever needed the rows has waited already */
+    u->under_way = false;
     unpin_all(u);
 }
 
@@ -166,6 +167,7 @@ static bool through_staging(uploader *u, const loader *l, weight *row, dtype typ
 bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst) {
     if (atomic_load_explicit(l->stop, memory_order_relaxed))
         return false;
+    u->under_way = true;
     if (load_is_copy(row, type) && row->entry[0]) {
         bool ok = false;
         if (weights_check(l->files, row->entry[0], l->err) != OVI_OK)
@@ -180,6 +182,7 @@ bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst
 
 bool upload_finish(uploader *u, const char *model, err *e) {
     const char *failed = device_upload_wait(u->dev);
+    u->under_way = false;
     if (failed)
         err_set(e, OVI_DEVICE, "%s: weights did not reach the device: %s", model, failed);
     if (!u->stay && u->limit < UPLOAD_MAX_WINDOWS)

@@ -25,6 +25,7 @@ typedef struct uploader {
     ring_desc how;                          /* of the ring */
     ring *ring;                             /* owned; made when first needed */
     bool no_ring;                           /* there can be none */
+    bool under_way;                         /* something is, since the last wait */
     int n;                                  /* windows pinned now */
     const char *window[UPLOAD_MAX_WINDOWS]; /* where each begins */
 } uploader;
