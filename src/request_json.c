@@ -55,7 +55,9 @@ static json_t *image_json(const job *j) {
 static json_t *files_json(const job *j, uint32_t sampled, err *e) {
     err unread = {0};
     char *text = models_digest(&j->engine->models, sampled, &unread);
-    if (!text)
+    if (!text && unread.status == OVI_MEMORY)
+        err_set(e, OVI_MEMORY, "%s", unread.text);
+    else if (!text)
         text = models_digest(&j->engine->models, 0, e);
     json_t *files = text ? json_loads(text, 0, NULL) : NULL;
     mem_free(text);
