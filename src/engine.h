@@ -121,6 +121,8 @@ typedef struct job {
     fusion_scales
         *scales;      /* borrowed: of the running diffusion's products in fp8; NULL */
     const char *made; /* the request of latents from a file, as JSON text; NULL: none */
+    const char
+        *digest;      /* of the files that make latents, as JSON text; NULL: not taken */
     char *checkpoint; /* where the sampler's state is saved; NULL: nowhere */
     int least_way[STAGE_COUNT]; /* candidates before this one are not tried */
     void *owned[JOB_MAX_BUFFERS];
@@ -150,6 +152,9 @@ void job_set_latents(job *j, const ovi_latents *latents);
 char *job_request_json(const job *j, bool clip, err *e) OVI_MUST_CHECK;
 /* What the output takes of a clip; all, if there is none. */
 media_parts job_parts(const job *j);
+/* Takes the digests that the request's JSON names, before there is work that a file which
+ * cannot be read could cost. */
+ovi_status job_take_digest(job *j) OVI_MUST_CHECK;
 void job_progress(job *j, const char *stage, int step, int steps);
 /* Host bytes of the job's own while this stage runs. */
 size_t job_host_bytes(const job *j, stage_id id);

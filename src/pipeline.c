@@ -469,6 +469,7 @@ ovi_status pipeline_run(job *j) {
     const char *keep = j->request->save_latents;
     j->checkpoint = j->request->checkpoint_every > 0 ? state : NULL;
     if (!err_failed(e) && check_before_work(j) == OVI_OK &&
+        (j->resume || job_take_digest(j) == OVI_OK) &&
         make_latents(j, keep ? keep : beside) == OVI_OK && pipeline_decode(j) == OVI_OK &&
         beside && !keep)
         unlink(beside);

@@ -9,6 +9,7 @@
  * (models_digest). seed is a text: JSON numbers end at 2^53. */
 #include "request_json.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,18 +51,29 @@ static json_t *image_json(const job *j) {
     return image ? request_image_json(image) : json_boolean(j->image);
 }
 
-/* Digests of the files of this engine, with samples of some. A file that has become unreadable
- * meanwhile must not cost what is finished: then without. */
+static json_t *parsed(const char *text) {
+    json_t *value = text ? json_loads(text, 0, NULL) : NULL;
+    return value ? value : json_object();
+}
+
+/* Digests of the files of this engine, with samples of some. */
 static json_t *files_json(const job *j, uint32_t sampled, err *e) {
-    err unread = {0};
-    char *text = models_digest(&j->engine->models, sampled, &unread);
-    if (!text && unread.status == OVI_MEMORY)
-        err_set(e, OVI_MEMORY, "%s", unread.text);
-    else if (!text)
-        text = models_digest(&j->engine->models, 0, e);
-    json_t *files = text ? json_loads(text, 0, NULL) : NULL;
+    char *text = models_digest(&j->engine->models, sampled, e);
+    json_t *files = parsed(text);
     mem_free(text);
-    return files ? files : json_object();
+    return files;
+}
+
+#define MAKE_LATENTS (NEEDS(MODEL_TEXT_ENCODER) | NEEDS(MODEL_FUSION))
+
+ovi_status job_take_digest(job *j) {
+    err *e = &j->engine->host.err;
+    char *text = models_digest(&j->engine->models, MAKE_LATENTS, e);
+    if (!text)
+        return e->status;
+    assert(j->n_owned < JOB_MAX_BUFFERS);
+    j->digest = j->owned[j->n_owned++] = text;
+    return OVI_OK;
 }
 
 static const char *device_here(const ovi_engine *engine) {
@@ -89,7 +101,7 @@ static json_t *new_json(const job *j, err *e) {
         r->video_guidance, "audio_guidance", r->audio_guidance, "slg_layer", r->slg_layer,
         "seed", seed, "image", image_json(j), "quality", r->quality, "device",
         device_here(engine), "dtype", request_dtype_here(engine), "models",
-        files_json(j, NEEDS(MODEL_TEXT_ENCODER) | NEEDS(MODEL_FUSION), e));
+        j->digest ? parsed(j->digest) : files_json(j, MAKE_LATENTS, e));
 }
 
 static bool is_text(const json_t *object, const char *key, const char *text) {
