@@ -225,15 +225,20 @@ void ref_norm(void *self, const norm_desc *x, work w) {
 
 /* ------------------------------------------------------------------- elementwise ---- */
 
+/* out = x, of which an F8 result has x / scale. */
+static void copy_rows(void *self, const tensor *x, const tensor *out, float scale) {
+    float *row = ref_scratch(self, x->dim[x->rank - 1]);
+    int64_t n = ref_row_count(x);
+    for (int64_t i = 0; row && i < n && !ref_cancelled(self); i++) {
+        tensor from = ref_row(x, i), to = ref_row(out, i);
+        ref_load(row, &from);
+        store_scaled(&to, row, scale);
+    }
+}
+
 void ref_copy(void *self, const copy_desc *x, work w) {
     (void)w;
-    float *row = ref_scratch(self, x->x.dim[x->x.rank - 1]);
-    int64_t n = ref_row_count(&x->x);
-    for (int64_t i = 0; row && i < n && !ref_cancelled(self); i++) {
-        tensor from = ref_row(&x->x, i), to = ref_row(&x->out, i);
-        ref_load(row, &from);
-        ref_store(&to, row);
-    }
+    copy_rows(self, &x->x, &x->out, 1);
 }
 
 /* The one operation whose order of f32 roundings is part of the contract: solvers and
@@ -322,13 +327,7 @@ void ref_pixels(void *self, const pixels_desc *x, work w) {
 
 void ref_quantise(void *self, const quantise_desc *x, work w) {
     (void)w;
-    float *row = ref_scratch(self, x->x.dim[x->x.rank - 1]);
-    int64_t n = ref_row_count(&x->x);
-    for (int64_t i = 0; row && i < n && !ref_cancelled(self); i++) {
-        tensor from = ref_row(&x->x, i), to = ref_row(&x->out, i);
-        ref_load(row, &from);
-        store_scaled(&to, row, one_if_zero(x->scale));
-    }
+    copy_rows(self, &x->x, &x->out, one_if_zero(x->scale));
 }
 
 void ref_amax(void *self, const amax_desc *x, work w) {

@@ -109,11 +109,13 @@ const char *os_map_changed(const os_map *m) {
     return NULL;
 }
 
-const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst) {
-    for (size_t done = 0; done < size;) {
+/* At least at.size bytes, up to `most` where the file has them. */
+static const char *read_blocks(const os_map *m, os_blocks at, size_t most, void *dst) {
+    for (size_t done = 0; done < at.size;) {
         ssize_t got = -1;
         if (!fault_strikes(FAULT_READ))
-            got = pread(m->fd, (char *)dst + done, size - done, (off_t)(offset + done));
+            got =
+                pread(at.fd, (char *)dst + done, most - done, (off_t)(at.offset + done));
         if (got == 0)
             return "the file shrank since it was opened";
         if (got > 0)
@@ -122,6 +124,10 @@ const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst) 
             return strerror(errno);
     }
     return os_map_changed(m);
+}
+
+const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst) {
+    return read_blocks(m, (os_blocks){m->fd, offset, size}, size, dst);
 }
 
 void os_make_folders(const char *path) {
@@ -146,19 +152,7 @@ int os_map_open_direct(const os_map *m) {
 
 const char *os_map_read_direct(const os_map *m, os_blocks at, void *dst) {
     const size_t whole = (at.size + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    for (size_t done = 0; done < at.size;) {
-        ssize_t got = -1;
-        if (!fault_strikes(FAULT_READ))
-            got =
-                pread(at.fd, (char *)dst + done, whole - done, (off_t)(at.offset + done));
-        if (got == 0)
-            return "the file shrank since it was opened";
-        if (got > 0)
-            done += (size_t)got;
-        else if (errno != EINTR)
-            return strerror(errno);
-    }
-    return os_map_changed(m);
+    return read_blocks(m, at, whole, dst);
 }
 
 ovi_status os_check_file(const char *path, err *e) {
