@@ -14,39 +14,13 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#define OVI OVI_BINARY_DIR "/ovi"
-
-static char root[] = "/tmp/ovi-command-XXXXXX";
-
-/* What a command said and how it ended. */
-typedef struct outcome {
-    int code;
-    char out[16384], err[4096];
-} outcome;
-
-static void read_text(const char *name, char *text, size_t size) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", root, name);
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    size_t n = fread(text, 1, size - 1, f);
-    text[n] = '\0';
-    fclose(f);
-}
+#include "command_fixture.h"
 
 /* Runs "ovi ARGUMENTS" in the test's folder through the shell. */
 static outcome run(const char *arguments) {
     char line[2048];
-    outcome o = {0};
-    snprintf(line, sizeof line,
-             "cd %s && env -u OVI_MODELS OVI_MODELS=%s/micro TMPDIR=. " OVI
-             " %s >out.txt 2>err.txt",
-             root, root, arguments);
-    int status = system(line);
-    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    read_text("out.txt", o.out, sizeof o.out);
-    read_text("err.txt", o.err, sizeof o.err);
-    return o;
+    snprintf(line, sizeof line, "TMPDIR=. " OVI " %s", arguments);
+    return run_line(line);
 }
 
 static int lines(const char *text) {
@@ -57,23 +31,12 @@ static int lines(const char *text) {
 }
 
 static bool exists(const char *name) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", root, name);
-    return access(path, F_OK) == 0;
+    return access(in_root(name), F_OK) == 0;
 }
 
-static int make_root(void **state) {
-    (void)state;
-    assert_non_null(mkdtemp(root));
-    outcome o = run("make-checkpoint --preset micro micro");
-    return o.code;
-}
-
-static int remove_root(void **state) {
-    (void)state;
-    char line[128];
-    snprintf(line, sizeof line, "rm -rf %s", root);
-    return system(line);
+static int make_by_command(void **state) {
+    (void)make_root(state);
+    return run("make-checkpoint --preset micro micro").code;
 }
 
 static void expect_refusal(const char *arguments, int code, const char *words) {
@@ -615,5 +578,5 @@ int main(void) {
         cmocka_unit_test(a_bench_of_random_models_leaves_nothing),
         cmocka_unit_test(ctrl_c_stops_within_two_seconds_and_leaves_nothing),
     };
-    return cmocka_run_group_tests(tests, make_root, remove_root);
+    return cmocka_run_group_tests(tests, make_by_command, remove_root);
 }

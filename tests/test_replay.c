@@ -14,40 +14,15 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "ovi.h"
+#include "command_fixture.h"
 
-#define OVI    OVI_BINARY_DIR "/ovi"
-#define PROMPT "'A red kite. <S>Up it goes.<E> <AUDCAP>Wind.<ENDAUDCAP>'"
+#define QUOTED "'" PROMPT "'"
 
-static char root[] = "/tmp/ovi-replay-XXXXXX";
-
-typedef struct outcome {
-    int code;
-    char out[16384], err[4096];
-} outcome;
-
-static void read_text(const char *name, char *text, size_t size) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", root, name);
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    text[fread(text, 1, size - 1, f)] = '\0';
-    fclose(f);
-}
-
-/* A line of the shell in the test's folder, where $ovi is the command with the micro models. */
+/* $ovi is the command. */
 static outcome run(const char *line) {
     char whole[2048];
-    outcome o = {0};
-    snprintf(whole, sizeof whole,
-             "cd %s && export OVI_MODELS=%s/micro && ovi=" OVI
-             " && (%s) >out.txt 2>err.txt",
-             root, root, line);
-    int status = system(whole);
-    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    read_text("out.txt", o.out, sizeof o.out);
-    read_text("err.txt", o.err, sizeof o.err);
-    return o;
+    snprintf(whole, sizeof whole, "ovi=" OVI "; %s", line);
+    return run_line(whole);
 }
 
 static outcome expect(const char *line, int code, const char *words) {
@@ -57,17 +32,9 @@ static outcome expect(const char *line, int code, const char *words) {
     return o;
 }
 
-static int make_root(void **state) {
-    (void)state;
-    assert_non_null(mkdtemp(root));
+static int make_by_command(void **state) {
+    (void)make_root(state);
     return run("$ovi make-checkpoint --preset micro --quiet micro").code;
-}
-
-static int remove_root(void **state) {
-    (void)state;
-    char line[128];
-    snprintf(line, sizeof line, "rm -rf %s", root);
-    return system(line);
 }
 
 static void every_format_is_made_again_byte_for_byte(void **state) {
@@ -83,7 +50,7 @@ static void every_format_is_made_again_byte_for_byte(void **state) {
         snprintf(line, sizeof line,
                  "$ovi generate --quiet --steps 3 --solver dpm++ --size 70x40 --seed "
                  "18446744073709551615 --shift 3.3 --audio-guidance 0.1 --quality 30 "
-                 "--negative-video '' -o a%s " PROMPT
+                 "--negative-video '' -o a%s " QUOTED
                  " && $ovi replay a%s -o b%s && diff -r "
                  "a%s b%s",
                  names[i], names[i], names[i], names[i], names[i]);
@@ -98,9 +65,9 @@ static void every_format_is_made_again_byte_for_byte(void **state) {
 /* Of a run that was interrupted, of latents that were decoded later, of a list. */
 static void however_it_was_made(void **state) {
     (void)state;
-    expect("$ovi generate --quiet --steps 4 -o whole.y4m " PROMPT, 0, NULL);
+    expect("$ovi generate --quiet --steps 4 -o whole.y4m " QUOTED, 0, NULL);
     expect(
-        "$ovi generate --quiet --steps 4 -o late.y4m --save-latents l.safetensors " PROMPT
+        "$ovi generate --quiet --steps 4 -o late.y4m --save-latents l.safetensors " QUOTED
         " && $ovi decode --quiet l.safetensors -o late.wav --force && cmp late.wav "
         "whole.wav",
         0, NULL);
@@ -110,7 +77,7 @@ static void however_it_was_made(void **state) {
            "listed/listed.y4m -o again.y4m && cmp again.y4m whole.y4m && cmp again.wav "
            "whole.wav",
            0, NULL);
-    expect("$ovi generate --quiet --steps 40 --checkpoint-every 1 -o slow.y4m " PROMPT
+    expect("$ovi generate --quiet --steps 40 --checkpoint-every 1 -o slow.y4m " QUOTED
            " & pid=$!; while [ ! -e slow.y4m.resume.safetensors ]; do sleep 0.05; done; "
            "kill "
            "-9 $pid; wait $pid; $ovi generate --quiet --resume "
@@ -137,7 +104,7 @@ static void a_first_frame_must_be_there_again(void **state) {
 #ifdef OVI_WITH_MEDIA
     write_picture("first.bmp", 7);
     write_picture("other.bmp", 8);
-    expect("$ovi generate --quiet --steps 2 --image first.bmp -o i.y4m " PROMPT, 0, NULL);
+    expect("$ovi generate --quiet --steps 2 --image first.bmp -o i.y4m " QUOTED, 0, NULL);
     expect(
         "$ovi replay i.y4m -o j.y4m", 1,
         "i.y4m: it was made from an image of 32x32: expected that image (--image FILE)");
@@ -148,7 +115,7 @@ static void a_first_frame_must_be_there_again(void **state) {
     expect("$ovi replay i.y4m --image other.bmp -o k.y4m", 0,
            "made from another image than this one: the clip will differ");
     expect("cmp i.y4m k.y4m", 1, NULL);
-    expect("$ovi generate --quiet --steps 2 -o t.y4m " PROMPT, 0, NULL);
+    expect("$ovi generate --quiet --steps 2 -o t.y4m " QUOTED, 0, NULL);
     expect("$ovi replay t.y4m --image first.bmp -o u.y4m", 1, "made without an image");
 #else
     (void)write_picture;
@@ -157,7 +124,7 @@ static void a_first_frame_must_be_there_again(void **state) {
 
 static void what_differs_is_said_before_the_work(void **state) {
     (void)state;
-    expect("$ovi generate --quiet --steps 2 --dtype f32 -o d.wav " PROMPT
+    expect("$ovi generate --quiet --steps 2 --dtype f32 -o d.wav " QUOTED
            " && $ovi make-checkpoint --preset micro --seed 9 --quiet others",
            0, NULL);
     outcome o = expect("$ovi replay d.wav -o e.wav && cmp d.wav e.wav", 0, NULL);
@@ -190,7 +157,7 @@ static void write_strangers_clip(const char *name) {
 
 static void inspect_tells_the_request(void **state) {
     (void)state;
-    expect("$ovi generate --quiet --steps 2 --seed 5 -o n.wav " PROMPT, 0, NULL);
+    expect("$ovi generate --quiet --steps 2 --seed 5 -o n.wav " QUOTED, 0, NULL);
     outcome o = expect("$ovi inspect n.wav", 0, NULL);
     assert_non_null(strstr(o.out, "n.wav: WAV\n"));
     assert_non_null(
@@ -223,5 +190,5 @@ int main(void) {
         cmocka_unit_test(what_differs_is_said_before_the_work),
         cmocka_unit_test(inspect_tells_the_request),
     };
-    return cmocka_run_group_tests(tests, make_root, remove_root);
+    return cmocka_run_group_tests(tests, make_by_command, remove_root);
 }
