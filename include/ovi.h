@@ -541,6 +541,8 @@ OVI_API ovi_status ovi_make_checkpoint(const ovi_checkpoint_request *request,
 
 /* ----------------------------------------------------------------------- images ---- */
 
+#define OVI_IMAGE_MAX_BYTES ((size_t)1 << 28) /* of a file; a larger one is refused */
+
 /* Loads a first frame by content (PNG, JPEG, WebP, BMP), upright as EXIF says, without its
  * alpha, 8 bits a colour; pixels are freed with ovi_free. A damaged file is refused. */
 OVI_API ovi_status ovi_image_load(const char *path, ovi_image *image,

@@ -171,17 +171,21 @@ static ovi_status prepare_text(const job *j, int i, const char *raw, buf *cleane
     utf8_view text = view_of(raw);
     if (i == 0 && prompt_rewrite(style, text, &rewritten, &changed, &h->err) == OVI_OK)
         text = (utf8_view){buf_text(&rewritten), rewritten.size};
-    if (!err_failed(&h->err) &&
-        prompt_clean(text, cleaned, &damaged, &h->err) == OVI_OK) {
-        if (changed)
-            tell_text(j,
-                      (ovi_notice){.subject = "prompt",
-                                   .about = "rewrite",
-                                   .detail = buf_text(cleaned)},
-                      "the sound description was rewritten for this model variant");
-        if (i == 0)
-            tell_tags(j, cleaned);
+    if (err_failed(&h->err) || prompt_clean(text, cleaned, &damaged, &h->err) != OVI_OK)
+        goto out;
+    if (i == 0 && cleaned->size == 0) {
+        err_set(&h->err, OVI_ARGUMENT, "prompt: expected a text, found an empty one");
+        goto out;
     }
+    if (changed)
+        tell_text(j,
+                  (ovi_notice){.subject = "prompt",
+                               .about = "rewrite",
+                               .detail = buf_text(cleaned)},
+                  "the sound description was rewritten for this model variant");
+    if (i == 0)
+        tell_tags(j, cleaned);
+out:
     buf_release(&rewritten);
     return h->err.status;
 }
@@ -200,10 +204,6 @@ static ovi_status tokenize(job *j, int i, const char *raw) {
     tokens found = {0};
     if (prepare_text(j, i, raw, &cleaned) != OVI_OK)
         goto out;
-    if (i == 0 && cleaned.size == 0) {
-        err_set(&h->err, OVI_ARGUMENT, "prompt: expected a text, found an empty one");
-        goto out;
-    }
     utf8_view text = {buf_text(&cleaned), cleaned.size};
     if (tokenizer_encode(j->engine->models.tokenizer, text, j->shape.text_rows, &found,
                          &h->err) != OVI_OK)

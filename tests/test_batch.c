@@ -189,6 +189,15 @@ static void changed_rows_are_new_clips(void **state) {
     expect_said("exists");
 }
 
+static void an_image_too_large_is_not_read_to_its_end(void **state) {
+    (void)state;
+    write_text("huge.csv", "text_prompt,steps,image_path\nA,1,huge.png\n");
+    must(shell("truncate -s 1T huge.png"));
+    assert_int_equal(shell("timeout 60 " OVI " batch huge.csv --quiet"), 1);
+    must(shell("cat huge.csv.status.jsonl >&2; rm huge.png"));
+    expect_said("huge.png: too large for an image");
+}
+
 static void one_run_at_a_time(void **state) {
     (void)state;
     write_text("lock.csv", "text_prompt,steps\nA,1\n");
@@ -447,6 +456,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(generate_takes_lists_too),
         cmocka_unit_test(existing_files_stay),
         cmocka_unit_test(changed_rows_are_new_clips),
+        cmocka_unit_test(an_image_too_large_is_not_read_to_its_end),
         cmocka_unit_test(one_run_at_a_time),
         cmocka_unit_test(what_belongs_to_one_clip_is_refused),
         cmocka_unit_test(a_state_of_the_sampler_is_used),

@@ -375,7 +375,7 @@ static void lint_says_what_is_wrong(void **state) {
     expect_lint("lint '<S>Hi<E>'", 3, "no sound description");
     expect_lint("lint \"<S>Hi<E> <AUDCAP>x<ENDAUDCAP> $(yes word | head -600)\"", 3,
                 "tokens are past the limit of 64");
-    expect_lint("lint --quiet ''", 3, "no sound description");
+    expect_lint("lint --quiet ''", 3, "expected a text, found an empty one");
     expect_lint("lint --size 50x40 '<S>Hi<E> <AUDCAP>x<ENDAUDCAP>'", 3,
                 "size: 50x40 becomes");
     outcome o = run("generate --quiet --steps 1 -o lint.wav '<S>Hi<E>'");

@@ -14,8 +14,6 @@
 #include "core/os.h"
 #include "media/ffmpeg.h"
 
-#define MAX_FILE_BYTES ((size_t)1 << 28)
-
 /* ------------------------------------------------------------------------- kinds ---- */
 
 typedef struct image_kind {
@@ -183,7 +181,7 @@ ovi_status media_image_load(media_image *m, const char *path, err *e) {
     size_t size = 0;
     media_image image = {0};
     ffmpeg_quiet();
-    if (os_read_file(path, MAX_FILE_BYTES, &bytes, &size, e) != OVI_OK)
+    if (os_read_file(path, OVI_IMAGE_MAX_BYTES, &bytes, &size, e) != OVI_OK)
         return e->status;
     const image_kind *kind = kind_of(bytes, size);
     image_bytes whole = {.path = path, .data = (uint8_t *)bytes, .size = size};

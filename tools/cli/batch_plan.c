@@ -173,15 +173,21 @@ static void name_clip(const batch *b, clip_status *clip, hash_set *names) {
 
 /* ---- digests ---- */
 
-static uint64_t hash_file(uint64_t hash, const char *path, clip_status *clip) {
+/* A file that is too large for an image is not read to its end. */
+static uint64_t hash_image(uint64_t hash, const char *path, clip_status *clip) {
     char block[16384];
     const char *why = NULL;
-    size_t n;
+    size_t n, all = 0;
     FILE *f = open_file(path, &why);
-    while (f && (n = fread(block, 1, sizeof block, f)) > 0)
+    while (f && all <= OVI_IMAGE_MAX_BYTES &&
+           (n = fread(block, 1, sizeof block, f)) > 0) {
         hash = hash_bytes(hash, block, n);
+        all += n;
+    }
     if (f && ferror(f))
         why = strerror(errno);
+    else if (all > OVI_IMAGE_MAX_BYTES)
+        why = "too large for an image";
     if (why)
         fail(clip, cli_text("image_path: %.300s: %s", path, why));
     if (f)
@@ -213,7 +219,7 @@ static void digest_clip(const batch *b, clip_status *clip) {
     hash = hash_bytes(hash, &clip->repeat, sizeof clip->repeat);
     char *image = batch_image(b, clip);
     if (image)
-        hash = hash_file(hash, image, clip);
+        hash = hash_image(hash, image, clip);
     free(image);
     clip->digest = hash;
 }
