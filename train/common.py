@@ -2,6 +2,7 @@
 CUDA graphs, optimisers, and the record of losses."""
 import json
 import os
+import sys
 import time
 
 import torch
@@ -12,12 +13,13 @@ KEEP_EVERY = 60
 
 
 class Clock:
-    """Progress 0..1 by steps or by seconds, whichever is further, and the learning rate of it.
-    The seconds count from now, so what is compiled before the first step is in them."""
+    """Progress 0..1 by steps or by the time from now until then, whichever is further, and the
+    learning rate of it."""
 
-    def __init__(self, steps, seconds, warm=300):
-        self.steps, self.seconds, self.warm, self.step = steps, seconds, warm, 0
+    def __init__(self, steps, until, warm=300):
+        self.steps, self.warm, self.step = steps, warm, 0
         self.begin = time.time()
+        self.seconds = until - self.begin
 
     def progress(self):
         return max(self.step / self.steps, (time.time() - self.begin) / max(self.seconds, 1))
@@ -144,6 +146,14 @@ class Record:
             os.remove(kept)
 
 
+def wait_for_parts(args, *names):
+    """Until the files of parts that are trained beside this one are there."""
+    while not all(os.path.exists(os.path.join(args.out, name + ".pt")) for name in names):
+        if time.time() > args.until:
+            sys.exit(f"no {' and '.join(names)} in time")
+        time.sleep(0.2)
+
+
 def unfinished(name):
     return name + "_unfinished"
 
@@ -166,7 +176,7 @@ def arguments(parser):
     parser.add_argument("--steps", type=int)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    args.seconds = min(args.seconds, args.until - time.time())
+    args.until = min(args.until, time.time() + args.seconds)
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True

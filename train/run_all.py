@@ -1,11 +1,11 @@
-"""Trains every part on one GPU, packs the model and evaluates it, whole within ten minutes.
+"""Trains every part on one GPU and packs the model within ten minutes, then evaluates it.
 
-    python3 train/run_all.py --out DIR [--seconds 590] MODEL_DIR
+    python3 train/run_all.py --out DIR [--seconds 600] MODEL_DIR
     python3 train/run_all.py --out DIR --start OLD_MODEL_DIR [--seed N] MODEL_DIR
 
 The first form begins with random weights: autoencoders and vocoder share the GPU while the fusion
-model gets ready beside them, and from the vocoder's end it has the GPU for itself. The second goes on from a packed
-model with other clips and captions: fusion model, decoder of the video VAE and vocoder, side by side;
+model gets ready beside them; then it has the GPU for itself. The second goes on from a packed model
+with other clips and captions: fusion model, decoder of the video VAE and vocoder, side by side;
 latents stay what they were. A part whose file is in DIR is not trained again, and one that was
 interrupted goes on from the weights it kept, so the same command ends an interrupted run.
 DIR/shards gets the model in pieces of at most 15 MiB.
@@ -20,8 +20,8 @@ import time
 from storage import split_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# When the parts end, as shares of the whole time; what is left is for packing and evaluation.
-AUDIO_VAE, VIDEO_VAE, VOCODER, FUSION = 0.09, 0.40, 0.60, 0.90
+# When the parts end, as shares of the whole time; what is left is for packing.
+AUDIO_VAE, AUTOENCODERS, FUSION = 0.12, 0.57, 0.97
 BEGIN = time.time()
 
 
@@ -48,15 +48,16 @@ def finish(*parts):
 def train_from_nothing(args, common):
     def until(share):
         return *common, "--until", BEGIN + share * args.seconds
-    finish(start("train_video_vae.py", *until(VIDEO_VAE)),
-           start("train_audio.py", *until(VOCODER), "--vae-share", AUDIO_VAE / VOCODER),
+    finish(start("train_audio.py", *until(AUDIO_VAE), "--part", "audio_vae"),
+           start("train_video_vae.py", *until(AUTOENCODERS)),
+           start("train_audio.py", *until(AUTOENCODERS), "--part", "vocoder"),
            start("train_fusion.py", *until(FUSION), "--clips", args.clips, "--wait"))
 
 
 def train_further(args, common):
     common = [*common, "--start", args.start, "--until", BEGIN + FUSION * args.seconds]
     finish(start("train_video_vae.py", *common, "--decoder-only"),
-           start("train_audio.py", *common, "--vae-share", 0),
+           start("train_audio.py", *common, "--part", "vocoder"),
            start("train_fusion.py", *common, "--clips", args.clips))
 
 
@@ -74,7 +75,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--start", help="packed model to go on from")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=590, help="for everything")
+    parser.add_argument("--seconds", type=float, default=600, help="for training and packing")
     parser.add_argument("--clips", type=int, default=24576, help="in the bank of the fusion model")
     parser.add_argument("--prompts", type=int, default=100, help="of the evaluation")
     parser.add_argument("model")
@@ -83,6 +84,7 @@ def main():
     (train_further if args.start else train_from_nothing)(args, common)
     finish(start("export.py", "--out", args.out, args.model))
     save_shards(args.model, os.path.join(args.out, "shards"))
+    log("trained and packed")
     finish(start("evaluate.py", "--parts", "--models", args.model, "--prompts", args.prompts,
                  "--images", args.prompts * 2 // 5, "--json", os.path.join(args.out, "evaluation.json")))
     log("done")

@@ -1,19 +1,20 @@
-"""Trains the audio VAE, then the vocoder: out/audio_vae.pt, out/vocoder.pt (state dicts).
+"""Trains the audio VAE or the vocoder: out/audio_vae.pt, out/vocoder.pt (state dicts).
 
-    python3 train/train_audio.py --out DIR
+    python3 train/train_audio.py --part audio_vae --out DIR
+    python3 train/train_audio.py --part vocoder --out DIR
 
 The latents have no scale of their own in this model, so the VAE is held to channels of mean 0
 and deviation 1. The vocoder learns from true spectra and from those that the VAE gives back;
 tones need no adversary, so its losses are spectra, at four resolutions and in mel, and the very
-waves of tones of one pitch.
+waves of tones of one pitch. It may be started beside the audio VAE: what takes longest, compiling
+it, is done when the VAE's file appears.
 """
 import argparse
-import time
 
 import torch
 
 import world
-from common import Clock, Record, Step, adam, arguments, go_on, set_rate
+from common import Clock, Record, Step, adam, arguments, go_on, set_rate, wait_for_parts
 from config import CONFIG
 from nets import vocoder as vocoder_net
 from nets.audio_vae import AudioVae
@@ -46,9 +47,10 @@ def draw_bank(clips, device):
     return waves, torch.cat([log_mel(w, basis) for w in waves.split(256)]), torch.cat(sounds)
 
 
-def train_loop(name, net, step_of, args, steps, seconds, rate):
-    """step_of() gives the losses, the first of which is trained."""
-    device, clock = args.device, Clock(steps, seconds, warm=200)
+def train_loop(name, net, step_of, args, rate, ready=lambda: None):
+    """step_of() gives the losses, the first of which is trained. The clock starts after ready(),
+    which is called when the step is compiled."""
+    device = args.device
     go_on(args, name, net)
     optimiser = adam(net.parameters(), rate, device, decay=0.0)
 
@@ -62,6 +64,8 @@ def train_loop(name, net, step_of, args, steps, seconds, rate):
 
     set_rate(optimiser, 0)
     run = Step(step, device)
+    ready()
+    clock = Clock(args.steps or 12000, args.until, warm=200)
     record, total = Record(args.out, name), 0
     every = 250 if device == "cuda" else 5
     while clock.progress() < 1:
@@ -76,7 +80,7 @@ def train_loop(name, net, step_of, args, steps, seconds, rate):
     record.close()
 
 
-def train_vae(args, mels, seconds):
+def train_vae(args, mels):
     device = args.device
     net = AudioVae(CONFIG["audio_vae"]).to(device)
     net.data_mean.copy_(mels.mean((0, 2)).view(1, -1, 1))
@@ -92,8 +96,7 @@ def train_vae(args, mels, seconds):
         divergence = 0.5 * (mean ** 2 + logvar.exp() - 1 - logvar).mean()
         return spectrum + DIVERGENCE * divergence + 0.1 * shape, spectrum, divergence
 
-    train_loop("audio_vae", net, losses, args, args.steps or 12000, seconds, 5e-3)
-    return net
+    train_loop("audio_vae", net, losses, args, 5e-3)
 
 
 def spectra(wave):
@@ -109,7 +112,17 @@ def level(wave):
     return torch.log((wave.unflatten(1, (-1, 256)).pow(2).mean(2) + 1e-8).sqrt() + SILENCE)
 
 
-def train_vocoder(args, vae, waves, mels, steady, seconds):
+@torch.no_grad()
+def through_vae(args, mels):
+    """Spectra as the audio VAE gives them back, with the noise it was trained on."""
+    wait_for_parts(args, "audio_vae")
+    vae = AudioVae(CONFIG["audio_vae"]).to(args.device)
+    vae.load_state_dict(load_part(args.out, "audio_vae", args.device))
+    return torch.cat([vae.decode(m + 0.05 * torch.randn_like(m)) for m in
+                      (vae.encode(x)[0] for x in mels.split(256))])
+
+
+def train_vocoder(args, waves, mels, steady):
     device, basis = args.device, mel_basis(args.device)
     batch = VOCODER_BATCH if device == "cuda" else 4
     net = Vocoder(CONFIG["vocoder"]).to(device)
@@ -118,9 +131,7 @@ def train_vocoder(args, vae, waves, mels, steady, seconds):
     if device == "cuda":
         torch.backends.cudnn.benchmark_limit = 4  # some hundred small convolutions
         vocoder_net.Activation.run = staticmethod(torch.compile(vocoder_net.snake_between_filters, dynamic=True))
-    with torch.no_grad():  # spectra as the audio VAE gives them back, with the noise it was trained on
-        heard = torch.cat([vae.decode(m + 0.05 * torch.randn_like(m)) for m in
-                           (vae.encode(x)[0] for x in mels.split(256))])
+    heard = mels.clone()
     reach = torch.arange(SEGMENT * 256, device=device)
     frames = torch.arange(SEGMENT, device=device)
 
@@ -144,26 +155,22 @@ def train_vocoder(args, vae, waves, mels, steady, seconds):
         mel_loss = (log_mel(made, basis, FLOOR / 50) - log_mel(wave, basis, FLOOR / 50)).abs().mean()
         return loss + 2 * mel_loss, loss, mel_loss
 
-    train_loop("vocoder", net, losses, args, args.steps or 12000, seconds, 1e-3)
+    train_loop("vocoder", net, losses, args, 1e-3, lambda: heard.copy_(through_vae(args, mels)))
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--vae-share", type=float, default=0.35, help="of the seconds")
+    parser.add_argument("--part", required=True, choices=("audio_vae", "vocoder"))
     args = arguments(parser)
-    device, begin = args.device, time.time()
-    waves, mels, steady = draw_bank(BANK if device == "cuda" else 64, device)
-    state = load_part(args.out, "audio_vae", device)
-    if not state and args.start:
-        state = load_packed(args.start, "audio_vae")
-        save_part(args.out, "audio_vae", state)
-    if state:
-        vae = AudioVae(CONFIG["audio_vae"]).to(device)
-        vae.load_state_dict(state)
+    if args.start and not load_part(args.out, "audio_vae"):
+        save_part(args.out, "audio_vae", load_packed(args.start, "audio_vae"))
+    if load_part(args.out, args.part):
+        return print(f"{args.part}: already there")
+    waves, mels, steady = draw_bank(BANK if args.device == "cuda" else 64, args.device)
+    if args.part == "audio_vae":
+        train_vae(args, mels)
     else:
-        vae = train_vae(args, mels, args.seconds * args.vae_share - (time.time() - begin))
-    if not load_part(args.out, "vocoder"):
-        train_vocoder(args, vae, waves, mels, steady, args.seconds - (time.time() - begin))
+        train_vocoder(args, waves, mels, steady)
 
 
 if __name__ == "__main__":

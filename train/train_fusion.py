@@ -14,13 +14,12 @@ import argparse
 import multiprocessing
 import os
 import random
-import sys
 import time
 
 import torch
 
 import world
-from common import Clock, Record, Step, arguments, go_on, muon_and_adam, set_rate
+from common import Clock, Record, Step, arguments, go_on, muon_and_adam, set_rate, wait_for_parts
 from config import CONFIG, TOKENIZER
 from nets.audio_vae import AudioVae
 from nets.fusion import Fusion, joint
@@ -109,13 +108,6 @@ def empty_bank(args):
     bank = [torch.zeros(shape, dtype=dtype, device=args.device) for shape, dtype in shapes]
     bank[3].fill_(1)
     return bank
-
-
-def wait_for_vaes(args):
-    while not all(os.path.exists(os.path.join(args.out, name + ".pt")) for name in ("video_vae", "audio_vae")):
-        if time.time() > args.until:
-            sys.exit("fusion: no autoencoders in time")
-        time.sleep(0.2)
 
 
 def fill_bank(encoders, bank, attributes, clips):
@@ -225,7 +217,7 @@ def main():
     encoders = Encoders(args.device)
     fill_bank(encoders, bank, attributes, min(CHUNK, args.clips))  # compiles it
     if args.wait:
-        wait_for_vaes(args)
+        wait_for_parts(args, "video_vae", "audio_vae")
     ready = time.time()
     encoders.load(args)
     fill_bank(encoders, bank, attributes, args.clips)
@@ -233,7 +225,7 @@ def main():
         torch.cuda.synchronize()
     print(f"fusion: ready after {ready - begin:.0f} s, bank in {time.time() - ready:.0f} s, "
           f"audio deviation {float(bank[1].std()):.3f}", flush=True)
-    clock = Clock(args.steps or 30000, args.seconds - (time.time() - begin), warm=500)
+    clock = Clock(args.steps or 30000, args.until, warm=500)
     record, total, every = Record(args.out, "fusion"), 0, 500 if args.device == "cuda" else 2
     while clock.progress() < 1:
         for o, rate in optimisers:

@@ -4,7 +4,7 @@
 
 First short pieces of clips, then whole ones (only those when it goes on from --start); a third
 of them in colours of no palette, so that the latents cover more than the world. Loss: distance to
-the picture, eight times as heavy on the shape, and a little divergence from the normal
+the picture, heavier on the shape and most on its edges, and a little divergence from the normal
 distribution. Half of the latents are decoded with noise added, as much as a sampler leaves: the
 decoder must not make patterns of it.
 """
@@ -20,6 +20,7 @@ from storage import load_packed, load_part, load_statistics, save_part
 
 PHASES = [(17, 8, 0.5), (49, 4, 1.0)]  # frames, clips, until which progress
 DIVERGENCE, NOISE = 2e-4, 0.25
+ON_SHAPE, ON_EDGE = 8, 16
 MUON_RATE, RATE = 2e-3, 1e-3
 
 
@@ -45,6 +46,11 @@ def draw_clips(n, length, device):
     return video, world.coverage(scene["shape"], scene["centre"][:, span], scene["size"][:, span])[:, None]
 
 
+def widen(alpha, by):
+    """The largest value within so many pixels."""
+    return torch.nn.functional.max_pool2d(alpha.flatten(0, 2)[:, None], 2 * by + 1, 1, by).view_as(alpha)
+
+
 def loss_of(net, video, alpha):
     with torch.set_grad_enabled(net.encoder.conv1.weight.requires_grad):
         mean, logvar = (x.float() for x in net.encode(video))
@@ -52,8 +58,8 @@ def loss_of(net, video, alpha):
     amount = NOISE * (2 * torch.rand(z.shape[0], 1, 1, 1, 1, device=z.device) - 1).clamp(min=0)
     z = z + amount * mean.detach().std((0, 2, 3, 4), keepdim=True) * torch.randn_like(z)
     error = net.decode(z).float() - video
-    near = 1 + 8 * torch.nn.functional.max_pool2d(alpha.flatten(0, 2)[:, None], 5, 1, 2).view_as(alpha)
-    picture = (near * (error.abs() + 2 * error ** 2)).mean()
+    weight = 1 + ON_SHAPE * widen(alpha, 2) + ON_EDGE * widen(4 * alpha * (1 - alpha), 1)
+    picture = (weight * (error.abs() + 2 * error ** 2)).mean()
     divergence = 0.5 * (mean ** 2 + logvar.exp() - 1 - logvar).mean()
     return picture + DIVERGENCE * divergence, picture, divergence
 
@@ -122,7 +128,7 @@ def main():
         p.requires_grad_(not args.decoder_only)
     named = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
     optimisers = muon_and_adam(named, is_hidden, (MUON_RATE, RATE), device)
-    clock, record = Clock(args.steps or 6000, args.seconds, warm=200), Record(args.out, "video_vae")
+    clock, record = Clock(args.steps or 6000, args.until, warm=200), Record(args.out, "video_vae")
     for length, clips, until in PHASES[1 if args.start else 0:]:
         train_phase(net, optimisers, (length, clips, until), clock, record, device)
     if args.decoder_only:
