@@ -23,6 +23,7 @@ READERS = {
     "fuzz_image": "src/media/image_check.c src/media/image_file.c",
     "fuzz_clip_check": "src/media/clip_check.c",
     "fuzz_list": "tools/cli/csv.c tools/cli/list.c tools/cli/names.c tools/cli/clip_name.c",
+    "fuzz_clip_request": "src/media/clip_request.c",
     "fuzz_yaml": "tools/cli/yaml_map.c tools/cli/official_config.c tools/cli/read_file.c",
 }
 
