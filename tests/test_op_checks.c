@@ -100,6 +100,15 @@ static void linear_says_what_does_not_fit(void **state) {
     x.x.type = DTYPE_F16;
     op_linear(d, &x);
     refused(d, "linear: x [2, 7, 64]: expected F32 or BF16, found F16");
+    norm_desc norm = {.x = good.out, .out = f32(d, SHAPE(2, 7, 128))};
+    x = good;
+    x.norm = &norm;
+    norm.x = norm.out;
+    op_linear(d, &x);
+    refused(d, "linear: expected a norm of out, found another x");
+    norm.x = norm.out = good.out;
+    op_linear(d, &x);
+    refused(d, "linear: out [2, 7, 128] and norm.out [2, 7, 128] overlap");
 }
 
 static void norm_says_what_does_not_fit(void **state) {

@@ -463,6 +463,84 @@ static void linear_batched(lab *l) {
     op_linear(l->d, &x);
 }
 
+/* A product of the models' widths, laid out so that values can be moved in runs. */
+static linear_desc make_wide_linear(lab *l, dtype type) {
+    static const int64_t widths[] = {1032, 2048, 3072, 4096};
+    const int64_t n = widths[pick(l, 0, 3)], m = pick(l, 1, 20), k = 16 * pick(l, 1, 4);
+    linear_desc x = {.split = pick(l, 0, m)};
+    x.x = input(l, type, SHAPE(2, m, k), LAYOUT_WIDE, 1);
+    x.w = input(l, type, SHAPE(n, k), LAYOUT_WIDE, 1 / sqrt((double)k));
+    x.gate = input(l, DTYPE_F32, SHAPE(2, n), LAYOUT_WIDE, 1);
+    x.out = pick_residual(l, type, SHAPE(2, m, n), LAYOUT_WIDE, &x.residual);
+    return x;
+}
+
+/* With n = k, so that the norm can take the place of x. */
+static linear_desc make_square_linear(lab *l, dtype type) {
+    const int64_t batch = pick(l, 0, 2), m = pick(l, 1, 20), n = pick(l, 8, 60);
+    linear_desc x = {.act = pick_act(l), .split = pick(l, 0, m)};
+    x.x = updated(l, type, tokens(batch, m, n), LAYOUT_ROWS, 1);
+    x.w = input(l, type, SHAPE(n, n), LAYOUT_DENSE, 1 / sqrt((double)n));
+    if (flip(l))
+        x.gate = modulation(l, batch, pick(l, 1, 2), n);
+    x.out = pick_residual(l, type, tokens(batch, m, n), LAYOUT_ROWS, &x.residual);
+    return x;
+}
+
+/* A product and the norm of its result, which may be quantised. */
+static linear_desc make_normed_linear(lab *l, dtype type, bool f8, norm_desc *norm) {
+    const bool wide = flip(l);
+    linear_desc x = wide ? make_wide_linear(l, type) : make_square_linear(l, type);
+    const int64_t n = x.w.dim[0];
+    const layout how = wide ? LAYOUT_WIDE : LAYOUT_ROWS;
+    *norm = (norm_desc){.kind = flip(l) ? NORM_LAYER : NORM_RMS,
+                        .eps = 1e-2f,
+                        .split = x.split,
+                        .x = x.out};
+    if (flip(l)) {
+        norm->weight = input(l, DTYPE_F32, SHAPE(n), how, 1);
+        norm->bias = input(l, DTYPE_F32, SHAPE(n), how, 1);
+    } else {
+        norm->scale = input(l, DTYPE_F32, SHAPE(2, n), how, 1);
+        norm->shift = input(l, DTYPE_F32, SHAPE(2, n), how, 1);
+    }
+    norm->out_scale = f8 ? 0x1p-5f : 0;
+    if (!wide && !f8 && flip(l))
+        norm->out = x.x;
+    else
+        norm->out = result(l, f8 ? DTYPE_F8_E4M3 : type, tensor_shape(&x.out), how);
+    l->tolerance = 16 * sum_tolerance(x.w.dim[1]);
+    return x;
+}
+
+static void case_linear_norm(lab *l) {
+    norm_desc norm;
+    linear_desc x = make_normed_linear(l, DTYPE_F32, false, &norm);
+    x.norm = &norm;
+    op_linear(l->d, &x);
+}
+
+/* One call or two: the same bytes. A host has no norm to fp8, and the reference would stand in
+ * for the whole call. */
+static void linear_then_norm(lab *l, bool at_once) {
+    const dtype type = pick_type(l);
+    const bool f8 = type == DTYPE_BF16 && !device_backend(l->d)->host_memory && flip(l);
+    norm_desc norm;
+    linear_desc x = make_normed_linear(l, type, f8, &norm);
+    x.norm = at_once ? &norm : NULL;
+    op_linear(l->d, &x);
+    if (!at_once)
+        op_norm(l->d, &norm);
+}
+
+static void linear_norm_at_once(lab *l) {
+    linear_then_norm(l, true);
+}
+
+static void linear_norm_behind(lab *l) {
+    linear_then_norm(l, false);
+}
+
 /* A power of two that keeps values of that size in the range of F8_E4M3. */
 static float pick_scale(lab *l) {
     return ldexpf(1, (int)pick(l, -8, -3));
@@ -945,6 +1023,7 @@ static void pixels_are_clamped_and_truncated(void **state) {
 
 #define CASE_LIST(X)                                                                     \
     X(linear)                                                                            \
+    X(linear_norm)                                                                       \
     X(norm)                                                                              \
     X(attention)                                                                         \
     X(conv)                                                                              \
@@ -987,22 +1066,32 @@ static void large_shapes_agree_on_every_backend(void **state) {
         run_case("norm_wide", case_norm_wide, seed);
 }
 
-static void branches_batched_or_in_turn_give_the_same_bytes(void **state) {
-    (void)state;
-    current = "linear branches";
+/* On every subject. */
+static void give_the_same_bytes(const char *name, case_fn one, case_fn other) {
+    current = name;
     for (int i = 0; i < n_subjects; i++) {
         current_subject = &subjects[i];
-        for (current_seed = first_seed(); current_seed < first_seed() + 10;
+        for (current_seed = first_seed(); current_seed < first_seed() + CASES;
              current_seed++) {
-            lab batched, in_turn;
-            run_subject(&subjects[i], linear_batched, current_seed, &batched);
-            run_subject(&subjects[i], linear_in_turn, current_seed, &in_turn);
-            compare(&in_turn, &batched, true);
-            clear(&batched);
-            clear(&in_turn);
+            lab a, b;
+            run_subject(&subjects[i], one, current_seed, &a);
+            run_subject(&subjects[i], other, current_seed, &b);
+            compare(&b, &a, true);
+            clear(&a);
+            clear(&b);
         }
     }
     current = NULL;
+}
+
+static void branches_batched_or_in_turn_give_the_same_bytes(void **state) {
+    (void)state;
+    give_the_same_bytes("linear branches", linear_batched, linear_in_turn);
+}
+
+static void a_norm_in_the_same_call_gives_the_same_bytes(void **state) {
+    (void)state;
+    give_the_same_bytes("linear and norm", linear_norm_at_once, linear_norm_behind);
 }
 
 int main(void) {
@@ -1012,6 +1101,7 @@ int main(void) {
 #undef CASE_ROW
             cmocka_unit_test_teardown(large_shapes_agree_on_every_backend, report),
         cmocka_unit_test(pixels_are_clamped_and_truncated),
+        cmocka_unit_test_teardown(a_norm_in_the_same_call_gives_the_same_bytes, report),
         cmocka_unit_test_teardown(branches_batched_or_in_turn_give_the_same_bytes,
                                   report),
     };

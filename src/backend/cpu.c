@@ -153,9 +153,10 @@ static size_t cpu_sizes(const device_options *o, op_kind op, const void *desc) {
  * norms in front of them, which gain nothing here: the reference stands in. */
 static const char *cpu_supports(const device_options *o, op_kind op, const void *desc) {
     (void)o;
-    const bool f8 =
-        (op == OP_LINEAR && ((const linear_desc *)desc)->x.type == DTYPE_F8_E4M3) ||
-        (op == OP_NORM && ((const norm_desc *)desc)->out.type == DTYPE_F8_E4M3);
+    const linear_desc *product = op == OP_LINEAR ? desc : NULL;
+    const norm_desc *norm = op == OP_NORM ? desc : product ? product->norm : NULL;
+    const bool f8 = (product && product->x.type == DTYPE_F8_E4M3) ||
+                    (norm && norm->out.type == DTYPE_F8_E4M3);
     return f8 ? "activations in fp8" : NULL;
 }
 

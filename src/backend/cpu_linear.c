@@ -105,7 +105,9 @@ static size_t slice_bytes(const linear_desc *d) {
 }
 
 size_t cpu_linear_bytes(int n_threads, const linear_desc *d) {
-    return slice_bytes(d) * (size_t)n_threads;
+    const size_t slices = slice_bytes(d) * (size_t)n_threads;
+    const size_t norm = d->norm ? cpu_norm_bytes(n_threads, d->norm) : 0;
+    return slices > norm ? slices : norm;
 }
 
 static linear_plan make_plan(const cpu *self, const linear_desc *d) {
@@ -246,4 +248,6 @@ void cpu_linear(void *self_, const linear_desc *d, work w) {
         }
     }
     cpu_finish(self, "linear", status);
+    if (d->norm)
+        cpu_norm(self, d->norm, w); /* rows are whole only now */
 }

@@ -270,6 +270,23 @@ static bool check_linear_shapes(checker c, const linear_desc *x) {
     return has_dim(c, OPERAND(out), last, x->w.dim[0]);
 }
 
+/* The norm behind a product: of out, which stays. */
+static bool check_linear_norm(checker c, const linear_desc *x) {
+    const norm_desc *norm = x->norm;
+    if (!norm)
+        return true;
+    const operand of = {"norm.x", &norm->x}, to = {"norm.out", &norm->out};
+    if (!check_norm(c.d, norm) || !same_shape(c, OPERAND(out), of) ||
+        !same_type(c, OPERAND(out), of))
+        return false;
+    if (norm->x.data != x->out.data || !same_view_or_apart(c, OPERAND(out), of)) {
+        device_fail(c.d, OVI_INTERNAL, "linear: expected a norm of out, found another x");
+        return false;
+    }
+    return are_apart(c, OPERAND(out), to) && are_apart(c, OPERAND(residual), to) &&
+           are_apart(c, OPERAND(w), to);
+}
+
 bool check_linear(device *d, const linear_desc *x) {
     checker c = {d, "linear"};
     if (!is_quantised_or_not(c, OPERAND(x), 2, 3) || !has_rank(c, OPERAND(w), 2, 2) ||
@@ -287,7 +304,7 @@ bool check_linear(device *d, const linear_desc *x) {
            is_modulation_if_any(c, OPERAND(gate), OPERAND(x), n, x->split) &&
            is_residual_if_any(c, OPERAND(residual), OPERAND(out)) &&
            are_apart(c, OPERAND(x), OPERAND(out)) &&
-           are_apart(c, OPERAND(w), OPERAND(out));
+           are_apart(c, OPERAND(w), OPERAND(out)) && check_linear_norm(c, x);
 }
 
 /* cos, sin [M, d/2], both or neither. */

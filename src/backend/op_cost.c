@@ -20,7 +20,13 @@ static double elements(const tensor *t) {
 op_cost cost_linear(const linear_desc *x) {
     double bytes = moved(&x->x) + moved(&x->w) + moved(&x->out) + moved(&x->bias) +
                    moved(&x->gate) + moved(&x->residual);
-    return (op_cost){2.0 * elements(&x->x) * (double)x->w.dim[0], bytes};
+    op_cost cost = {2.0 * elements(&x->x) * (double)x->w.dim[0], bytes};
+    if (x->norm) { /* of what is at hand */
+        const op_cost norm = cost_norm(x->norm);
+        cost.flops += norm.flops;
+        cost.bytes += norm.bytes - moved(&x->norm->x);
+    }
+    return cost;
 }
 
 op_cost cost_norm(const norm_desc *x) {

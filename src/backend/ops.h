@@ -27,23 +27,6 @@ typedef enum act_kind {
  * element is what is stored times the scale, a power of two (0 counts as 1). Quantising
  * rounds to nearest, ties to even; what is beyond 448 scale becomes the largest. */
 
-/* out = residual + gate * act(x w^T + bias)
- * x [B, M, K] or [M, K], out and residual [B, M, N] or [M, N] (rows may be strided), w
- * [N, K] dense. Types: x BF16 with w BF16, or F8_E4M3 where the backend says f8_weights; x
- * F32 with w F32 or BF16. out F32 or BF16.
- * x F8_E4M3: w F8_E4M3, of w_scale, or BF16, which is quantised by w_scale; out BF16, or
- * F8_E4M3, of out_scale, without gate and residual and with no act but ACT_GELU_TANH.
- * bias [N]; gate [R, N] or [B, R, N]; residual has out's type and may be the very view of
- * out. All optional.
- * The tile grid of rows starts anew in every branch b. */
-typedef struct linear_desc {
-    tensor x, w, out;
-    tensor bias, gate, residual;
-    act_kind act;
-    int64_t split;
-    float x_scale, w_scale, out_scale; /* of x F8_E4M3, of its w, of out F8_E4M3 */
-} linear_desc;
-
 typedef enum norm_kind {
     NORM_NONE,  /* y = x: modulation, activation or rotation alone */
     NORM_LAYER, /* (x - mean) / sqrt(var + eps), biased variance */
@@ -70,6 +53,27 @@ typedef struct norm_desc {
     tensor normed;
     float out_scale;
 } norm_desc;
+
+/* out = residual + gate * act(x w^T + bias)
+ * x [B, M, K] or [M, K], out and residual [B, M, N] or [M, N] (rows may be strided), w
+ * [N, K] dense. Types: x BF16 with w BF16, or F8_E4M3 where the backend says f8_weights; x
+ * F32 with w F32 or BF16. out F32 or BF16.
+ * x F8_E4M3: w F8_E4M3, of w_scale, or BF16, which is quantised by w_scale; out BF16, or
+ * F8_E4M3, of out_scale, without gate and residual and with no act but ACT_GELU_TANH.
+ * bias [N]; gate [R, N] or [B, R, N]; residual has out's type and may be the very view of
+ * out. All optional.
+ * norm (optional): behind the product, and in the same pass where a backend can: its x is the
+ * very view of out, of which it reads what is stored, so that it gives the bits that it would
+ * give by itself. Its out may be the very view of x, which is used up by then.
+ * The tile grid of rows starts anew in every branch b. */
+typedef struct linear_desc {
+    tensor x, w, out;
+    tensor bias, gate, residual;
+    const norm_desc *norm;
+    act_kind act;
+    int64_t split;
+    float x_scale, w_scale, out_scale; /* of x F8_E4M3, of its w, of out F8_E4M3 */
+} linear_desc;
 
 /* out = softmax(scale q k^T + bias) v, per batch and head; with accumulate out += that.
  * q [B, Sq, H, d], k, v [B, Sk, H, d], out [B, Sq, H, d]; any strides on B, S, H.

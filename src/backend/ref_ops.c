@@ -110,7 +110,6 @@ static void linear_tile(const linear_desc *x, const linear_rows *r, int64_t b,
 }
 
 void ref_linear(void *self, const linear_desc *x, work w) {
-    (void)w;
     int64_t k = x->w.dim[1], width = x->w.dim[0];
     float *s = ref_scratch(self, LINEAR_TILE * (k + width) + k + 3 * width);
     if (!s)
@@ -127,6 +126,8 @@ void ref_linear(void *self, const linear_desc *x, work w) {
         int64_t from = i % n_tiles * LINEAR_TILE, left = tokens - from;
         linear_tile(x, &r, i / n_tiles, from, left < LINEAR_TILE ? left : LINEAR_TILE);
     }
+    if (x->norm)
+        ref_norm(self, x->norm, w);
 }
 
 /* -------------------------------------------------------------------------- norm ---- */

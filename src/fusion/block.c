@@ -15,6 +15,9 @@
  * their inputs take half as much, and stand beside what the attentions read and give:
  *   self         2 N + 2.5 Q      audio cross  2 N + Q / 2      video cross  3.5 Q
  *   ffn          F (1 + ffn_dim/D) / 2
+ * Where queries are not chunked, the product that ends self-attention also norms what
+ * cross-attention reads. It leaves that in a buffer of N inputs that lasts for the whole block:
+ *   audio cross  4 N         ffn  N + F ffn_dim/D
  *
  * Tracing shows what fusion hides: q, k before rotation, the second attention alone, o
  * before the residual sum.
@@ -146,6 +149,7 @@ typedef struct half_run {
     tensor modulation; /* [6, R, D] */
     int stream, index;
     int64_t query_rows;
+    tensor inputs;       /* [B, N, D], what products read; none: queries go in chunks */
     const float *scales; /* [SITE_COUNT]; NULL: products in bf16 */
     tensor amax;         /* [SITE_COUNT] F32, or none */
 } half_run;
@@ -218,6 +222,11 @@ static tensor push_input(const half_run *h, int64_t n) {
                       SHAPE(x->dim[0], n, x->dim[2]));
 }
 
+/* The same for n tokens from `first` on. */
+static tensor input_rows(const half_run *h, int64_t first, int64_t n) {
+    return h->inputs.data ? rows_from(h->inputs, first, n) : push_input(h, n);
+}
+
 static float scale_at(const half_run *h, fusion_site site) {
     return h->scales ? h->scales[site] : 0;
 }
@@ -284,15 +293,21 @@ static void linear(const half_run *h, tensor x, fusion_linear l, tensor out) {
 }
 
 /* out = LN(x) * weight + bias, the input `site` */
+static norm_desc affine_of(const half_run *h, tensor x, fusion_linear l, fusion_site site,
+                           tensor out) {
+    return (norm_desc){.kind = NORM_LAYER,
+                       .eps = (float)h->cfg->eps,
+                       .x = x,
+                       .weight = get(h, l.weight),
+                       .bias = get(h, l.bias),
+                       .out = out,
+                       .out_scale = scale_at(h, site)};
+}
+
 static void norm_affine(const half_run *h, tensor x, fusion_linear l, fusion_site site,
                         tensor out) {
-    op_norm(h->d, &(norm_desc){.kind = NORM_LAYER,
-                               .eps = (float)h->cfg->eps,
-                               .x = x,
-                               .weight = get(h, l.weight),
-                               .bias = get(h, l.bias),
-                               .out = out,
-                               .out_scale = scale_at(h, site)});
+    const norm_desc norm = affine_of(h, x, l, site, out);
+    op_norm(h->d, &norm);
     measure(h, site, out);
 }
 
@@ -378,7 +393,7 @@ static void keys_of_self(const half_run *h, fusion_keys keys, tensor y) {
 }
 
 /* X += gate * o(attn(q, k, v)), for tokens from `first` on; y is their normed input and
- * becomes that of o, q has its shape. */
+ * becomes that of o, and that of cross-attention where it is h->inputs; q has its shape. */
 static void self_queries(const half_run *h, fusion_keys keys, int64_t first, tensor y,
                          tensor q) {
     const size_t mark = arena_mark(h->d);
@@ -390,7 +405,11 @@ static void self_queries(const half_run *h, fusion_keys keys, int64_t first, ten
     o.gate = tensor_index(h->modulation, 0, GATE_SELF);
     o.split = split_of_rows(h, first, y.dim[1]);
     o.residual = o.out = x;
+    const norm_desc norm = affine_of(h, x, h->w->norm3, SITE_CROSS_IN, y);
+    o.norm = h->inputs.data ? &norm : NULL;
     op_linear(h->d, &o);
+    if (o.norm)
+        measure(h, SITE_CROSS_IN, y);
     arena_reset(h->d, mark);
 }
 
@@ -401,7 +420,7 @@ static void self_attention(const half_run *h) {
     const tensor x = h->s->x; /* [B, N, D] */
     const int64_t n = x.dim[1], rows = chunk_of(h, n);
     const fusion_keys keys = {.k = push_like(h, &x), .v = push_like(h, &x)};
-    const tensor y = push_input(h, rows), q = push_rows(h, rows);
+    const tensor y = input_rows(h, 0, rows), q = push_rows(h, rows);
     keys_of_self(h, keys, y);
     for (int64_t first = 0; first < n; first += rows) {
         const int64_t count = min(rows, n - first);
@@ -470,9 +489,10 @@ static void text_attention(const half_run *h, tensor q, tensor r) {
 static void cross_queries(const half_run *h, fusion_keys keys, int64_t first, int64_t n) {
     const size_t mark = arena_mark(h->d);
     const tensor x = rows_from(h->s->x, first, n);
-    const tensor y = push_like(h, &x), q = push_like(h, &x), r = push_like(h, &x);
-    const tensor in = h->scales ? push_input(h, n) : y;
-    norm_affine(h, x, h->w->norm3, SITE_CROSS_IN, in);
+    const tensor in = input_rows(h, first, n), q = push_rows(h, n), r = push_rows(h, n);
+    const tensor y = h->scales ? push_rows(h, n) : in;
+    if (!h->inputs.data) /* else self-attention has left it there */
+        norm_affine(h, x, h->w->norm3, SITE_CROSS_IN, in);
     product(h, SITE_CROSS_Q, in, q);
     /* y: q before its rotation */
     norm_rotate(h, q, h->w->cross.norm_q, &(positions){h->s, first}, y);
@@ -502,7 +522,7 @@ static void cross_attention(const half_run *h, fusion_keys keys) {
 static void feed_forward_rows(const half_run *h, int64_t first, int64_t n) {
     const size_t mark = arena_mark(h->d);
     const tensor x = rows_from(h->s->x, first, n);
-    const tensor y = push_input(h, n);
+    const tensor y = input_rows(h, first, n);
     norm_modulated(h, x, SHIFT_FFN, first, y);
     const tensor hidden = arena_push(h->d, y.type, SHAPE(x.dim[0], n, h->cfg->ffn_dim));
     linear_desc up = product_of(h, SITE_FFN_0, y);
@@ -549,6 +569,8 @@ void fusion_block_run(device *d, const fusion_block_desc *b) {
         half_run *h = i == FUSION_VIDEO ? &video : &audio;
         const tensor m = get(h, h->w->modulation);
         h->modulation = fusion_modulation(d, &m, &h->s->e0);
+        if (chunk_of(h, h->s->x.dim[1]) == h->s->x.dim[1])
+            h->inputs = push_input(h, h->s->x.dim[1]);
         measure_weights(h);
         self_attention(h);
     }

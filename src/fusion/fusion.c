@@ -8,7 +8,7 @@
  * Scratch of a step: the residual streams [B, N + L, D], the modulation of the running
  * block, and what block.c names. Scratch of fusion_prepare: sinusoids and hidden rows
  * [1 + n_steps, D], and the embedded text of all branches. At 720x720_5s in bf16, both
- * branches, 512 text tokens in each: 0.77 GB kept, 1.26 GB of scratch (0.95 with ffn_rows
+ * branches, 512 text tokens in each: 0.77 GB kept, 1.27 GB of scratch (0.96 with ffn_rows
  * 2048); text of 100 tokens keeps 0.17 GB. */
 #include "fusion/fusion.h"
 

@@ -449,17 +449,29 @@ static bool behind_each_other(const tensor *t) {
            t->stride[0] == t->dim[1] * row_step(t);
 }
 
-/* What the epilogue has left to do. */
+static void norm_behind(cuda *c, const linear_desc *d) {
+    if (d->norm)
+        cuda_ok(c, kernel_norm(d->norm, c->stream), "linear");
+}
+
+/* What the epilogue has left to do, the norm in the same pass where a kernel does both. */
 static void finish(cuda *c, const linear_desc *d, const linear_run *r) {
     const bool moved = r->sum.data != d->out.data;
-    if (!moved && !r->act_after)
-        return;
     linear_desc rest = *d;
     if (!r->act_after)
         rest.act = ACT_NONE;
     if (!moved)
         rest.residual = (tensor){0};
-    cuda_ok(c, kernel_finish_linear(&rest, &r->sum, false, c->stream), "linear");
+    if (moved && d->norm) {
+        const cudaError_t e = kernel_finish_norm(&rest, &r->sum, c->stream);
+        if (e != cudaErrorNotSupported) {
+            cuda_ok(c, e, "linear");
+            return;
+        }
+    }
+    if (moved || r->act_after)
+        cuda_ok(c, kernel_finish_linear(&rest, &r->sum, false, c->stream), "linear");
+    norm_behind(c, d);
 }
 
 static bool prepare_weight(cuda *c, const linear_desc *d, void *weight) {
@@ -505,6 +517,7 @@ static void linear_at_once(cuda *c, const linear_desc *d, work w) {
                 own.w.type = DTYPE_F8_E4M3;
             }
             cuda_ok(c, kernel_linear(&own, c->stream), "linear");
+            norm_behind(c, d);
             return;
         }
         if (status != CUBLAS_STATUS_SUCCESS) {
@@ -518,15 +531,38 @@ static void linear_at_once(cuda *c, const linear_desc *d, work w) {
     finish(c, d, &r);
 }
 
-/* Rows [first, first + n) of every branch. */
-static linear_desc linear_rows(const linear_desc *d, int64_t first, int64_t n) {
+/* Of the rows from `first` on. */
+static int64_t split_from(int64_t split, int64_t first) {
+    return split > first ? split - first : 0;
+}
+
+static void norm_rows(norm_desc *d, int axis, int64_t first, int64_t n) {
+    tensor *const rows[] = {&d->x, &d->out, &d->normed};
+    for (int i = 0; i < 3; i++)
+        if (rows[i]->data)
+            *rows[i] = tensor_slice(*rows[i], axis, first, n);
+    if (d->cos.data) {
+        d->cos = tensor_slice(d->cos, 0, first, n);
+        d->sin = tensor_slice(d->sin, 0, first, n);
+    }
+    d->split = split_from(d->split, first);
+}
+
+/* Rows [first, first + n) of every branch; their norm, if there is one, in *norm. */
+static linear_desc linear_rows(const linear_desc *d, int64_t first, int64_t n,
+                               norm_desc *norm) {
     const int axis = d->x.rank - 2;
     linear_desc part = *d;
     part.x = tensor_slice(d->x, axis, first, n);
     part.out = tensor_slice(d->out, axis, first, n);
     if (d->residual.data)
         part.residual = tensor_slice(d->residual, axis, first, n);
-    part.split = d->split > first ? d->split - first : 0;
+    part.split = split_from(d->split, first);
+    if (d->norm) {
+        *norm = *d->norm;
+        norm_rows(norm, axis, first, n);
+        part.norm = norm;
+    }
     return part;
 }
 
@@ -538,8 +574,9 @@ void cuda_linear(void *self, const linear_desc *d, work w) {
     const double row = 2.0 * (double)(branches * d->w.dim[0] * d->w.dim[1]);
     const int64_t most = cuda_launch_share(c, row, all, d->x.type);
     for (int64_t at = 0, n; at < all; at += n) {
+        norm_desc norm;
         n = all - at < most ? all - at : most;
-        const linear_desc part = n < all ? linear_rows(d, at, n) : *d;
+        const linear_desc part = n < all ? linear_rows(d, at, n, &norm) : *d;
         linear_at_once(c, &part, w);
     }
 }

@@ -29,6 +29,10 @@ cudaError_t kernel_amax(const amax_desc *d, cudaStream_t stream);
  * shape of d->out (d->x and d->w are not read); bias only where with_bias. */
 cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *sum, bool with_bias,
                                  cudaStream_t stream);
+/* The same without a bias and with d->norm behind it, in one pass; cudaErrorNotSupported: no
+ * kernel for this shape, or something is missing that it has. */
+cudaError_t kernel_finish_norm(const linear_desc *d, const tensor *sum,
+                               cudaStream_t stream);
 /* A number into device memory. */
 cudaError_t kernel_put(float *out, float v, cudaStream_t stream);
 /* Dense x (F32, BF16 or F8_E4M3) to dst in another type (F32 or BF16). */

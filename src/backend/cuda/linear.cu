@@ -96,7 +96,8 @@ __device__ inline float finish_value(const finish_args &a, float v, int64_t c,
     return gate ? v * gate[c] : v;
 }
 
-/* The same for a run, whose vectors are read in runs too. */
+/* The same for a run, whose vectors are read in runs too. The product with the gate is rounded
+ * before the residual is added, here and where a norm follows (norm.cu): the same bits. */
 __device__ inline void finish_run(const finish_args &a, float v[RUN], int64_t c,
                                   const float *gate) {
     float u[RUN];
@@ -114,7 +115,7 @@ __device__ inline void finish_run(const finish_args &a, float v[RUN], int64_t c,
         load_run(u, gate + c);
 #pragma unroll
         for (int k = 0; k < RUN; k++)
-            v[k] *= u[k];
+            v[k] = __fmul_rn(v[k], u[k]);
     }
 }
 

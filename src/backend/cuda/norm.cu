@@ -3,7 +3,8 @@
  * A row belongs to a few threads of a warp (narrow rows) or to a block, which hold it in
  * registers: read once, written once. There are as many of them as the device holds at a time;
  * each takes row after row, and the next row is on its way while one is worked on: bound by
- * memory.
+ * memory. Where a product is gated and added to the residual in front of a norm, the row is made
+ * of both and stored on the way.
  * Rows that cannot be moved in runs of 16 bytes take the plain kernel, which reads a row
  * twice. Sums are f32, in an order that depends on the width alone. */
 #include "backend/cuda/kernel_tools.cuh"
@@ -21,6 +22,11 @@ typedef struct norm_args {
     int64_t cos_row, sin_row, head_dim;
     modulation scale, shift;
     float out_factor; /* of what is stored in fp8 */
+    /* Of a gated row: x is what is added to, sum what is gated, kept where both go. */
+    const void *sum;
+    void *kept;
+    int64_t sum_branch, sum_row, kept_branch, kept_row;
+    modulation gate;
 } norm_args;
 
 typedef struct norm_factor {
@@ -116,6 +122,11 @@ template <> struct stored_run<bf16> {
     uint4 bits;
     __device__ inline void fetch(const bf16 *p) { bits = *(const uint4 *)p; }
     __device__ inline void clear() { bits = make_uint4(0, 0, 0, 0); }
+    __device__ inline void pack(const float v[RUN]) {
+        bits = make_uint4(two_bf16(v[0], v[1]), two_bf16(v[2], v[3]),
+                          two_bf16(v[4], v[5]), two_bf16(v[6], v[7]));
+    }
+    __device__ inline void store(bf16 *p) const { *(uint4 *)p = bits; }
     __device__ inline void unpack(float v[RUN]) const {
         const unsigned w[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
@@ -132,6 +143,14 @@ template <> struct stored_run<float> {
 #pragma unroll
         for (int k = 0; k < RUN; k++)
             v[k] = 0;
+    }
+    __device__ inline void pack(const float from[RUN]) {
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] = from[k];
+    }
+    __device__ inline void store(float *p) const {
+        store_run(p, v);
     }
     __device__ inline void unpack(float to[RUN]) const {
 #pragma unroll
@@ -156,12 +175,11 @@ __device__ inline norm_place place_of(const norm_args &a, unsigned row) {
 /* A row on its way: RUNS runs a thread; what lies behind the row's end is 0. */
 template <class X, int THREADS, int RUNS> struct stored_row {
     stored_run<X> run[RUNS];
-    __device__ inline void fetch(const norm_args &a, norm_place at, int lane) {
-        const X *x = (const X *)a.x + at.branch * a.x_branch + at.token * a.x_row;
+    __device__ inline void fetch(const X *x, int width, int lane) {
 #pragma unroll
         for (int i = 0; i < RUNS; i++) {
             const int c = (i * THREADS + lane) * RUN;
-            if (c < (int)a.width)
+            if (c < width)
                 run[i].fetch(x + c);
             else
                 run[i].clear();
@@ -173,6 +191,46 @@ template <class X, int THREADS, int RUNS> struct stored_row {
             run[i].clear();
     }
 };
+
+/* What a row is made of, on its way; sum only of a gated one. */
+template <class X, int THREADS, int RUNS, bool GATED> struct row_source {
+    stored_row<X, THREADS, RUNS> x, sum;
+    __device__ inline void fetch(const norm_args &a, norm_place at, int lane) {
+        x.fetch((const X *)a.x + at.branch * a.x_branch + at.token * a.x_row,
+                (int)a.width, lane);
+        if (GATED)
+            sum.fetch((const X *)a.sum + at.branch * a.sum_branch + at.token * a.sum_row,
+                      (int)a.width, lane);
+    }
+    __device__ inline void clear() {
+        x.clear();
+        if (GATED)
+            sum.clear();
+    }
+};
+
+/* v = v + gate * sum, stored, and as it is stored. */
+template <class X, int THREADS, int RUNS>
+__device__ inline void add_gated(const norm_args &a, norm_place at, int lane,
+                                 const float sum[RUNS][RUN], float v[RUNS][RUN]) {
+    const float *gate = modulation_row(a.gate, at.branch, at.token);
+    X *kept = (X *)a.kept + at.branch * a.kept_branch + at.token * a.kept_row;
+#pragma unroll
+    for (int i = 0; i < RUNS; i++) {
+        const int c = (i * THREADS + lane) * RUN;
+        if (c >= (int)a.width)
+            continue;
+        float g[RUN];
+        stored_run<X> run;
+        load_run(g, gate + c);
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[i][k] = __fadd_rn(__fmul_rn(sum[i][k], g[k]), v[i][k]);
+        run.pack(v[i]);
+        run.store(kept + c);
+        run.unpack(v[i]);
+    }
+}
 
 /* Mean, and sum of the squares of what differs from it. */
 template <int THREADS, int RUNS>
@@ -203,25 +261,30 @@ __device__ inline norm_factor row_factor(const norm_args &a, const float v[RUNS]
 
 /* RUNS runs a thread and THREADS threads a row. A team, of a warp or the block, stays
  * together and takes as many rows at a time as it has threads for. */
-template <class X, class OUT, int THREADS, int RUNS, bool PLAIN>
+template <class X, class OUT, int THREADS, int RUNS, bool PLAIN, bool GATED>
 __global__ void __launch_bounds__(128) norm_runs(norm_args a) {
     constexpr int TEAM = THREADS < 32 ? 32 : THREADS, ROWS = TEAM / THREADS;
     __shared__ float shared[TEAM / 32];
     const int lane = threadIdx.x % THREADS, own = threadIdx.x % TEAM / THREADS;
     const unsigned rows = (unsigned)a.rows, step = gridDim.x * (128 / TEAM) * ROWS;
     unsigned first = (blockIdx.x * (128 / TEAM) + threadIdx.x / TEAM) * ROWS;
-    stored_row<X, THREADS, RUNS> next;
+    row_source<X, THREADS, RUNS, GATED> next;
     next.clear();
     if (first + own < rows)
         next.fetch(a, place_of<PLAIN>(a, first + own), lane);
     for (; first < rows; first += step) {
         const unsigned row = first + own;
-        float v[RUNS][RUN];
+        float v[RUNS][RUN], sum[RUNS][RUN];
 #pragma unroll
-        for (int i = 0; i < RUNS; i++)
-            next.run[i].unpack(v[i]);
+        for (int i = 0; i < RUNS; i++) {
+            next.x.run[i].unpack(v[i]);
+            if (GATED)
+                next.sum.run[i].unpack(sum[i]);
+        }
         if (row + step < rows)
             next.fetch(a, place_of<PLAIN>(a, row + step), lane);
+        if (GATED)
+            add_gated<X, THREADS, RUNS>(a, place_of<PLAIN>(a, row), lane, sum, v);
         const norm_factor f = row_factor<THREADS, RUNS>(a, v, lane, shared);
         if (row >= rows)
             continue;
@@ -309,7 +372,7 @@ __global__ void norm_plain(norm_args a) {
 }
 
 /* As many blocks as run at a time, or fewer. */
-template <class X, class OUT, int THREADS, int RUNS, bool PLAIN>
+template <class X, class OUT, int THREADS, int RUNS, bool PLAIN, bool GATED = false>
 static cudaError_t launch_rows(const norm_args &a, cudaStream_t stream) {
     int device = 0, processors = 0, together = 0;
     cudaError_t e = cudaGetDevice(&device);
@@ -317,14 +380,16 @@ static cudaError_t launch_rows(const norm_args &a, cudaStream_t stream) {
         e = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
     if (e == cudaSuccess)
         e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-            &together, norm_runs<X, OUT, THREADS, RUNS, PLAIN>, 128, 0);
+            &together, norm_runs<X, OUT, THREADS, RUNS, PLAIN, GATED>, 128, 0);
     if (e != cudaSuccess)
         return e;
     const int64_t blocks = div_up(a.rows, 128 / THREADS), most = processors * together;
-    norm_runs<X, OUT, THREADS, RUNS, PLAIN>
+    norm_runs<X, OUT, THREADS, RUNS, PLAIN, GATED>
         <<<(unsigned)(blocks < most ? blocks : most), 128, 0, stream>>>(a);
     return cudaGetLastError();
 }
+
+#define NARROW (32 * 4 * RUN) /* a warp holds the row */
 
 template <class X, class OUT, bool PLAIN>
 static cudaError_t launch_narrow(const norm_args &a, cudaStream_t stream) {
@@ -335,20 +400,25 @@ static cudaError_t launch_narrow(const norm_args &a, cudaStream_t stream) {
     return launch_rows<X, OUT, 32, 4, PLAIN>(a, stream);
 }
 
+template <class X, class OUT, bool GATED>
+static cudaError_t launch_wide(const norm_args &a, cudaStream_t stream) {
+    switch (div_up(a.width / RUN, 128)) {
+    case 2:
+        return launch_rows<X, OUT, 128, 2, false, GATED>(a, stream);
+    case 3:
+        return launch_rows<X, OUT, 128, 3, false, GATED>(a, stream);
+    default:
+        return launch_rows<X, OUT, 128, 4, false, GATED>(a, stream);
+    }
+}
+
 template <class X, class OUT>
 static cudaError_t launch_typed(const norm_args &a, cudaStream_t stream) {
     const bool plain = !a.bias && !a.scale.data && !a.cosines && a.tokens == a.rows;
-    if (a.width <= 32 * 4 * RUN)
+    if (a.width <= NARROW)
         return plain ? launch_narrow<X, OUT, true>(a, stream)
                      : launch_narrow<X, OUT, false>(a, stream);
-    switch (div_up(a.width / RUN, 128)) {
-    case 2:
-        return launch_rows<X, OUT, 128, 2, false>(a, stream);
-    case 3:
-        return launch_rows<X, OUT, 128, 3, false>(a, stream);
-    default:
-        return launch_rows<X, OUT, 128, 4, false>(a, stream);
-    }
+    return launch_wide<X, OUT, false>(a, stream);
 }
 
 static bool in_runs(const norm_desc *d) {
@@ -360,7 +430,7 @@ static bool in_runs(const norm_desc *d) {
             (d->head_dim % RUN == 0 && fours_fit(&d->cos) && fours_fit(&d->sin)));
 }
 
-extern "C" cudaError_t kernel_norm(const norm_desc *d, cudaStream_t stream) {
+static norm_args args_of(const norm_desc *d) {
     const tensor x = batched(d->x), out = batched(d->out), normed = batched(d->normed);
     norm_args a = {};
     a.kind = d->kind, a.act = d->act, a.eps = d->eps;
@@ -377,6 +447,11 @@ extern "C" cudaError_t kernel_norm(const norm_desc *d, cudaStream_t stream) {
     a.head_dim = d->head_dim;
     a.scale = modulation_of(&d->scale, d->split);
     a.shift = modulation_of(&d->shift, d->split);
+    return a;
+}
+
+extern "C" cudaError_t kernel_norm(const norm_desc *d, cudaStream_t stream) {
+    const norm_args a = args_of(d);
     if (a.rows == 0 || a.width == 0)
         return cudaSuccess;
     const bool f32_to_f8 = a.out_f8 && !a.x_bf16; /* no model asks for it */
@@ -391,4 +466,31 @@ extern "C" cudaError_t kernel_norm(const norm_desc *d, cudaStream_t stream) {
     }
     norm_plain<<<(unsigned)a.rows, 32, 0, stream>>>(a);
     return cudaGetLastError();
+}
+
+/* Wide rows of a residual stream, in the types that models ask for. */
+static bool is_gated_stream(const linear_desc *d, const tensor *sum) {
+    const norm_desc *n = d->norm;
+    return d->gate.data && d->residual.data && d->act == ACT_NONE &&
+           n->x.dim[n->x.rank - 1] > NARROW && in_runs(n) && runs_fit(sum) &&
+           runs_fit(&d->residual) && runs_fit(&d->gate) &&
+           (n->out.type == n->x.type || (is_bf16(&n->x) && n->out.type == DTYPE_F8_E4M3));
+}
+
+extern "C" cudaError_t kernel_finish_norm(const linear_desc *d, const tensor *sum,
+                                          cudaStream_t stream) {
+    const tensor add = batched(d->residual), s = batched(*sum);
+    norm_args a = args_of(d->norm);
+    if (!is_gated_stream(d, sum) || a.rows > INT32_MAX)
+        return cudaErrorNotSupported;
+    a.kept = (void *)a.x, a.kept_branch = a.x_branch, a.kept_row = a.x_row;
+    a.x = add.data, a.x_branch = add.stride[0], a.x_row = add.stride[1];
+    a.sum = s.data, a.sum_branch = s.stride[0], a.sum_row = s.stride[1];
+    a.gate = modulation_of(&d->gate, d->split);
+    if (a.rows == 0)
+        return cudaSuccess;
+    if (a.out_f8)
+        return launch_wide<bf16, f8, true>(a, stream);
+    return a.x_bf16 ? launch_wide<bf16, bf16, true>(a, stream)
+                    : launch_wide<float, float, true>(a, stream);
 }
