@@ -152,7 +152,8 @@ static void memory_event(void *user, const ovi_memory_event *e) {
     cli_print_event(event);
 }
 
-ovi_engine *cli_open(cli_args *args, bool with_weights) {
+ovi_engine *cli_open(cli_args *args, cli_purpose purpose) {
+    const bool with_weights = purpose != CLI_TO_PLAN_BY_SIZES;
     take_debug_level(&args->settings);
     find_models(&args->settings, with_weights);
     cli_find_places(&args->settings);
@@ -168,8 +169,11 @@ ovi_engine *cli_open(cli_args *args, bool with_weights) {
         return NULL;
     }
     ovi_engine *engine = NULL;
-    ovi_status status = with_weights ? ovi_open(&args->settings, &engine)
-                                     : ovi_open_without_weights(&args->settings, &engine);
+    static ovi_status (*const open[])(const ovi_settings *, ovi_engine **) = {
+        [CLI_TO_RUN] = ovi_open,
+        [CLI_TO_PLAN] = ovi_open_for_plans,
+        [CLI_TO_PLAN_BY_SIZES] = ovi_open_without_weights};
+    ovi_status status = open[purpose](&args->settings, &engine);
     if (status != OVI_OK) {
         cli_failure(engine, status);
         ovi_close(engine);
