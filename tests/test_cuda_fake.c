@@ -1,6 +1,7 @@
-/* test_cuda_fake.c: the cuda backend on a GPU that is not here (fake/fake_gpu.h): what it says
- * where something is missing, what it takes of the card, and what becomes of a clip when calls
- * fail or another program takes the memory. Values are those of the reference. */
+/* test_cuda_fake.c: the cuda backend on a GPU that is not here (fake/fake_gpu.h): what it takes
+ * of the card, and what becomes of a clip when calls fail or another program takes the memory.
+ * Values are those of the reference. test_cuda_libraries: what it says where something is
+ * missing. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <stdbool.h>
@@ -10,88 +11,12 @@
 #include "engine_fixture.h"
 #include "fake/fake_gpu.h"
 
-#define OVI OVI_BINARY_DIR "/ovi"
-
 static fake_state *gpu; /* of this process */
 static size_t (*used)(void);
-
-/* ---- messages: programs of their own, with the libraries that a folder has ---- */
-
-/* What `ovi devices` says with this folder of libraries, and with this state. */
-static char *devices_with(const char *folder, const char *state) {
-    static char text[8192];
-    char command[1024];
-    snprintf(command, sizeof command,
-             "env -u OVI_CUDA_LIBS LD_LIBRARY_PATH=%s FAKE_GPU='%s' " OVI
-             " devices --libraries %s 2>&1",
-             folder, state, folder);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    text[fread(text, 1, sizeof text - 1, f)] = '\0';
-    pclose(f);
-    return text;
-}
-
-/* A folder with links to these of the fake libraries. */
-static const char *folder_with(const char *name, const char *const *files) {
-    const char *folder = in_root(name);
-    assert_int_equal(mkdir(folder, 0777), 0);
-    for (; *files; files++) {
-        char from[512], to[512];
-        snprintf(from, sizeof from, "%s/%s", FAKE_DIR, *files);
-        snprintf(to, sizeof to, "%s/%s", folder, *files);
-        assert_int_equal(symlink(from, to), 0);
-    }
-    return folder;
-}
 
 static void assert_says(const char *text, const char *words) {
     if (!strstr(text, words))
         fail_msg("expected \"%s\" in:\n%s", words, text);
-}
-
-/* Is there one on this machine, in the places where it is looked for? */
-static bool real_cublas(void) {
-    return dlopen("libcublasLt.so.13", RTLD_LAZY) ||
-           access("/usr/local/cuda/lib64/libcublasLt.so.13", F_OK) == 0;
-}
-
-/* And a driver, which is looked for by name alone? */
-static bool real_driver(void) {
-    return system("ldconfig -p | grep -q libcuda.so.1") == 0;
-}
-
-static void what_is_missing_is_named(void **state) {
-    (void)state;
-    static const char *const driver[] = {"libcuda.so.1", NULL};
-    const char *folder = folder_with("driver", driver);
-    if (!real_driver())
-        assert_says(devices_with("/nowhere", ""),
-                    "there is no NVIDIA driver here (libcuda.so.1");
-    const char *text = devices_with(folder, "");
-    if (!real_cublas()) /* where it is installed it is found */
-        assert_says(text, "libcublasLt.so.13 was not found (CUDA 13: package");
-    assert_says(devices_with(FAKE_DIR, "old=1"),
-                "the NVIDIA driver is too old: CUDA 13 needs version 580 or later");
-    assert_says(devices_with(FAKE_DIR, "devices=0"), "there is no NVIDIA GPU here");
-    text = devices_with(FAKE_DIR, "devices=2");
-    assert_says(text, "cuda:0");
-    assert_says(text, "cuda:1");
-    assert_says(text, "fake GPU, compute capability 9.0");
-}
-
-static void libraries_are_found_where_the_environment_says(void **state) {
-    (void)state;
-    char command[1024], text[8192];
-    snprintf(command, sizeof command,
-             "env LD_LIBRARY_PATH=%s OVI_CUDA_LIBS=/nowhere:%s " OVI " devices --json",
-             in_root("driver"), FAKE_DIR);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    text[fread(text, 1, sizeof text - 1, f)] = '\0';
-    assert_int_equal(pclose(f), 0);
-    assert_says(text, "\"cuda:0\"");
-    assert_says(text, "fake GPU");
 }
 
 /* ---- an engine on it ---- */
@@ -450,8 +375,6 @@ static int open_fakes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_missing_is_named),
-        cmocka_unit_test(libraries_are_found_where_the_environment_says),
         cmocka_unit_test(the_card_gives_what_was_planned),
         cmocka_unit_test(every_way_of_weights_gives_the_same_clip),
         cmocka_unit_test(a_call_that_fails_is_one_sentence),

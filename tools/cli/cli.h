@@ -80,7 +80,8 @@ bool cli_shapes_clip(const char *name);
 void cli_help(const cli_command *command);
 void cli_usage(void);
 
-/* $OVI_CUDA_LIBS, and the user's folder for what can be made again, where none are given. */
+/* $OVI_CUDA_LIBS (else Python's folders of the user), and the user's folder for what can be made
+ * again, where none are given. */
 void cli_find_places(ovi_settings *settings);
 
 typedef enum cli_purpose {

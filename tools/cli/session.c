@@ -117,11 +117,23 @@ static void drop_model_name(cli_args *args) {
     s->variant = NULL;
 }
 
+/* Where pip puts libraries: the virtual environment that is active, and the user's own. */
+static const char *python_folders(const char *home) {
+    static char folders[2048];
+    const char *active = getenv("VIRTUAL_ENV");
+    const int n =
+        snprintf(folders, sizeof folders, "%s%s%s%s", active ? active : "",
+                 active && home ? ":" : "", home ? home : "", home ? "/.local" : "");
+    return n > 0 && (size_t)n < sizeof folders ? folders : NULL;
+}
+
 void cli_find_places(ovi_settings *settings) {
     static char cache[1024];
     const char *home = getenv("HOME"), *given = getenv("XDG_CACHE_HOME");
     if (!settings->libraries)
         settings->libraries = getenv("OVI_CUDA_LIBS");
+    if (!settings->libraries)
+        settings->libraries = python_folders(home);
     if (settings->cache || (!given && !home))
         return;
     int n = given && *given

@@ -143,7 +143,7 @@ static void open_dnn(cuda *c) {
     }
     host_log(c->services.host, OVI_LOG_DEBUG, "cuDNN %s from %s",
              cuda_dnn_version(c->dnn), cuda_dnn_path(c->dnn));
-    if (c->sm != 90 && !cuda_dnn_compiles()) /* there attention is ours */
+    if (c->sm != 90 && !cuda_dnn_compiles(c->dnn)) /* there attention is ours */
         host_log(c->services.host, OVI_LOG_WARN,
                  "attention without cuDNN, which is slower: libnvrtc.so.13 was not found "
                  "(package cuda-nvrtc-13-0, or pip's nvidia-cuda-nvrtc)");
