@@ -139,6 +139,36 @@ static void every_way_of_weights_gives_the_same_clip(void **state) {
     gpu->no_mappings = gpu->no_pins = 0;
 }
 
+/* The most operations that a launch has, of those of several rows or frames. */
+static double most_at_once(double limit) {
+    ovi_settings s = fake_settings();
+    gpu->watchdog = limit > 0;
+    gpu->limit = limit;
+    gpu->most_flops = 0;
+    ovi_engine *engine = open_fake(&s);
+    ovi_request r = fake_request("watched.y4m");
+    must(engine, ovi_generate(engine, &r, NULL));
+    ovi_close(engine);
+    assert_expected("watched.y4m");
+    assert_true(gpu->seconds == limit); /* kernels of attention cut themselves */
+    gpu->watchdog = 0;
+    return gpu->most_flops;
+}
+
+/* A device that shows a desktop: no launch has more than what the slowest multiprocessors do in
+ * that time (in f32, cuda.c), unless it is one row or one frame: of products, then of
+ * convolutions. */
+static void launches_are_short_where_a_watchdog_is(void **state) {
+    (void)state;
+    static const double limits[] = {2e-6, 5e-5};
+    const double uncut = most_at_once(0);
+    for (int i = 0; i < 2; i++) {
+        const double most = limits[i] * 20e9 * 4, found = most_at_once(limits[i]);
+        assert_true(uncut > most);
+        assert_true(found > 0.9 * most && found <= most);
+    }
+}
+
 /* ---- what goes wrong ---- */
 
 static void expect_recovery(ovi_engine *engine) {
@@ -377,6 +407,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_card_gives_what_was_planned),
         cmocka_unit_test(every_way_of_weights_gives_the_same_clip),
+        cmocka_unit_test(launches_are_short_where_a_watchdog_is),
         cmocka_unit_test(a_call_that_fails_is_one_sentence),
         cmocka_unit_test(memory_that_another_program_takes_is_said),
         cmocka_unit_test(old_devices_are_refused),

@@ -48,7 +48,9 @@ static void cuda_close(void *self) {
 
 /* Launches on a device that also shows a desktop: its watchdog ends kernels after about two
  * seconds, and the desktop stands still meanwhile. */
+#ifndef SHARED_DEVICE_SECONDS /* tests have small models */
 #define SHARED_DEVICE_SECONDS 0.5
+#endif
 
 /* Limits of its own, then those of the device that it is to stand for. */
 static bool limit_device(cuda *c) {
