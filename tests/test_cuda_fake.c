@@ -10,9 +10,11 @@
 
 #include "engine_fixture.h"
 #include "fake/fake_gpu.h"
+#include "fake/fake_nvtx.h"
 
 static fake_state *gpu; /* of this process */
 static size_t (*used)(void);
+static fake_ranges *ranges; /* that a profiler sees */
 
 static void assert_says(const char *text, const char *words) {
     if (!strstr(text, words))
@@ -167,6 +169,38 @@ static void launches_are_short_where_a_watchdog_is(void **state) {
         assert_true(uncut > most);
         assert_true(found > 0.9 * most && found <= most);
     }
+}
+
+static void stop_after_two(void *user, const ovi_progress *p) {
+    if (strcmp(p->stage, "diffuse") == 0 && p->step == 2)
+        ovi_cancel(user);
+}
+
+/* Stages, and blocks inside of them, also where a call fails or is cancelled in the middle. */
+static void ranges_of_a_profiler_open_and_close(void **state) {
+    (void)state;
+    ovi_settings s = fake_settings();
+    ovi_engine *engine = open_fake(&s);
+    ovi_request r = fake_request("ranges.y4m");
+    *ranges = (fake_ranges){0};
+    must(engine, ovi_generate(engine, &r, NULL));
+    assert_int_equal(ranges->diffusions, 1);
+    assert_true(ranges->opened > 4 && ranges->deepest >= 2);
+    assert_int_equal(ranges->depth, 0);
+    const int launches = (int)gpu->calls[FAKE_LAUNCH];
+    must(engine, ovi_generate(engine, &r, NULL));
+    const int all = (int)gpu->calls[FAKE_LAUNCH] - launches;
+    for (int at = 1; at <= all; at += all / 7) {
+        gpu->fail[FAKE_LAUNCH] = at;
+        assert_int_equal(ovi_generate(engine, &r, NULL), OVI_DEVICE);
+        assert_int_equal(ranges->depth, 0);
+    }
+    gpu->fail[FAKE_LAUNCH] = 0;
+    ovi_sinks sinks = {.user = engine, .progress = stop_after_two};
+    assert_int_equal(ovi_generate(engine, &r, &sinks), OVI_CANCELLED);
+    assert_int_equal(ranges->depth, 0);
+    assert_int_equal(ranges->surplus, 0);
+    ovi_close(engine);
 }
 
 /* ---- what goes wrong ---- */
@@ -341,11 +375,6 @@ static void damaged_choices_are_said_and_made_anew(void **state) {
     assert_false(was_said("chosen anew"));
 }
 
-static void stop_after_two(void *user, const ovi_progress *p) {
-    if (strcmp(p->stage, "diffuse") == 0 && p->step == 2)
-        ovi_cancel(user);
-}
-
 static void a_resumed_run_has_the_first_ones_algorithms(void **state) {
     (void)state;
     char path[300];
@@ -390,16 +419,16 @@ static void a_resumed_run_has_the_first_ones_algorithms(void **state) {
 /* ---- */
 
 static int open_fakes(void **state) {
-    const char *const files[] = {FAKE_DIR "/libcuda.so.1", FAKE_DIR "/libnvidia-ml.so.1"};
-    void *first = NULL;
-    for (int i = 0; i < 2; i++) {
-        void *handle = dlopen(files[i], RTLD_NOW | RTLD_GLOBAL);
-        if (!handle)
+    const char *const files[] = {FAKE_DIR "/libcuda.so.1", FAKE_DIR "/libnvidia-ml.so.1",
+                                 FAKE_DIR "/libfake_nvtx.so"};
+    void *handle[3];
+    for (int i = 0; i < 3; i++)
+        if (!(handle[i] = dlopen(files[i], RTLD_NOW | RTLD_GLOBAL)))
             fail_msg("%s", dlerror());
-        first = first ? first : handle;
-    }
-    gpu = dlsym(first, "fake_gpu");
-    *(void **)&used = dlsym(first, "fake_used");
+    gpu = dlsym(handle[0], "fake_gpu");
+    *(void **)&used = dlsym(handle[0], "fake_used");
+    ranges = dlsym(handle[2], "fake_nvtx");
+    setenv("NVTX_INJECTION64_PATH", files[2], 1);
     return make_micro(state);
 }
 
@@ -407,6 +436,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_card_gives_what_was_planned),
         cmocka_unit_test(every_way_of_weights_gives_the_same_clip),
+        cmocka_unit_test(ranges_of_a_profiler_open_and_close),
         cmocka_unit_test(launches_are_short_where_a_watchdog_is),
         cmocka_unit_test(a_call_that_fails_is_one_sentence),
         cmocka_unit_test(memory_that_another_program_takes_is_said),
