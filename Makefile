@@ -1,14 +1,13 @@
 # Two commands for a newcomer: `make demo` and `make check`. CMake does the work.
 # The long ones: `make torture` fails every call once, `make endurance` makes 200 clips,
-# `make batch-1000` a list of 1,000 rows, `make plans` every plan of cuDNN, `make fuzz` gives
-# every reader FUZZ_SECONDS of input.
+# `make batch-1000` a list of 1,000 rows, `make fuzz` gives every reader FUZZ_SECONDS of input.
 BUILD ?= build
 FUZZ_SECONDS ?= 600
 
 # make install PREFIX=/usr/local DESTDIR=, after make.
 PREFIX ?= /usr/local
 
-.PHONY: all configure deps demo tour check install torture endurance batch-1000 plans fuzz bench lint clean
+.PHONY: all configure deps demo tour check install torture endurance batch-1000 fuzz bench lint clean
 
 all: configure
 	@cmake --build $(BUILD)
@@ -50,10 +49,6 @@ endurance: all
 # A list of 1,000 rows, 100 of them broken, with three kill -9 (docs/BATCH.md).
 batch-1000: all
 	@OMP_WAIT_POLICY=passive $(BUILD)/tests/test_batch 1000
-
-# Every plan of cuDNN, of every published size and shape, for six devices that are not here.
-plans: all
-	@$(BUILD)/tests/test_cudnn_plans all
 
 fuzz: deps
 	@CC=clang cmake -S . -B $(BUILD)-fuzz -G Ninja -DOVI_FUZZ=ON -DOVI_SANITIZE=ON -DOVI_CPU=OFF >/dev/null
