@@ -203,7 +203,7 @@ __device__ inline norm_factor row_factor(const norm_args &a, const float v[RUNS]
 
 /* Compilers for 8.x stop one of them at 56 registers, and spill, where no blocks are named. */
 #if defined __CUDA_ARCH__ && __CUDA_ARCH__ < 900
-#define RUNS_BOUNDS __launch_bounds__(128, 4)
+#define RUNS_BOUNDS __launch_bounds__(128, 2)
 #else
 #define RUNS_BOUNDS __launch_bounds__(128)
 #endif
