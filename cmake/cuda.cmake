@@ -26,8 +26,8 @@ foreach(target ${targets})
 endforeach()
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS src/backend/cuda/*.c src/backend/cuda/*.cu)
-add_library(ovi_cuda MODULE ${cuda_sources} src/backend/cuda_sizes.c src/backend/tensor.c
-                            src/backend/emulate.c)
+add_library(ovi_cuda MODULE ${cuda_sources} src/backend/cuda_sizes.c src/backend/cuda_libraries.c
+                            src/backend/tensor.c src/backend/emulate.c)
 set_target_properties(ovi_cuda PROPERTIES CUDA_STANDARD 17 CUDA_RUNTIME_LIBRARY Static)
 target_include_directories(ovi_cuda PRIVATE include src)
 target_include_directories(ovi_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})

@@ -269,7 +269,10 @@ typedef struct ovi_engine ovi_engine;
  * loaded yet. *engine is set also on failure (unless memory is out), so that ovi_error can
  * be read; close it in any case. */
 OVI_API ovi_status ovi_open(const ovi_settings *settings, ovi_engine **engine);
-/* The same without opening any weights: for ovi_make_plan and ovi_resolve on sizes alone. */
+/* The same for calls that compute nothing (ovi_make_plan, ovi_resolve, ovi_lint): the device
+ * need not be here, and calls that would compute are refused (OVI_UNSUPPORTED). */
+OVI_API ovi_status ovi_open_for_plans(const ovi_settings *settings, ovi_engine **engine);
+/* The same without opening any weights: plans have the published types and sizes. */
 OVI_API ovi_status ovi_open_without_weights(const ovi_settings *settings,
                                             ovi_engine **engine);
 /* Frees the engine and all it holds, on the device too; no call may be running. Takes NULL. */

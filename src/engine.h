@@ -72,6 +72,7 @@ struct ovi_engine {
     memory_log memory;
     ovi_memory_fn told_memory; /* with the user of the log; NULL */
     ovi_report report;
+    bool plans_only;      /* the device need not be here: nothing is computed */
     bool hold;            /* models stay on the device after a stage, where that fits */
     ovi_notice_fn notice; /* during ovi_lint: takes notices in the place of the log */
     void *notice_user;
@@ -165,6 +166,7 @@ ovi_status call_reset(ovi_engine *engine) OVI_MUST_CHECK;
  * the job; end releases it. require: files by number, as bits. */
 ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,
                       const ovi_sinks *sinks) OVI_MUST_CHECK;
+/* What every call that computes begins with: these files are there, and so is the device. */
 ovi_status call_require(ovi_engine *engine, uint32_t files) OVI_MUST_CHECK;
 ovi_status call_end(job *j, ovi_engine *engine);
 /* From a request to a clip, between call_reset and call_end. */

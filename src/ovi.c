@@ -47,8 +47,8 @@ static bool parse_device(const char *word, const backend **b, int *index) {
            number < 1024;
 }
 
-/* Plans need no hardware: where it is missing the dry run stands for it. */
-static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s, bool files) {
+/* Plans need no hardware: where it is missing the dry run stands for it, with or without files. */
+static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s) {
     host *h = &engine->host;
     device_options options = {.n_threads = s->threads,
                               .folders = s->libraries,
@@ -66,7 +66,7 @@ static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s, bool 
         options.compute = DTYPE_F32;
     else if (s->dtype && strcmp(s->dtype, "bf16") == 0)
         options.compute = DTYPE_BF16;
-    const bool absent = !files && b->missing && b->missing(&options);
+    const bool absent = engine->plans_only && b->missing && b->missing(&options);
     engine->dev = absent ? device_open_null(h, b, &options) : device_open(h, b, &options);
     engine->dry = engine->dev ? device_open_null(h, b, &options) : NULL;
     if (engine->dev)
@@ -176,13 +176,14 @@ static ovi_status make_stores(ovi_engine *engine) {
     return engine->host.err.status;
 }
 
-static ovi_status open_engine(const ovi_settings *settings, ovi_engine **out,
-                              bool files) {
+static ovi_status open_engine(const ovi_settings *settings, ovi_engine **out, bool files,
+                              bool plans_only) {
     err memory = {0};
     ovi_engine *engine = mem_alloc(&memory, 1, sizeof *engine);
     *out = engine;
     if (!engine)
         return memory.status;
+    engine->plans_only = plans_only;
     host *h = &engine->host;
     if (params_check_settings(settings, &h->err) != OVI_OK)
         return h->err.status;
@@ -190,7 +191,7 @@ static ovi_status open_engine(const ovi_settings *settings, ovi_engine **out,
     h->log_user = settings->log_user;
     engine->told_memory = settings->memory;
     h->level = settings->log_level;
-    if (choose_device(engine, settings, files) == OVI_OK &&
+    if (choose_device(engine, settings) == OVI_OK &&
         choose_budget(engine, settings) == OVI_OK &&
         choose_models(engine, settings, files) == OVI_OK && make_stores(engine) == OVI_OK)
         (void)(keep_open(engine, strcmp(settings->keep_warm, "yes") == 0) == OVI_OK);
@@ -198,11 +199,15 @@ static ovi_status open_engine(const ovi_settings *settings, ovi_engine **out,
 }
 
 ovi_status ovi_open(const ovi_settings *settings, ovi_engine **engine) {
-    return open_engine(settings, engine, true);
+    return open_engine(settings, engine, true, false);
+}
+
+ovi_status ovi_open_for_plans(const ovi_settings *settings, ovi_engine **engine) {
+    return open_engine(settings, engine, true, true);
 }
 
 ovi_status ovi_open_without_weights(const ovi_settings *settings, ovi_engine **engine) {
-    return open_engine(settings, engine, false);
+    return open_engine(settings, engine, false, true);
 }
 
 void ovi_close(ovi_engine *engine) {
@@ -268,6 +273,8 @@ ovi_status call_require(ovi_engine *engine, uint32_t files) {
     for (int i = 0; i < FILE_COUNT; i++)
         if (((files >> i) & 1u) && models_require(&engine->models, i, e) != OVI_OK)
             return e->status;
+    if (engine->plans_only)
+        return err_set(e, OVI_UNSUPPORTED, "this engine was opened for plans alone");
     return OVI_OK;
 }
 

@@ -30,6 +30,13 @@ static int lines(const char *text) {
     return n;
 }
 
+static double number_of(const json_t *object, const char *key) {
+    json_t *value = json_object_get(object, key);
+    if (!json_is_number(value))
+        fail_msg("no number named %s", key);
+    return json_number_value(value);
+}
+
 static bool exists(const char *name) {
     return access(in_root(name), F_OK) == 0;
 }
@@ -358,6 +365,31 @@ static void plans_need_no_weights(void **state) {
     json_decref(plan);
 }
 
+/* For a GPU that is not here (or is), with files of models: nothing is opened but those. */
+static void plans_need_no_device(void **state) {
+    (void)state;
+    static const char *const without[] = {
+        "plan --models micro --device cuda --vram 4G --json",
+        "plan --models micro --device cuda:1 --speed h100 --json",
+        "generate --dry-run --models micro --device cuda --vram 4G --json -o never.mp4 "
+        "x"};
+    for (size_t i = 0; i < sizeof without / sizeof *without; i++) {
+        outcome o = run(without[i]);
+        if (o.code != 0)
+            fail_msg("ovi %s: code %d, said: %s", without[i], o.code, o.err);
+        json_t *plan = json_loads(o.out, 0, NULL);
+        json_t *stages = json_object_get(plan, "stages");
+        assert_int_equal(json_array_size(stages), 4);
+        for (size_t k = 0; k < 4; k++)
+            assert_true(number_of(json_array_get(stages, k), "peak_bytes") > 0);
+        json_decref(plan);
+    }
+    assert_false(exists("never.mp4"));
+    expect_refusal("plan --models nowhere --device cuda", 1, "nowhere");
+    outcome o = run("lint --models micro --device cuda x");
+    assert_null(strstr(o.err, "no GPU"));
+}
+
 static void expect_lint(const char *arguments, int code, const char *words) {
     outcome o = run(arguments);
     if (o.code != code || !strstr(o.out, words))
@@ -463,13 +495,6 @@ static void ctrl_c_stops_within_two_seconds_and_leaves_nothing(void **state) {
     assert_int_not_equal(system(line), 0);
 }
 
-static double number_of(const json_t *object, const char *key) {
-    json_t *value = json_object_get(object, key);
-    if (!json_is_number(value))
-        fail_msg("no number named %s", key);
-    return json_number_value(value);
-}
-
 /* What the last command printed, as one object. */
 static json_t *printed_object(void) {
     char path[128];
@@ -570,6 +595,7 @@ int main(void) {
         cmocka_unit_test(pages_come_from_the_tables),
         cmocka_unit_test(devices_are_listed_with_reasons),
         cmocka_unit_test(plans_need_no_weights),
+        cmocka_unit_test(plans_need_no_device),
         cmocka_unit_test(lint_says_what_is_wrong),
         cmocka_unit_test(lint_reads_lists_and_files),
         cmocka_unit_test(every_decoder_has_its_inverse),

@@ -1,6 +1,7 @@
-/* test_cuda_fake.c: the cuda backend on a GPU that is not here (fake/fake_gpu.h): what it says
- * where something is missing, what it takes of the card, and what becomes of a clip when calls
- * fail or another program takes the memory. Values are those of the reference. */
+/* test_cuda_fake.c: the cuda backend on a GPU that is not here (fake/fake_gpu.h): what it takes
+ * of the card, and what becomes of a clip when calls fail or another program takes the memory.
+ * Values are those of the reference. test_cuda_libraries: what it says where something is
+ * missing. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <stdbool.h>
@@ -9,89 +10,15 @@
 
 #include "engine_fixture.h"
 #include "fake/fake_gpu.h"
-
-#define OVI OVI_BINARY_DIR "/ovi"
+#include "fake/fake_nvtx.h"
 
 static fake_state *gpu; /* of this process */
 static size_t (*used)(void);
-
-/* ---- messages: programs of their own, with the libraries that a folder has ---- */
-
-/* What `ovi devices` says with this folder of libraries, and with this state. */
-static char *devices_with(const char *folder, const char *state) {
-    static char text[8192];
-    char command[1024];
-    snprintf(command, sizeof command,
-             "env -u OVI_CUDA_LIBS LD_LIBRARY_PATH=%s FAKE_GPU='%s' " OVI
-             " devices --libraries %s 2>&1",
-             folder, state, folder);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    text[fread(text, 1, sizeof text - 1, f)] = '\0';
-    pclose(f);
-    return text;
-}
-
-/* A folder with links to these of the fake libraries. */
-static const char *folder_with(const char *name, const char *const *files) {
-    const char *folder = in_root(name);
-    assert_int_equal(mkdir(folder, 0777), 0);
-    for (; *files; files++) {
-        char from[512], to[512];
-        snprintf(from, sizeof from, "%s/%s", FAKE_DIR, *files);
-        snprintf(to, sizeof to, "%s/%s", folder, *files);
-        assert_int_equal(symlink(from, to), 0);
-    }
-    return folder;
-}
+static fake_ranges *ranges; /* that a profiler sees */
 
 static void assert_says(const char *text, const char *words) {
     if (!strstr(text, words))
         fail_msg("expected \"%s\" in:\n%s", words, text);
-}
-
-/* Is there one on this machine, in the places where it is looked for? */
-static bool real_cublas(void) {
-    return dlopen("libcublasLt.so.13", RTLD_LAZY) ||
-           access("/usr/local/cuda/lib64/libcublasLt.so.13", F_OK) == 0;
-}
-
-/* And a driver, which is looked for by name alone? */
-static bool real_driver(void) {
-    return system("ldconfig -p | grep -q libcuda.so.1") == 0;
-}
-
-static void what_is_missing_is_named(void **state) {
-    (void)state;
-    static const char *const driver[] = {"libcuda.so.1", NULL};
-    const char *folder = folder_with("driver", driver);
-    if (!real_driver())
-        assert_says(devices_with("/nowhere", ""),
-                    "there is no NVIDIA driver here (libcuda.so.1");
-    const char *text = devices_with(folder, "");
-    if (!real_cublas()) /* where it is installed it is found */
-        assert_says(text, "libcublasLt.so.13 was not found (CUDA 13: package");
-    assert_says(devices_with(FAKE_DIR, "old=1"),
-                "the NVIDIA driver is too old: CUDA 13 needs version 580 or later");
-    assert_says(devices_with(FAKE_DIR, "devices=0"), "there is no NVIDIA GPU here");
-    text = devices_with(FAKE_DIR, "devices=2");
-    assert_says(text, "cuda:0");
-    assert_says(text, "cuda:1");
-    assert_says(text, "fake GPU, compute capability 9.0");
-}
-
-static void libraries_are_found_where_the_environment_says(void **state) {
-    (void)state;
-    char command[1024], text[8192];
-    snprintf(command, sizeof command,
-             "env LD_LIBRARY_PATH=%s OVI_CUDA_LIBS=/nowhere:%s " OVI " devices --json",
-             in_root("driver"), FAKE_DIR);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    text[fread(text, 1, sizeof text - 1, f)] = '\0';
-    assert_int_equal(pclose(f), 0);
-    assert_says(text, "\"cuda:0\"");
-    assert_says(text, "fake GPU");
 }
 
 /* ---- an engine on it ---- */
@@ -212,6 +139,68 @@ static void every_way_of_weights_gives_the_same_clip(void **state) {
         ovi_close(engine);
     }
     gpu->no_mappings = gpu->no_pins = 0;
+}
+
+/* The most operations that a launch has, of those of several rows or frames. */
+static double most_at_once(double limit) {
+    ovi_settings s = fake_settings();
+    gpu->watchdog = limit > 0;
+    gpu->limit = limit;
+    gpu->most_flops = 0;
+    ovi_engine *engine = open_fake(&s);
+    ovi_request r = fake_request("watched.y4m");
+    must(engine, ovi_generate(engine, &r, NULL));
+    ovi_close(engine);
+    assert_expected("watched.y4m");
+    assert_true(gpu->seconds == limit); /* kernels of attention cut themselves */
+    gpu->watchdog = 0;
+    return gpu->most_flops;
+}
+
+/* A device that shows a desktop: no launch has more than what the slowest multiprocessors do in
+ * that time (in f32, cuda.c), unless it is one row or one frame: of products, then of
+ * convolutions. */
+static void launches_are_short_where_a_watchdog_is(void **state) {
+    (void)state;
+    static const double limits[] = {2e-6, 5e-5};
+    const double uncut = most_at_once(0);
+    for (int i = 0; i < 2; i++) {
+        const double most = limits[i] * 20e9 * 4, found = most_at_once(limits[i]);
+        assert_true(uncut > most);
+        assert_true(found > 0.9 * most && found <= most);
+    }
+}
+
+static void stop_after_two(void *user, const ovi_progress *p) {
+    if (strcmp(p->stage, "diffuse") == 0 && p->step == 2)
+        ovi_cancel(user);
+}
+
+/* Stages, and blocks inside of them, also where a call fails or is cancelled in the middle. */
+static void ranges_of_a_profiler_open_and_close(void **state) {
+    (void)state;
+    ovi_settings s = fake_settings();
+    ovi_engine *engine = open_fake(&s);
+    ovi_request r = fake_request("ranges.y4m");
+    *ranges = (fake_ranges){0};
+    must(engine, ovi_generate(engine, &r, NULL));
+    assert_int_equal(ranges->diffusions, 1);
+    assert_true(ranges->opened > 4 && ranges->deepest >= 2);
+    assert_int_equal(ranges->depth, 0);
+    const int launches = (int)gpu->calls[FAKE_LAUNCH];
+    must(engine, ovi_generate(engine, &r, NULL));
+    const int all = (int)gpu->calls[FAKE_LAUNCH] - launches;
+    for (int at = 1; at <= all; at += all / 7) {
+        gpu->fail[FAKE_LAUNCH] = at;
+        assert_int_equal(ovi_generate(engine, &r, NULL), OVI_DEVICE);
+        assert_int_equal(ranges->depth, 0);
+    }
+    gpu->fail[FAKE_LAUNCH] = 0;
+    ovi_sinks sinks = {.user = engine, .progress = stop_after_two};
+    assert_int_equal(ovi_generate(engine, &r, &sinks), OVI_CANCELLED);
+    assert_int_equal(ranges->depth, 0);
+    assert_int_equal(ranges->surplus, 0);
+    ovi_close(engine);
 }
 
 /* ---- what goes wrong ---- */
@@ -386,11 +375,6 @@ static void damaged_choices_are_said_and_made_anew(void **state) {
     assert_false(was_said("chosen anew"));
 }
 
-static void stop_after_two(void *user, const ovi_progress *p) {
-    if (strcmp(p->stage, "diffuse") == 0 && p->step == 2)
-        ovi_cancel(user);
-}
-
 static void a_resumed_run_has_the_first_ones_algorithms(void **state) {
     (void)state;
     char path[300];
@@ -435,25 +419,25 @@ static void a_resumed_run_has_the_first_ones_algorithms(void **state) {
 /* ---- */
 
 static int open_fakes(void **state) {
-    const char *const files[] = {FAKE_DIR "/libcuda.so.1", FAKE_DIR "/libnvidia-ml.so.1"};
-    void *first = NULL;
-    for (int i = 0; i < 2; i++) {
-        void *handle = dlopen(files[i], RTLD_NOW | RTLD_GLOBAL);
-        if (!handle)
+    const char *const files[] = {FAKE_DIR "/libcuda.so.1", FAKE_DIR "/libnvidia-ml.so.1",
+                                 FAKE_DIR "/libfake_nvtx.so"};
+    void *handle[3];
+    for (int i = 0; i < 3; i++)
+        if (!(handle[i] = dlopen(files[i], RTLD_NOW | RTLD_GLOBAL)))
             fail_msg("%s", dlerror());
-        first = first ? first : handle;
-    }
-    gpu = dlsym(first, "fake_gpu");
-    *(void **)&used = dlsym(first, "fake_used");
+    gpu = dlsym(handle[0], "fake_gpu");
+    *(void **)&used = dlsym(handle[0], "fake_used");
+    ranges = dlsym(handle[2], "fake_nvtx");
+    setenv("NVTX_INJECTION64_PATH", files[2], 1);
     return make_micro(state);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_missing_is_named),
-        cmocka_unit_test(libraries_are_found_where_the_environment_says),
         cmocka_unit_test(the_card_gives_what_was_planned),
         cmocka_unit_test(every_way_of_weights_gives_the_same_clip),
+        cmocka_unit_test(ranges_of_a_profiler_open_and_close),
+        cmocka_unit_test(launches_are_short_where_a_watchdog_is),
         cmocka_unit_test(a_call_that_fails_is_one_sentence),
         cmocka_unit_test(memory_that_another_program_takes_is_said),
         cmocka_unit_test(old_devices_are_refused),

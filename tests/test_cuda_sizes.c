@@ -1,4 +1,4 @@
-/* Workspace of the cuda backend's convolutions, planned where there is no GPU. */
+/* Workspace of the cuda backend's convolutions and products, planned where there is no GPU. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -80,8 +80,21 @@ static void a_doubling_is_four_convolutions(void **state) {
     assert_int_equal(bytes_of(&d), 0);
 }
 
+/* Their pieces begin on a boundary of 256 bytes, wherever the workspace does. */
+static void products_have_room_for_their_boundary(void **state) {
+    (void)state;
+    linear_desc d = {.x = tensor_make(somewhere, DTYPE_BF16, SHAPE(7, 64)),
+                     .w = tensor_make(somewhere, DTYPE_BF16, SHAPE(96, 64)),
+                     .out = tensor_make(somewhere, DTYPE_BF16, SHAPE(7, 96))};
+    const device_options o = {.compute = DTYPE_BF16};
+    assert_int_equal(cuda_sizes(&o, OP_LINEAR, &d), CUDA_LINEAR_CAP + 256);
+    d.x.type = d.w.type = d.out.type = DTYPE_F32;
+    assert_int_equal(cuda_sizes(&o, OP_LINEAR, &d), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_have_room_for_their_boundary),
         cmocka_unit_test(cudnn_gets_its_cap_and_a_bias_of_its_type),
         cmocka_unit_test(own_kernels_need_nothing),
         cmocka_unit_test(a_doubling_is_four_convolutions)};

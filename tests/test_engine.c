@@ -114,6 +114,29 @@ static void plans_agree_with_runs(void **state) {
     ovi_close(engine);
 }
 
+/* Without the device, and on no road further than plans. */
+static void an_engine_for_plans_computes_nothing(void **state) {
+    (void)state;
+    static const char *const devices[] = {"ref", "cuda", "cuda:7"};
+    ovi_settings settings;
+    ovi_settings_init(&settings);
+    settings.models = in_root("micro");
+    settings.vram = "4G";
+    for (int i = 0; i < 3; i++) {
+        ovi_engine *engine;
+        ovi_plan plan;
+        ovi_request request = make_request(in_root("never.y4m"));
+        settings.device = devices[i];
+        assert_int_equal(ovi_open_for_plans(&settings, &engine), OVI_OK);
+        must(engine, ovi_make_plan(engine, &request, &plan));
+        assert_true(plan.n_stages == 4 && plan.peak_bytes > 0);
+        assert_int_equal(ovi_generate(engine, &request, NULL), OVI_UNSUPPORTED);
+        assert_string_equal(ovi_error(engine), "this engine was opened for plans alone");
+        ovi_close(engine);
+    }
+    assert_int_equal(files_named("never."), 0);
+}
+
 static void published_variants_are_planned_without_weights(void **state) {
     (void)state;
     const char *variants[] = {"720x720_5s", "960x960_5s", "960x960_10s"};
@@ -460,6 +483,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_clip_is_written_and_memory_is_as_planned),
         cmocka_unit_test(plans_agree_with_runs),
+        cmocka_unit_test(an_engine_for_plans_computes_nothing),
         cmocka_unit_test(published_variants_are_planned_without_weights),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(decoding_saved_latents_gives_the_same_clip),

@@ -4,16 +4,15 @@
  * comes from libovi_cuda.so, opened when a device is first asked for, so that one program
  * runs on machines with and without NVIDIA's libraries and can say why a GPU is not used.
  * What the shared object is linked with is opened before it, from the folders that the caller
- * names, the loader's own path and the folders of Python packages: the loader takes a
- * library of the same name that is open already. */
-#include <dirent.h>
+ * names, the loader's own path and the folders of Python packages (cuda_libraries.c): the
+ * loader takes a library of the same name that is open already. */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "backend/backend.h"
+#include "backend/cuda_libraries.h"
 #include "backend/cuda_sizes.h"
 #include "core/os.h"
 
@@ -29,71 +28,15 @@ static struct {
 
 /* ---- looking for libraries ---- */
 
-static void *open_in(const char *folder, const char *name) {
-    char path[PATH_MAX_LOADED];
-    int n = snprintf(path, sizeof path, "%s/%s", folder, name);
-    return n > 0 && (size_t)n < sizeof path ? dlopen(path, RTLD_NOW | RTLD_GLOBAL) : NULL;
-}
-
-/* In "a:b:c", in order. */
-static void *open_in_list(const char *folders, const char *name) {
-    char one[PATH_MAX_LOADED];
-    void *handle = NULL;
-    while (!handle && folders && *folders) {
-        const size_t n = strcspn(folders, ":");
-        if (n > 0 && n < sizeof one) {
-            memcpy(one, folders, n);
-            one[n] = '\0';
-            handle = open_in(one, name);
-        }
-        folders += folders[n] ? n + 1 : n;
-    }
-    return handle;
-}
-
-/* PREFIX/lib/python3.x/{site,dist}-packages/nvidia/PART/lib */
-static void *open_in_python(const char *prefix, const char *part, const char *name) {
-    char lib[256], folder[PATH_MAX_LOADED];
-    void *handle = NULL;
-    snprintf(lib, sizeof lib, "%s/lib", prefix);
-    DIR *dir = opendir(lib);
-    for (struct dirent *e; dir && !handle && (e = readdir(dir));) {
-        if (strncmp(e->d_name, "python3", 7) != 0)
-            continue;
-        for (int dist = 0; dist < 2 && !handle; dist++) {
-            snprintf(folder, sizeof folder, "%s/%s/%s-packages/nvidia/%s/lib", lib,
-                     e->d_name, dist ? "dist" : "site", part);
-            handle = open_in(folder, name);
-        }
-    }
-    if (dir)
-        closedir(dir);
-    return handle;
-}
-
-/* The named folders, the loader's path, CUDA's usual place, Python's packages. */
-static void *open_library(const char *folders, const char *part, const char *name) {
-    static const char *const prefixes[] = {"/usr/local", "/usr"};
-    void *handle = open_in_list(folders, name);
-    if (!handle)
-        handle = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
-    if (!handle)
-        handle = open_in("/usr/local/cuda/lib64", name);
-    for (int i = 0; i < 2 && !handle; i++)
-        handle = open_in_python(prefixes[i], part, name);
-    return handle;
-}
-
 /* Beside the program, in ../lib of it, where this library lies, on the loader's path. */
-static void *open_module(const char *folders) {
+static void *open_module(const char *folders, library_why *why) {
+    static const char *const beside[] = {"%s", "%s/../lib", "%s/.."};
     char program[PATH_MAX_LOADED], folder[PATH_MAX_LOADED + 8];
-    void *handle = open_in_list(folders, MODULE);
-    if (handle || !os_program_folder(program, sizeof program))
-        return handle ? handle : dlopen(MODULE, RTLD_NOW | RTLD_LOCAL);
-    handle = open_in(program, MODULE);
-    for (int i = 0; i < 2 && !handle; i++) {
-        snprintf(folder, sizeof folder, i ? "%s/.." : "%s/../lib", program);
-        handle = open_in(folder, MODULE);
+    void *handle = cuda_library_open_in(folders, MODULE, RTLD_NOW | RTLD_GLOBAL, why);
+    const bool placed = os_program_folder(program, sizeof program);
+    for (int i = 0; i < 3 && placed && !handle; i++) {
+        snprintf(folder, sizeof folder, beside[i], program);
+        handle = cuda_library_open_in(folder, MODULE, RTLD_NOW | RTLD_GLOBAL, why);
     }
     Dl_info here;
     if (!handle && dladdr((const void *)&loaded, &here) && here.dli_fname) {
@@ -101,7 +44,7 @@ static void *open_module(const char *folders) {
         char *slash = strrchr(folder, '/');
         if (slash) {
             *slash = '\0';
-            handle = open_in(folder, MODULE);
+            handle = cuda_library_open_in(folder, MODULE, RTLD_NOW | RTLD_GLOBAL, why);
         }
     }
     return handle ? handle : dlopen(MODULE, RTLD_NOW | RTLD_LOCAL);
@@ -109,27 +52,30 @@ static void *open_module(const char *folders) {
 
 /* ---- opening ---- */
 
-static void refuse(const char *why, const char *detail) {
-    snprintf(loaded.why, sizeof loaded.why, "%s%s%s", why, detail ? ": " : "",
-             detail ? detail : "");
+static void refuse(const char *why, const library_why *detail) {
+    const char *text = detail ? detail->text : "";
+    snprintf(loaded.why, sizeof loaded.why, "%s%s%s", why, *text ? ": " : "", text);
 }
 
 static void load(const char *folders) {
+    library_why why = {0};
     if (!dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL)) {
         refuse("there is no NVIDIA driver here (libcuda.so.1; Debian: nvidia-driver)",
                NULL);
         return;
     }
-    if (!open_library(folders, "cu13", "libcublasLt.so.13") &&
-        !open_library(folders, "cublas", "libcublasLt.so.13")) {
-        refuse("libcublasLt.so.13 was not found (CUDA 13: package libcublas-13-0, or "
-               "pip's nvidia-cublas)",
-               NULL);
+    if (!cuda_library_open(folders, "libcublasLt.so.13", RTLD_NOW | RTLD_GLOBAL, &why)) {
+        refuse(why.text[0] ? "libcublasLt.so.13 does not open"
+                           : "libcublasLt.so.13 was not found (CUDA 13: package "
+                             "libcublas-13-0, or pip's nvidia-cublas)",
+               &why);
         return;
     }
-    void *handle = open_module(folders);
+    void *handle = open_module(folders, &why);
     if (!handle) {
-        refuse(MODULE " was not found: it is built where nvcc is", dlerror());
+        refuse(why.text[0] ? MODULE " does not open"
+                           : MODULE " was not found: it is built where nvcc is",
+               &why);
         return;
     }
     union {

@@ -24,7 +24,8 @@ cuda_linear_work cuda_linear_pieces(const linear_desc *d) {
 
 static size_t linear_bytes(const linear_desc *d) {
     const cuda_linear_work p = cuda_linear_pieces(d);
-    return p.cap + p.weight + p.bias + p.scale + p.sum;
+    const size_t all = p.cap + p.weight + p.bias + p.scale + p.sum;
+    return all ? all + 256 : 0; /* they begin on such a boundary */
 }
 
 size_t cuda_sizes(const device_options *o, op_kind op, const void *desc) {

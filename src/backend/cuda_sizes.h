@@ -26,7 +26,8 @@ static inline size_t cuda_round256(size_t bytes) {
 }
 
 /* The workspace of one operation, cut into pieces in this order; a piece that is not needed
- * has size 0. All sizes are multiples of 256. */
+ * has size 0. All sizes are multiples of 256. Those of a product begin on such a boundary inside
+ * of what is asked for, which has 256 bytes more: on others cuBLASLt gives other bits. */
 typedef struct cuda_linear_work {
     size_t cap;    /* cuBLASLt's own */
     size_t weight; /* w in the type of the product, where the stored one is not taken */

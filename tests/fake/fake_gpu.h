@@ -19,7 +19,8 @@ enum { FAKE_LAUNCH, FAKE_COPY, FAKE_MALLOC, FAKE_SYNC, FAKE_KINDS };
 typedef struct fake_state {
     int devices, sm;
     int too_old;        /* the driver */
-    int watchdog;       /* kernels have a limit */
+    int watchdog;       /* kernels have a limit: */
+    double limit;       /* seconds */
     int no_mappings;    /* mappings cannot be registered */
     int no_pins;        /* nor anything else */
     size_t total;       /* bytes of memory */
@@ -32,7 +33,9 @@ typedef struct fake_state {
     int opened;         /* a context is there */
     int fail[FAKE_KINDS];
     long calls[FAKE_KINDS];
-    int pinned; /* registrations that are live */
+    int pinned;        /* registrations that are live */
+    double most_flops; /* of a launch that could have been two (of frames, of rows) */
+    double seconds;    /* that the last attention was told to take at most */
 } fake_state;
 
 extern fake_state fake_gpu; /* of libcuda.so.1 */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/device.h"
 #include "backend/ref.h"
 #include "fake_gpu.h"
 #include "fake_runtime.h"
@@ -30,6 +31,12 @@ static bool starts(void) {
     return !fake_fails(FAKE_LAUNCH);
 }
 
+/* A launch of so many units, each of which could have been one of its own. */
+static void note(double flops, int64_t units) {
+    if (units > 1 && flops > fake_gpu.most_flops)
+        fake_gpu.most_flops = flops;
+}
+
 #define BY_REFERENCE(name)                                                               \
     cudaError_t kernel_##name(const name##_desc *d, cudaStream_t stream) {               \
         (void)stream;                                                                    \
@@ -50,14 +57,22 @@ BY_REFERENCE(pixels)
 BY_REFERENCE(fill)
 BY_REFERENCE(quantise)
 BY_REFERENCE(amax)
-BY_REFERENCE(linear)
 
-cudaError_t kernel_attention(const attention_desc *d, const attention_device *gpu,
-                             cudaStream_t stream) {
-    (void)gpu;
+cudaError_t kernel_linear(const linear_desc *d, cudaStream_t stream) {
     (void)stream;
     if (!starts())
         return cudaErrorLaunchFailure;
+    note(cost_linear(d).flops, d->x.dim[d->x.rank - 2]);
+    ref_linear(plain(), d, (work){0});
+    return cudaSuccess;
+}
+
+cudaError_t kernel_attention(const attention_desc *d, const attention_device *gpu,
+                             cudaStream_t stream) {
+    (void)stream;
+    if (!starts())
+        return cudaErrorLaunchFailure;
+    fake_gpu.seconds = gpu->seconds;
     ref_attention(plain(), d, (work){0});
     return cudaSuccess;
 }
@@ -135,6 +150,7 @@ cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream) {
     float *values = malloc(n * sizeof *values);
     void *packed = malloc(backend_ref.conv_packed_bytes(&options, g, type));
     const bool ok = values && packed && starts();
+    note(cost_conv(d).flops, d->out.dim[0]);
     for (size_t i = 0; ok && i < n; i++) {
         const int64_t pair = (int64_t)i / taps, tap = (int64_t)i % taps;
         const int64_t o = pair / g->in_channels, c = pair % g->in_channels;

@@ -80,11 +80,18 @@ bool cli_shapes_clip(const char *name);
 void cli_help(const cli_command *command);
 void cli_usage(void);
 
-/* $OVI_CUDA_LIBS, and the user's folder for what can be made again, where none are given. */
+/* $OVI_CUDA_LIBS (else Python's folders of the user), and the user's folder for what can be made
+ * again, where none are given. */
 void cli_find_places(ovi_settings *settings);
+
+typedef enum cli_purpose {
+    CLI_TO_RUN,
+    CLI_TO_PLAN, /* with the files of the models, on a device that need not be here */
+    CLI_TO_PLAN_BY_SIZES /* without files either */
+} cli_purpose;
 /* The engine of this command: settings completed (models directory), opened, Ctrl-C tied to
  * ovi_cancel. NULL after a message. */
-ovi_engine *cli_open(cli_args *args, bool with_weights);
+ovi_engine *cli_open(cli_args *args, cli_purpose purpose);
 /* Are there models to open: named, in $OVI_MODELS or in ./ckpts? */
 bool cli_models_are_there(cli_args *args);
 void cli_close(ovi_engine *engine);

@@ -684,7 +684,8 @@ int cli_batch(cli_args *args) {
     int lock = check_args(args, &message) ? lock_list(b.path, &message) : -1;
     if (lock < 0 || !batch_read(&b, &message))
         cli_complain("ovi: %s", message.text);
-    else if ((b.engine = cli_open(args, true)) != NULL)
+    else if ((b.engine = cli_open(args, args->dry_run ? CLI_TO_PLAN : CLI_TO_RUN)) !=
+             NULL)
         code = args->dry_run ? plan_batch(&b) : run_batch(&b);
     if (b.engine)
         cli_close(b.engine);

@@ -140,7 +140,7 @@ static ovi_status make_timed_clip(bench *b, ovi_engine *engine) {
 /* One engine as always, one that times operations. */
 static int run(bench *b, bool by_op) {
     b->args->settings.profile = by_op;
-    ovi_engine *engine = cli_open(b->args, true);
+    ovi_engine *engine = cli_open(b->args, CLI_TO_RUN);
     if (!engine)
         return EXIT_FAILED;
     ovi_status status = by_op ? make_timed_clip(b, engine) : make_clips(b, engine);

@@ -110,7 +110,7 @@ static int check_outputs(const cli_args *args) {
 /* An engine for a command that writes an output; NULL: *code says how it ends. */
 static ovi_engine *open_for_output(cli_args *args, int *code) {
     *code = check_outputs(args);
-    ovi_engine *engine = *code == EXIT_DONE ? cli_open(args, true) : NULL;
+    ovi_engine *engine = *code == EXIT_DONE ? cli_open(args, CLI_TO_RUN) : NULL;
     if (*code == EXIT_DONE && !engine)
         *code = EXIT_FAILED;
     return engine;

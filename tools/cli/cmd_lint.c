@@ -137,7 +137,8 @@ int cli_lint(cli_args *args) {
     lint l = {.args = args};
     const char *given = args->n_words ? args->word[0] : args->config.prompt;
     args->settings.log_level = OVI_LOG_ERROR; /* notices come by the other way */
-    ovi_engine *engine = cli_open(args, cli_models_are_there(args));
+    ovi_engine *engine =
+        cli_open(args, cli_models_are_there(args) ? CLI_TO_PLAN : CLI_TO_PLAN_BY_SIZES);
     if (!engine)
         return EXIT_FAILED;
     batch_init(&b, args);

@@ -127,7 +127,9 @@ int cli_plan(cli_args *args) {
     int code = EXIT_FAILED;
     /* With named models the plan takes types and layout from the files themselves; a dry run
      * has those that the run would have. */
-    ovi_engine *engine = cli_open(args, args->dry_run || args->settings.models != NULL);
+    ovi_engine *engine =
+        cli_open(args, args->dry_run || args->settings.models ? CLI_TO_PLAN
+                                                              : CLI_TO_PLAN_BY_SIZES);
     if (engine) {
         ovi_plan plan;
         ovi_status status = ovi_make_plan(engine, &args->request, &plan);

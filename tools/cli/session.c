@@ -117,11 +117,23 @@ static void drop_model_name(cli_args *args) {
     s->variant = NULL;
 }
 
+/* Where pip puts libraries: the virtual environment that is active, and the user's own. */
+static const char *python_folders(const char *home) {
+    static char folders[2048];
+    const char *active = getenv("VIRTUAL_ENV");
+    const int n =
+        snprintf(folders, sizeof folders, "%s%s%s%s", active ? active : "",
+                 active && home ? ":" : "", home ? home : "", home ? "/.local" : "");
+    return n > 0 && (size_t)n < sizeof folders ? folders : NULL;
+}
+
 void cli_find_places(ovi_settings *settings) {
     static char cache[1024];
     const char *home = getenv("HOME"), *given = getenv("XDG_CACHE_HOME");
     if (!settings->libraries)
         settings->libraries = getenv("OVI_CUDA_LIBS");
+    if (!settings->libraries)
+        settings->libraries = python_folders(home);
     if (settings->cache || (!given && !home))
         return;
     int n = given && *given
@@ -152,7 +164,8 @@ static void memory_event(void *user, const ovi_memory_event *e) {
     cli_print_event(event);
 }
 
-ovi_engine *cli_open(cli_args *args, bool with_weights) {
+ovi_engine *cli_open(cli_args *args, cli_purpose purpose) {
+    const bool with_weights = purpose != CLI_TO_PLAN_BY_SIZES;
     take_debug_level(&args->settings);
     find_models(&args->settings, with_weights);
     cli_find_places(&args->settings);
@@ -168,8 +181,11 @@ ovi_engine *cli_open(cli_args *args, bool with_weights) {
         return NULL;
     }
     ovi_engine *engine = NULL;
-    ovi_status status = with_weights ? ovi_open(&args->settings, &engine)
-                                     : ovi_open_without_weights(&args->settings, &engine);
+    static ovi_status (*const open[])(const ovi_settings *, ovi_engine **) = {
+        [CLI_TO_RUN] = ovi_open,
+        [CLI_TO_PLAN] = ovi_open_for_plans,
+        [CLI_TO_PLAN_BY_SIZES] = ovi_open_without_weights};
+    ovi_status status = open[purpose](&args->settings, &engine);
     if (status != OVI_OK) {
         cli_failure(engine, status);
         ovi_close(engine);

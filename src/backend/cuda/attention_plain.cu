@@ -22,7 +22,7 @@ template <typename T, int D, int R> struct plain {
     template <int ROWS, int WIDTH, int ROW>
     __device__ static void load(float *to, const T *x, int64_t stride, int from, int end,
                                 int c0, int d) {
-#pragma unroll 4
+#pragma unroll(D > 1024 ? 1 : 4)
         for (int i = threadIdx.x; i < ROWS * WIDTH; i += 256) {
             const int r = i / WIDTH, c = i % WIDTH;
             float value = 0;

@@ -88,8 +88,9 @@ __device__ inline void give(const few_args &a, int t, int y, int x, int o, float
     put(a.out + t * a.out_frame + at, sum);
 }
 
-// blockIdx: x, y of the rectangle, frame.
-__global__ void __launch_bounds__(THREADS) few_kernel(const few_args a) {
+// blockIdx: x, y of the rectangle, frame. Two blocks at most share a multiprocessor, for their
+// memory: without that number compilers for 8.x stop at 128 registers, and spill.
+__global__ void __launch_bounds__(THREADS, 2) few_kernel(const few_args a) {
     extern __shared__ __align__(128) unsigned char room[];
     const uint32_t stage = (uint32_t)__cvta_generic_to_shared(room);
     const corner at = {(int)blockIdx.z, (int)blockIdx.y * TALL, (int)blockIdx.x * WIDE};

@@ -48,7 +48,9 @@ static void cuda_close(void *self) {
 
 /* Launches on a device that also shows a desktop: its watchdog ends kernels after about two
  * seconds, and the desktop stands still meanwhile. */
+#ifndef SHARED_DEVICE_SECONDS /* tests have small models */
 #define SHARED_DEVICE_SECONDS 0.5
+#endif
 
 /* Limits of its own, then those of the device that it is to stand for. */
 static bool limit_device(cuda *c) {
@@ -143,7 +145,7 @@ static void open_dnn(cuda *c) {
     }
     host_log(c->services.host, OVI_LOG_DEBUG, "cuDNN %s from %s",
              cuda_dnn_version(c->dnn), cuda_dnn_path(c->dnn));
-    if (c->sm != 90 && !cuda_dnn_compiles()) /* there attention is ours */
+    if (c->sm != 90 && !cuda_dnn_compiles(c->dnn)) /* there attention is ours */
         host_log(c->services.host, OVI_LOG_WARN,
                  "attention without cuDNN, which is slower: libnvrtc.so.13 was not found "
                  "(package cuda-nvrtc-13-0, or pip's nvidia-cuda-nvrtc)");

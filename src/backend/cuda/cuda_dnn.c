@@ -12,7 +12,6 @@
 #include "backend/cuda/cuda_dnn.h"
 
 #include <dlfcn.h>
-#include <glob.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,6 +19,7 @@
 #include <string.h>
 
 #include "backend/cuda/cuda_dnn_graph.h"
+#include "backend/cuda_libraries.h"
 #include "backend/cuda_sizes.h"
 
 #define MIN_VERSION 91400
@@ -37,7 +37,8 @@ struct dnn_plan {
 
 struct cuda_dnn {
     dnn_library lib;
-    void *file; /* dlopen's */
+    void *file;    /* dlopen's */
+    bool compiles; /* with the compiler, which is here */
     cudnnHandle_t handle;
     cudaStream_t stream;
     dnn_bag device_bag;
@@ -50,60 +51,6 @@ struct cuda_dnn {
 };
 
 /* ---- the library ---- */
-
-typedef struct search { /* for the file */
-    void *file;
-    char *path; /* [PATH_MAX] */
-} search;
-
-static void try_file(search *s, const char *path) {
-    if (!s->file)
-        s->file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-}
-
-/* The compiler that cuDNN looks for by name lies elsewhere in a Python installation: once
- * it is open, it is found. */
-static void open_compiler(const char *folder) {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/libnvrtc.so.13", folder);
-    (void)dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-}
-
-static void try_folder(search *s, const char *folder) {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/libcudnn.so.9", folder);
-    open_compiler(folder);
-    try_file(s, path);
-}
-
-static void try_folders(search *s, const char *list) {
-    while (list && *list) {
-        size_t n = strcspn(list, ":");
-        char folder[PATH_MAX];
-        if (n > 0 && n < sizeof folder) {
-            memcpy(folder, list, n);
-            folder[n] = 0;
-            try_folder(s, folder);
-        }
-        list += n + (list[n] == ':');
-    }
-}
-
-static void try_python(search *s) {
-    static const char *const roots[] = {"/usr/local/lib/python3*", "/usr/lib/python3*",
-                                        "/opt/*/lib/python3*"};
-    for (size_t i = 0; i < sizeof roots / sizeof *roots && !s->file; i++)
-        for (int k = 0; k < 2 && !s->file; k++) {
-            char pattern[PATH_MAX];
-            glob_t found = {0};
-            snprintf(pattern, sizeof pattern, "%s/%s-packages/nvidia/*/lib", roots[i],
-                     k ? "dist" : "site");
-            if (glob(pattern, 0, NULL, &found) == 0)
-                for (size_t j = 0; j < found.gl_pathc; j++)
-                    try_folder(s, found.gl_pathv[j]);
-            globfree(&found);
-        }
-}
 
 static bool find_symbols(cuda_dnn *d) {
     const struct {
@@ -129,12 +76,16 @@ static bool find_symbols(cuda_dnn *d) {
     return true;
 }
 
+/* And the compiler that cuDNN looks for by name: once it is open, it is found, wherever it lies. */
 static bool open_library(cuda_dnn *d, const char *folders, char *why, size_t why_size) {
-    search s = {0};
-    try_folders(&s, folders);
-    try_file(&s, "libcudnn.so.9");
-    try_python(&s);
-    d->file = s.file;
+    library_why broken;
+    d->compiles = cuda_library_open(folders, "libnvrtc.so.13", RTLD_NOW | RTLD_GLOBAL,
+                                    &broken) != NULL;
+    d->file = cuda_library_open(folders, "libcudnn.so.9", RTLD_NOW | RTLD_LOCAL, &broken);
+    if (!d->file && broken.text[0]) {
+        snprintf(why, why_size, "libcudnn.so.9 does not open: %s", broken.text);
+        return false;
+    }
     if (!d->file) {
         snprintf(why, why_size,
                  "libcudnn.so.9 was not found (package libcudnn9-cuda-13, or pip's "
@@ -221,8 +172,8 @@ void cuda_dnn_close(cuda_dnn *d) {
     free(d);
 }
 
-bool cuda_dnn_compiles(void) {
-    return dlopen("libnvrtc.so.13", RTLD_NOW | RTLD_GLOBAL) != NULL;
+bool cuda_dnn_compiles(const cuda_dnn *d) {
+    return d->compiles;
 }
 
 const char *cuda_dnn_version(const cuda_dnn *d) {

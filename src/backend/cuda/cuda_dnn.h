@@ -26,8 +26,8 @@ typedef struct cuda_dnn_options {
 /* NULL with the reason in why (one clause, no newline) if there is no cuDNN that serves. */
 cuda_dnn *cuda_dnn_open(const cuda_dnn_options *o, char *why, size_t why_size);
 void cuda_dnn_close(cuda_dnn *d); /* takes NULL */
-/* Is the compiler here that cuDNN's attention is made with? (Once the library is open.) */
-bool cuda_dnn_compiles(void);
+/* Is the compiler here that cuDNN's attention is made with? */
+bool cuda_dnn_compiles(const cuda_dnn *d);
 /* For the log: "9.19.0", and the file. */
 const char *cuda_dnn_version(const cuda_dnn *d);
 const char *cuda_dnn_path(const cuda_dnn *d);

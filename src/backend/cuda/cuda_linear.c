@@ -381,7 +381,7 @@ static tensor dense_like(const tensor *t, void *data) {
 
 static linear_run divide(const linear_desc *d, work w) {
     const cuda_linear_work size = cuda_linear_pieces(d);
-    char *next = w.data;
+    char *next = (char *)cuda_round256((uintptr_t)w.data);
     linear_run r = {.sum = d->out};
     r.cap = size.cap ? next : NULL;
     next += size.cap;

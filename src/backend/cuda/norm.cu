@@ -259,10 +259,17 @@ __device__ inline norm_factor row_factor(const norm_args &a, const float v[RUNS]
     return factor_of(a, mean, squares);
 }
 
+/* Compilers for 8.x stop one of them at 56 registers, and spill, where no blocks are named. */
+#if defined __CUDA_ARCH__ && __CUDA_ARCH__ < 900
+#define RUNS_BOUNDS __launch_bounds__(128, 2)
+#else
+#define RUNS_BOUNDS __launch_bounds__(128)
+#endif
+
 /* RUNS runs a thread and THREADS threads a row. A team, of a warp or the block, stays
  * together and takes as many rows at a time as it has threads for. */
 template <class X, class OUT, int THREADS, int RUNS, bool PLAIN, bool GATED>
-__global__ void __launch_bounds__(128) norm_runs(norm_args a) {
+__global__ void RUNS_BOUNDS norm_runs(norm_args a) {
     constexpr int TEAM = THREADS < 32 ? 32 : THREADS, ROWS = TEAM / THREADS;
     __shared__ float shared[TEAM / 32];
     const int lane = threadIdx.x % THREADS, own = threadIdx.x % TEAM / THREADS;
