@@ -38,10 +38,16 @@ def pieces_of(folder):
         return [json.loads(line) for line in file]
 
 
-def between(events, stage, first, last):
-    """Seconds from one line of the log of a stage to another; None: one is missing."""
-    at = {e["event"]: e["t_ms"] for e in events if e["stage"] == stage}
-    return (at[last] - at[first]) / 1e3 if first in at and last in at else None
+def pairs(events, stage, first, last):
+    """Seconds from each line of the log of a stage to the next of another kind."""
+    found, begin = [], None
+    for e in events:
+        if e["stage"] == stage and e["event"] == first:
+            begin = e["t_ms"]
+        elif e["stage"] == stage and e["event"] == last and begin is not None:
+            found.append((e["t_ms"] - begin) / 1e3)
+            begin = None
+    return found
 
 
 def step_times(memory):
@@ -65,9 +71,12 @@ def stage_of(row, events):
     name = row["name"]
     found = {k: row[k] for k in ("planned_peak_bytes", "measured_peak_bytes", "seconds", "fallbacks",
                                  "bytes_read", "ops")}
-    for key, first, last in (("load_s", "before load", "after load"), ("run_s", "after load", "before cleanup"),
-                             ("release_s", "before cleanup", "after cleanup")):
-        found[key] = between(events, name, first, last)
+    # Every phase of a stage brings in weights and computes; at the end goes what is still there.
+    released = pairs(events, name, "before cleanup", "after cleanup")
+    found["load_s"] = sum(pairs(events, name, "before load", "after load")) or None
+    computed = pairs(events, name, "after load", "before release") + pairs(events, name, "after load", "before cleanup")
+    found["run_s"] = sum(computed) or None
+    found["release_s"] = released[-1] if released else None
     return found
 
 

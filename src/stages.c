@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "memory_log.h"
 #include "resume.h"
 
 /* ---- text_encode, image_encode ---- */
@@ -620,9 +621,27 @@ const stage *stage_at(stage_id id) {
     return &stages[id];
 }
 
+/* From one phase to the next: what is not needed any more goes before what is needed comes. */
+static bool change_weights(stage_context *c, const stage *st, const store_needs *needs) {
+    ovi_engine *engine = c->job->engine;
+    const double start = os_now();
+    c->bytes_read += store_get_stats(c->store).bytes_read;
+    memory_log_event(engine, st->name, "before release");
+    store_trim(c->store, needs);
+    memory_log_event(engine, st->name, "after release");
+    memory_log_event(engine, st->name, "before load");
+    if (store_enter(c->store, needs) != OVI_OK)
+        return false;
+    memory_log_event(engine, st->name, "after load");
+    c->load_seconds += os_now() - start;
+    return true;
+}
+
 bool stage_enter(stage_context *c, const stage *st, int phase) {
     store_needs needs = {0};
-    if (phase > 0)
-        c->bytes_read += store_get_stats(c->store).bytes_read;
-    return st->needs(c, phase, &needs) && store_enter(c->store, &needs) == OVI_OK;
+    if (!st->needs(c, phase, &needs))
+        return false;
+    if (phase > 0 && !c->dry)
+        return change_weights(c, st, &needs);
+    return store_enter(c->store, &needs) == OVI_OK;
 }

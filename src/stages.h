@@ -33,7 +33,7 @@ typedef struct stage_context {
     store *store;
     bool dry;
     stage_options options;
-    double load_seconds; /* until the first phase had its weights */
+    double load_seconds; /* until each phase had its weights, in all */
     uint64_t bytes_read; /* of weight files, in the phases before this one */
     store_stats reused;  /* what the first phase found on the device */
 } stage_context;

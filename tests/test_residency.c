@@ -363,6 +363,12 @@ static void decode_does_not_die_with_the_fusion_model_on_the_device(void **state
     for (int i = 0; i < (int)(sizeof story / sizeof story[0]); i++)
         expect_line(&w, first + i, story[i]);
     find_line(&w, "Text encoder unloaded");
+    /* Within diffusion: what a clip reads once goes before the blocks of the steps come. */
+    static const char *const change[] = {"mem before release", "mem after release",
+                                         "mem before load", "mem after load"};
+    first = find_line(&w, change[0]);
+    for (int i = 0; i < 4; i++)
+        assert_non_null(strstr(w.line[first + i], change[i]));
     assert_int_equal(access(in_root("story.y4m"), R_OK), 0);
     expect_nothing_resident(&w);
     ovi_close(w.engine);

@@ -278,8 +278,8 @@ store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
         passing = largest(passing, one.staging);
     }
     sum.staging += passing;
-    if (!device_backend(s->dev)->host_memory && sum.staging > 0)
-        sum.staging += ring_bytes(); /* where a mapping cannot be pinned */
+    if (!device_backend(s->dev)->host_memory && sum.slab > 0)
+        sum.staging += ring_bytes(); /* where a mapping is not pinned */
     return sum;
 }
 
@@ -458,6 +458,24 @@ static void start_flow(model_state *m, const store_bytes *bytes) {
     m->flow = prefetch_start(&desc, &device_host(d)->err);
 }
 
+/* To a device apart, what is converted on the way comes behind all else: it is small, and waits
+ * for the copies that are under way. */
+static void fill_in_turn(model_state *m, const loader *l, bool behind) {
+    device *d = m->owner->dev;
+    const bool apart = !device_backend(d)->host_memory;
+    for (int i = 0; i < m->table->n && !device_failed(d); i++) {
+        const weight *row = &m->table->row[i];
+        if (!needed(row, m->now.parts & ~m->now.streamed))
+            continue;
+        placement p = place(m, m->now.streamed, row);
+        if (p.in_place || (apart && !load_is_copy(row, p.type)) != behind)
+            continue;
+        fill_warm(m, i, &p, l);
+        if (host_cancelled(device_host(d)))
+            device_fail(d, OVI_CANCELLED, "cancelled");
+    }
+}
+
 /* Rows that stay for the whole stage: where they are and, when they come in, what they hold.
  * A table serves the store of the dry run too, which forgets where they are. */
 static void fill_resident(model_state *m, bool read) {
@@ -479,15 +497,17 @@ static void fill_resident(model_state *m, bool read) {
             view_at(row, &p, p.in_place ? address_in_place(m->table, row) : next);
         if (p.in_place && !device_is_null(s->dev))
             (void)load_check_in_place(&l, row); /* latched, or cancelled */
-        else if (read && !p.in_place && !device_is_null(s->dev))
-            fill_warm(m, i, &p, &l);
         if (!p.in_place)
             next += p.bytes;
         if (host_cancelled(h))
             device_fail(s->dev, OVI_CANCELLED, "cancelled");
     }
-    if (read && !device_is_null(s->dev) && !device_failed(s->dev))
-        (void)rows_arrived(m, &h->err);
+    if (read && !device_is_null(s->dev)) {
+        fill_in_turn(m, &l, false);
+        fill_in_turn(m, &l, true);
+        if (!device_failed(s->dev))
+            (void)rows_arrived(m, &h->err);
+    }
     assert(device_failed(s->dev) ||
            (size_t)(next - (char *)m->slab) == m->rows_bytes); /* S2 */
 }
@@ -560,6 +580,8 @@ static void release(model_state *m) {
     device *d = m->owner->dev;
     prefetch_stop(m->flow);
     upload_release(&m->way);
+    device_uncount_in_place(d, m->in_place);
+    device_region_free(d, m->slab, m->slab_bytes);
     mem_free(m->staging);
     mem_free(m->flow_staging);
     for (int i = 0; i < m->table->n; i++) {
@@ -568,8 +590,6 @@ static void release(model_state *m) {
         if (!device_is_null(d) && has_part(m->now.parts, row->spec.part_of))
             forget_row(m, row);
     }
-    device_uncount_in_place(d, m->in_place);
-    device_region_free(d, m->slab, m->slab_bytes);
     *m = (model_state){.owner = m->owner, .table = m->table};
 }
 

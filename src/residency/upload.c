@@ -1,8 +1,15 @@
 /* upload.c: ways to a device: pinned windows of the mapping, a pinned ring, or staging. */
 #include "residency/upload.h"
 
+/* Pinning memory for all of it takes 0.25 s a GB; as many threads as ENOUGH keep the link full
+ * without (measured on an H100: both 0.80 s a step). Of one reading they are faster than
+ * pinning the mapping and giving it up. */
+#define ENOUGH     8
+#define FEW_ROUNDS 6
+
 void upload_init(uploader *u, device *d, int limit) {
-    *u = (uploader){.dev = d, .limit = limit, .how = {.dev = d}};
+    *u = (uploader){
+        .dev = d, .limit = limit, .once = os_cpu_count() >= ENOUGH, .how = {.dev = d}};
 }
 
 static void unpin_all(uploader *u) {
@@ -27,10 +34,6 @@ size_t upload_missed(size_t pass, size_t room) {
     return pass + 2 * UPLOAD_WINDOW <= room ? 0 : pass > held ? pass - held : 0;
 }
 
-/* Pinning memory for all of it takes 0.25 s a GB; as many threads as ENOUGH keep the link full
- * without (measured on an H100: both 0.80 s a step). */
-#define ENOUGH     8
-#define FEW_ROUNDS 6
 static bool comes_often(const upload_flow *flow) {
     return os_cpu_count() < ENOUGH && (!flow->rounds || flow->rounds > FEW_ROUNDS);
 }
@@ -42,8 +45,7 @@ void upload_begin_flow(uploader *u, upload_flow flow) {
     const size_t windows = flow.room / UPLOAD_WINDOW;
     upload_release(u);
     u->stay = true;
-    /* Of one reading, pinning the mapping takes longer than threads that copy it. */
-    u->refused = flow.rounds == 1 && os_cpu_count() >= ENOUGH;
+    u->once = u->once && flow.rounds == 1;
     u->limit = whole || windows > UPLOAD_MAX_WINDOWS ? UPLOAD_MAX_WINDOWS : (int)windows;
     u->how = (ring_desc){.dev = u->dev, .direct = !whole};
     if (comes_often(&flow) && !device_keeps_no_cache(u->dev))
@@ -172,7 +174,7 @@ bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst
         bool ok = false;
         if (weights_check(l->files, row->entry[0], l->err) != OVI_OK)
             return false;
-        if (!u->refused && from_mapping(u, l, row, dst))
+        if (!u->refused && !u->once && from_mapping(u, l, row, dst))
             return true;
         if (through_ring(u, l, row, dst, &ok))
             return ok;

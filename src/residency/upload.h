@@ -1,8 +1,9 @@
 /* upload.h: rows of a weight table to a device that is not in host memory.
  *
  * A row that is stored as it is placed is read by the device itself, out of pinned windows of
- * the file's mapping: no copy on the host. Where the system refuses to pin it, or memory does
- * not hold the file, threads read such rows into pinned memory of our own (ring.h). Everything
+ * the file's mapping: no copy on the host. Where the system refuses to pin it, memory does not
+ * hold the file, or enough threads read faster than pages are pinned and given up again, they
+ * read such rows into pinned memory of our own (ring.h). Everything
  * else passes through staging by pread. Pinned pages cannot be evicted: with a limit the
  * oldest windows are given up for new ones, or stay, and the rest goes through the ring. One
  * uploader is used by one thread at a time. */
@@ -22,6 +23,7 @@ typedef struct uploader {
     int limit;                              /* most windows pinned at once */
     bool stay;                              /* none is given up for another */
     bool refused;                           /* the system does not let us pin */
+    bool once;                              /* rows are read once, by threads enough */
     ring_desc how;                          /* of the ring */
     ring *ring;                             /* owned; made when first needed */
     bool no_ring;                           /* there can be none */
