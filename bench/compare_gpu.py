@@ -101,7 +101,7 @@ def inputs(preset):
     return args, (text[1], text[1])
 
 
-def time_fusion(presets, steps, until):
+def time_fusion(presets, steps, until, autocast):
     make, net = make_fusion()
     print(f"fusion model: {sum(p.numel() for p in net.parameters()):,} parameters", flush=True)
     rows = []
@@ -113,8 +113,9 @@ def time_fusion(presets, steps, until):
         with cudnn_attention(), torch.inference_mode():
             rows.append(row(preset, "forward", rounds(lambda: model(*args), steps, until)))
             rows.append(row(preset, "guided step", rounds(lambda: guided(model, args, negative), steps, until)))
-            with torch.autocast("cuda", torch.bfloat16):
-                rows.append(row(preset, "forward, under autocast", rounds(lambda: model(*args), 2, until)))
+            if autocast:
+                with torch.autocast("cuda", torch.bfloat16):
+                    rows.append(row(preset, "forward, under autocast", rounds(lambda: model(*args), 2, until)))
     return rows
 
 
@@ -196,6 +197,7 @@ def main():
     parser.add_argument("--presets", default="720x720_5s")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=60, help="no further rounds after that")
+    parser.add_argument("--no-autocast", action="store_true", help="leave the slower way out")
     parser.add_argument("--json")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
@@ -210,7 +212,7 @@ def main():
     torch.cuda.empty_cache()
     rows = time_decode(presets[:1], until)
     torch.cuda.empty_cache()
-    rows += time_fusion(presets, args.steps, until)
+    rows += time_fusion(presets, args.steps, until, not args.no_autocast)
     good = judge(rows, device)
     tell(rows)
     if args.json:

@@ -120,7 +120,7 @@ if wanted long; then
     # Published files of this variant have the same tensors, and a name of their own.
     ln -sf "$MODELS/Ovi/model.safetensors" "$WORK/model_960x960_10s.safetensors"
     long="--variant 960x960_10s --fusion $WORK/model_960x960_10s.safetensors"
-    piece reference-long 100 python3 bench/compare_gpu.py --presets 960x960_10s --steps 1 --seconds 50 --json "$WORK/reference-long.json"
+    piece reference-long 140 python3 bench/compare_gpu.py --presets 960x960_10s --steps 1 --seconds 50 --no-autocast --json "$WORK/reference-long.json"
     cat "$WORK/reference-long.out"
     clip long-resident 140 $long --steps "${LONG_STEPS:-6}"
     clip long-stream-6GiB 180 $long --vram 6GiB --steps "${LONG_STEPS:-6}"
