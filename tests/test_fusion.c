@@ -323,6 +323,46 @@ static void a_published_step_costs_what_the_network_needs(void **state) {
     fusion_release(&m);
 }
 
+static void assert_equal_steps(const weight_table *t, wref a, wref b, wref c) {
+    const char *at[] = {weight_get(t, a)->data, weight_get(t, b)->data,
+                        weight_get(t, c)->data};
+    assert_true(at[0] && at[1] > at[0] && (at[1] - at[0]) % 16 == 0);
+    assert_int_equal(at[2] - at[1], at[1] - at[0]);
+}
+
+/* Where a GPU has them, so that it can multiply them as one batch: resident, and in slots. */
+static void weights_of_q_k_and_v_lie_in_equal_steps(void **state) {
+    (void)state;
+    for (int streamed = 0; streamed < 2; streamed++) {
+        host h = {0};
+        fusion m;
+        const fusion_config cfg = fusion_config_published();
+        const device_options o = {.compute = DTYPE_BF16};
+        assert_int_equal(fusion_init(&m, &cfg, &h.err), OVI_OK);
+        device *d = device_open_null(&h, backend_find("cuda"), &o);
+        store *st = store_create(d, &h.err);
+        store_add(st, 0, &m.weights);
+        const uint64_t blocks = ((uint64_t)1 << fusion_part_step(&cfg)) - 1;
+        store_needs needs = {.parts = {blocks}, .streamed = {streamed ? blocks : 0}};
+        assert_int_equal(store_enter(st, &needs), OVI_OK);
+        for (int i = 0; i < 3; i++) {
+            store_pin(st, 0, i);
+            for (int s = 0; s < FUSION_STREAMS; s++) {
+                const fusion_half *w = &m.block[i].half[s];
+                assert_equal_steps(&m.weights, w->self.q.weight, w->self.k.weight,
+                                   w->self.v.weight);
+                assert_equal_steps(&m.weights, w->self.q.bias, w->self.k.bias,
+                                   w->self.v.bias);
+            }
+            store_unpin(st, 0, i);
+        }
+        assert_int_equal(h.err.status, OVI_OK);
+        store_free(st);
+        device_close(d);
+        fusion_release(&m);
+    }
+}
+
 /* What is read once per clip: 2.27 GB of text keys and values, and 0.22 GB beside them. */
 static void every_weight_is_needed_by_one_call(void **state) {
     (void)state;
@@ -736,6 +776,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_sizes_declare_the_published_tensors),
         cmocka_unit_test(a_published_step_costs_what_the_network_needs),
+        cmocka_unit_test(weights_of_q_k_and_v_lie_in_equal_steps),
         cmocka_unit_test(every_weight_is_needed_by_one_call),
         cmocka_unit_test(configuration_errors_name_the_key),
         cmocka_unit_test(both_branches_in_one_pass_equal_one_pass_each),

@@ -111,6 +111,47 @@ static void linear_says_what_does_not_fit(void **state) {
     refused(d, "linear: out [2, 7, 128] and norm.out [2, 7, 128] overlap");
 }
 
+static void products_side_by_side_are_of_one_x(void **state) {
+    device *d = *state;
+    const char *others =
+        "linear: expected products of one x side by side, with nothing but "
+        "a bias, found others";
+    linear_desc x = {.x = f32(d, SHAPE(2, 7, 64)),
+                     .w = f32(d, SHAPE(128, 64)),
+                     .out = f32(d, SHAPE(2, 7, 128))};
+    linear_desc good = x;
+    good.w = f32(d, SHAPE(128, 64));
+    good.out = f32(d, SHAPE(2, 7, 128));
+    linear_desc y = good;
+    x.beside = &y;
+    y.x = f32(d, SHAPE(2, 7, 64));
+    op_linear(d, &x);
+    refused(d, others);
+    y = good;
+    y.act = ACT_SILU;
+    op_linear(d, &x);
+    refused(d, others);
+    y = good;
+    y.w = f32(d, SHAPE(64, 64));
+    op_linear(d, &x);
+    refused(d, "linear: w [128, 64] and beside.w [64, 64]: expected equal shapes");
+    y = good;
+    y.out = x.out;
+    op_linear(d, &x);
+    refused(d, "linear: out [2, 7, 128] and beside.out [2, 7, 128] overlap");
+    y = good;
+    y.bias = f32(d, SHAPE(127));
+    op_linear(d, &x);
+    refused(d, "linear: bias [127]: expected 128 along axis 0, found 127");
+    y = good;
+    op_linear(d, &x);
+    assert_int_equal(device_get_counters(d)->calls[OP_LINEAR], 1);
+    assert_true(device_get_counters(d)->flops == 2.0 * 2 * 2 * 7 * 64 * 128);
+    /* x is read once */
+    assert_true(device_get_counters(d)->bytes ==
+                4.0 * (2 * 7 * 64 + 2 * 128 * 64 + 2 * 2 * 7 * 128));
+}
+
 static void norm_says_what_does_not_fit(void **state) {
     device *d = *state;
     tensor t = f32(d, SHAPE(5, 12)), table = f32(d, SHAPE(5, 3));
@@ -263,7 +304,7 @@ int main(void) {
         TEST(linear_says_what_does_not_fit),     TEST(norm_says_what_does_not_fit),
         TEST(attention_says_what_does_not_fit),  TEST(conv_says_what_does_not_fit),
         TEST(movement_says_what_does_not_fit),   TEST(elementwise_says_what_does_not_fit),
-        TEST(resampling_says_what_does_not_fit),
+        TEST(resampling_says_what_does_not_fit), TEST(products_side_by_side_are_of_one_x),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

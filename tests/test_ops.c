@@ -557,6 +557,60 @@ static void linear_moved(lab *l) {
     op_linear(l->d, &x);
 }
 
+/* Three products of one x, each beside the one before: in equal steps, or anywhere. At the
+ * larger size rows are many to cuBLASLt. */
+static void make_three(lab *l, dtype type, dtype out_type, linear_desc three[3]) {
+    const int64_t batch = pick(l, 0, 2), m = pick(l, 0, 7) ? pick(l, 1, 40) : 1600;
+    const int64_t n = 8 * pick(l, 1, 12), k = 16 * pick(l, 1, 6);
+    const bool steps = pick(l, 0, 3), with_bias = flip(l);
+    const layout rows = flip(l) ? LAYOUT_WIDE : LAYOUT_ROWS;
+    const double size = 1 / sqrt((double)k);
+    const tensor x = input(l, type, tokens(batch, m, k), rows, 1);
+    const tensor w = input(l, type, SHAPE(3, n, k), LAYOUT_WIDE, size);
+    const tensor bias = input(l, DTYPE_F32, SHAPE(3, n), LAYOUT_WIDE, 1);
+    const tensor out =
+        steps ? result(l, out_type, batch ? SHAPE(3, batch, m, n) : SHAPE(3, m, n),
+                       LAYOUT_WIDE)
+              : (tensor){0};
+    for (int i = 0; i < 3; i++) {
+        three[i] = (linear_desc){.x = x, .w = tensor_index(w, 0, i)};
+        if (with_bias)
+            three[i].bias = tensor_index(bias, 0, i);
+        three[i].out = steps ? tensor_index(out, 0, i)
+                             : result(l, out_type, tokens(batch, m, n), rows);
+        three[i].beside = i < 2 ? &three[i + 1] : NULL;
+    }
+    l->tolerance = 4 * sum_tolerance(k);
+}
+
+static void case_linear_beside(lab *l) {
+    linear_desc three[3];
+    const dtype type = pick_type(l);
+    make_three(l, type, pick_type(l), three);
+    op_linear(l->d, three);
+}
+
+/* Side by side, or one after the other: the same bytes, in fp8 too. */
+static void three_linear(lab *l, bool at_once) {
+    linear_desc three[3];
+    const dtype type = pick(l, 0, 2) ? pick_type(l) : DTYPE_F8_E4M3;
+    make_three(l, type, type == DTYPE_F32 ? type : DTYPE_BF16, three);
+    for (int i = 0; i < (at_once ? 1 : 3); i++) {
+        linear_desc one = three[i];
+        if (!at_once)
+            one.beside = NULL;
+        op_linear(l->d, &one);
+    }
+}
+
+static void linear_side_by_side(lab *l) {
+    three_linear(l, true);
+}
+
+static void linear_one_by_one(lab *l) {
+    three_linear(l, false);
+}
+
 /* A power of two that keeps values of that size in the range of F8_E4M3. */
 static float pick_scale(lab *l) {
     return ldexpf(1, (int)pick(l, -8, -3));
@@ -1040,6 +1094,7 @@ static void pixels_are_clamped_and_truncated(void **state) {
 #define CASE_LIST(X)                                                                     \
     X(linear)                                                                            \
     X(linear_norm)                                                                       \
+    X(linear_beside)                                                                     \
     X(norm)                                                                              \
     X(attention)                                                                         \
     X(conv)                                                                              \
@@ -1131,6 +1186,11 @@ static void products_give_the_same_bytes_wherever_they_lie(void **state) {
     current = NULL;
 }
 
+static void products_side_by_side_give_the_same_bytes(void **state) {
+    (void)state;
+    give_the_same_bytes("products of one x", linear_side_by_side, linear_one_by_one);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
 #define CASE_ROW(name) cmocka_unit_test_teardown(name##_agrees_on_every_backend, report),
@@ -1139,6 +1199,7 @@ int main(void) {
             cmocka_unit_test_teardown(large_shapes_agree_on_every_backend, report),
         cmocka_unit_test(pixels_are_clamped_and_truncated),
         cmocka_unit_test_teardown(a_norm_in_the_same_call_gives_the_same_bytes, report),
+        cmocka_unit_test_teardown(products_side_by_side_give_the_same_bytes, report),
         cmocka_unit_test_teardown(branches_batched_or_in_turn_give_the_same_bytes,
                                   report),
         cmocka_unit_test_teardown(products_give_the_same_bytes_wherever_they_lie, report),

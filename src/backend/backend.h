@@ -24,7 +24,7 @@
 #include "backend/ops.h"
 #include "core/host.h"
 
-#define BACKEND_ABI 6
+#define BACKEND_ABI 7
 
 /* ----------------------------------------------------------- the backend's table ---- */
 

@@ -223,8 +223,7 @@ static linear_task task_at(const linear_plan *p, int64_t i, int thread, char *sl
     return t;
 }
 
-void cpu_linear(void *self_, const linear_desc *d, work w) {
-    cpu *self = self_;
+static void linear_alone(cpu *self, const linear_desc *d, work w) {
     linear_plan p = make_plan(self, d);
     if (!get_gemms(self, &p))
         return;
@@ -250,4 +249,9 @@ void cpu_linear(void *self_, const linear_desc *d, work w) {
     cpu_finish(self, "linear", status);
     if (d->norm)
         cpu_norm(self, d->norm, w); /* rows are whole only now */
+}
+
+void cpu_linear(void *self, const linear_desc *d, work w) {
+    for (; d; d = d->beside)
+        linear_alone(self, d, w);
 }

@@ -6,6 +6,13 @@ static bool weight_as_stored(const linear_desc *d) {
     return d->x.type == d->w.type;
 }
 
+static size_t products_of(const linear_desc *d) {
+    size_t n = 0;
+    for (; d; d = d->beside)
+        n++;
+    return n;
+}
+
 cuda_linear_work cuda_linear_pieces(const linear_desc *d) {
     const size_t n = (size_t)d->w.dim[0], k = (size_t)d->w.dim[1];
     cuda_linear_work p = {0};
@@ -14,7 +21,7 @@ cuda_linear_work cuda_linear_pieces(const linear_desc *d) {
     if (!weight_as_stored(d))
         p.weight = cuda_round256(n * k * dtype_size(d->x.type));
     if (d->bias.data && d->out.type != DTYPE_F32)
-        p.bias = cuda_round256(n * sizeof(uint16_t));
+        p.bias = products_of(d) * cuda_round256(n * sizeof(uint16_t));
     if (d->out.type == DTYPE_F8_E4M3)
         p.scale = cuda_round256(sizeof(float));
     if (d->gate.data || (d->residual.data && d->act != ACT_NONE))

@@ -31,7 +31,7 @@ static inline size_t cuda_round256(size_t bytes) {
 typedef struct cuda_linear_work {
     size_t cap;    /* cuBLASLt's own */
     size_t weight; /* w in the type of the product, where the stored one is not taken */
-    size_t bias;   /* bias in the type of out, of out F8_E4M3 in BF16 */
+    size_t bias;   /* of every product, in the type of out, of out F8_E4M3 in BF16 */
     size_t scale;  /* what a result in fp8 is multiplied by */
     size_t sum;    /* act(x w^T + bias) before gate and residual */
 } cuda_linear_work;

@@ -182,12 +182,17 @@ static bool are_apart(checker c, operand a, operand b) {
     return false;
 }
 
+/* Wherever they are. */
+static bool lie_alike(const tensor *a, const tensor *b) {
+    bool same = a->type == b->type && tensor_same_shape(a, b);
+    for (int i = 0; same && i < a->rank; i++)
+        same = a->dim[i] == 1 || a->stride[i] == b->stride[i];
+    return same;
+}
+
 /* b is written: it may be the very view of a, else they are apart. */
 static bool same_view_or_apart(checker c, operand a, operand b) {
-    bool same = a.t->type == b.t->type && tensor_same_shape(a.t, b.t);
-    for (int i = 0; same && i < a.t->rank; i++)
-        same = a.t->dim[i] == 1 || a.t->stride[i] == b.t->stride[i];
-    return same || are_apart(c, a, b);
+    return lie_alike(a.t, b.t) || are_apart(c, a, b);
 }
 
 /* Something of out's shape and type that may be the very view of out. */
@@ -287,6 +292,35 @@ static bool check_linear_norm(checker c, const linear_desc *x) {
            are_apart(c, OPERAND(w), to);
 }
 
+static bool is_plain_product(const linear_desc *x) {
+    return !present(&x->gate) && !present(&x->residual) && !x->norm && x->act == ACT_NONE;
+}
+
+/* The product beside another one: of the same x, and as plain. */
+static bool check_linear_beside(checker c, const linear_desc *x) {
+    const linear_desc *y = x->beside;
+    if (!y)
+        return true;
+    if (y->x.data != x->x.data || !lie_alike(&x->x, &y->x) || y->x_scale != x->x_scale ||
+        !is_plain_product(x) || !is_plain_product(y)) {
+        device_fail(c.d, OVI_INTERNAL,
+                    "linear: expected products of one x side by side, with nothing but a "
+                    "bias, found others");
+        return false;
+    }
+    const operand w = {"beside.w", &y->w}, out = {"beside.out", &y->out};
+    if (!same_shape(c, OPERAND(w), w) || !same_type(c, OPERAND(w), w) ||
+        !same_type(c, OPERAND(out), out))
+        return false;
+    for (; y; y = y->beside) {
+        const operand other_w = {"beside.w", &y->w}, other_out = {"beside.out", &y->out};
+        if (!are_apart(c, OPERAND(out), other_out) ||
+            !are_apart(c, OPERAND(out), other_w) || !are_apart(c, OPERAND(w), other_out))
+            return false;
+    }
+    return check_linear(c.d, x->beside);
+}
+
 bool check_linear(device *d, const linear_desc *x) {
     checker c = {d, "linear"};
     if (!is_quantised_or_not(c, OPERAND(x), 2, 3) || !has_rank(c, OPERAND(w), 2, 2) ||
@@ -304,7 +338,8 @@ bool check_linear(device *d, const linear_desc *x) {
            is_modulation_if_any(c, OPERAND(gate), OPERAND(x), n, x->split) &&
            is_residual_if_any(c, OPERAND(residual), OPERAND(out)) &&
            are_apart(c, OPERAND(x), OPERAND(out)) &&
-           are_apart(c, OPERAND(w), OPERAND(out)) && check_linear_norm(c, x);
+           are_apart(c, OPERAND(w), OPERAND(out)) && check_linear_norm(c, x) &&
+           check_linear_beside(c, x);
 }
 
 /* cos, sin [M, d/2], both or neither. */

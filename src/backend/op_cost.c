@@ -26,6 +26,11 @@ op_cost cost_linear(const linear_desc *x) {
         cost.flops += norm.flops;
         cost.bytes += norm.bytes - moved(&x->norm->x);
     }
+    if (x->beside) {
+        const op_cost other = cost_linear(x->beside);
+        cost.flops += other.flops;
+        cost.bytes += other.bytes - moved(&x->x);
+    }
     return cost;
 }
 

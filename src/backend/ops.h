@@ -62,6 +62,9 @@ typedef struct norm_desc {
  * F8_E4M3, of out_scale, without gate and residual and with no act but ACT_GELU_TANH.
  * bias [N]; gate [R, N] or [B, R, N]; residual has out's type and may be the very view of
  * out. All optional.
+ * beside (optional): another product of the very view x and of x_scale, with w and out of these
+ * shapes and types, and nothing but a bias with either; it may have one beside it in turn. In the
+ * same pass where a backend can: each has the bits that it would have by itself.
  * norm (optional): behind the product, and in the same pass where a backend can: its x is the
  * very view of out, of which it reads what is stored, so that it gives the bits that it would
  * give by itself. Its out may be the very view of x, which is used up by then.
@@ -70,6 +73,7 @@ typedef struct linear_desc {
     tensor x, w, out;
     tensor bias, gate, residual;
     const norm_desc *norm;
+    const struct linear_desc *beside;
     act_kind act;
     int64_t split;
     float x_scale, w_scale, out_scale; /* of x F8_E4M3, of its w, of out F8_E4M3 */

@@ -109,7 +109,7 @@ static void linear_tile(const linear_desc *x, const linear_rows *r, int64_t b,
     }
 }
 
-void ref_linear(void *self, const linear_desc *x, work w) {
+static void linear_alone(void *self, const linear_desc *x, work w) {
     int64_t k = x->w.dim[1], width = x->w.dim[0];
     float *s = ref_scratch(self, LINEAR_TILE * (k + width) + k + 3 * width);
     if (!s)
@@ -128,6 +128,11 @@ void ref_linear(void *self, const linear_desc *x, work w) {
     }
     if (x->norm)
         ref_norm(self, x->norm, w);
+}
+
+void ref_linear(void *self, const linear_desc *x, work w) {
+    for (; x; x = x->beside)
+        linear_alone(self, x, w);
 }
 
 /* -------------------------------------------------------------------------- norm ---- */

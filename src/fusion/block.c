@@ -111,6 +111,7 @@ void fusion_half_declare(fusion_half *half, weight_table *t, const fusion_config
     const half_names h = {t, fusion_stream_name(stream), index, index, c->dim};
     half_names text = h;
     text.part = fusion_part_text(cfg, index);
+    /* One behind the other, so that a device finds weights, and biases, in equal steps. */
     half->self.q = declare_square(&h, "self_attn.q");
     half->self.k = declare_square(&h, "self_attn.k");
     half->self.v = declare_square(&h, "self_attn.v");
@@ -209,6 +210,11 @@ static tensor push_like(const half_run *h, const tensor *t) {
     return arena_push(h->d, t->type, tensor_shape(t));
 }
 
+/* n tensors like t at equal distances, as products side by side want them. */
+static tensor push_beside(const half_run *h, const tensor *t, int64_t n) {
+    return arena_push(h->d, t->type, SHAPE(n, t->dim[0], t->dim[1], t->dim[2]));
+}
+
 /* [B, n, D] */
 static tensor push_rows(const half_run *h, int64_t n) {
     const tensor *x = &h->s->x;
@@ -275,10 +281,20 @@ static linear_desc product_of(const half_run *h, fusion_site which, tensor x) {
         .w_scale = get(h, l.weight).type == DTYPE_F8_E4M3 ? 0 : scale_at(h, which)};
 }
 
+/* The n products from `first` on, which read one input, into out[]. */
+static void products(const half_run *h, fusion_site first, int n, tensor x,
+                     const tensor *out) {
+    linear_desc p[3];
+    for (int i = n - 1; i >= 0; i--) {
+        p[i] = product_of(h, (fusion_site)((int)first + i), x);
+        p[i].out = out[i];
+        p[i].beside = i + 1 < n ? &p[i + 1] : NULL;
+    }
+    op_linear(h->d, p);
+}
+
 static void product(const half_run *h, fusion_site which, tensor x, tensor out) {
-    linear_desc p = product_of(h, which, x);
-    p.out = out;
-    op_linear(h->d, &p);
+    products(h, which, 1, x, &out);
 }
 
 static void measure_weights(const half_run *h) {
@@ -361,13 +377,11 @@ static void attend(const half_run *h, tensor q, fusion_keys keys, bool accumulat
                                          .out = heads(h, out)});
 }
 
-/* y = rotate(RMS(Wx)): queries or keys of self-attention, for tokens from `first` on. */
-static void project_rotated(const half_run *h, tensor x, int64_t first, char name,
-                            tensor y) {
+/* y = rotate(RMS(y)): queries or keys of self-attention, for tokens from `first` on. */
+static void rotate_self(const half_run *h, int64_t first, char name, tensor y) {
     const size_t mark = arena_mark(h->d);
     const bool query = name == 'q', tracing = device_tracing(h->d);
     const tensor normed = tracing ? push_like(h, &y) : (tensor){0};
-    product(h, query ? SITE_SELF_Q : SITE_SELF_K, x, y);
     norm_rotate(h, y, query ? h->w->self.norm_q : h->w->self.norm_k,
                 &(positions){h->s, first}, normed);
     if (tracing) {
@@ -378,27 +392,30 @@ static void project_rotated(const half_run *h, tensor x, int64_t first, char nam
 }
 
 /* Keys and values of self-attention, chunk by chunk of tokens; y [B, chunk, D] is left with
- * the normed input of the last one. */
-static void keys_of_self(const half_run *h, fusion_keys keys, tensor y) {
+ * the normed input of the last one. A chunk of all tokens gives their queries too, into q. */
+static void keys_of_self(const half_run *h, fusion_keys keys, tensor y, tensor q) {
     const int64_t n = keys.k.dim[1], rows = y.dim[1];
     for (int64_t first = 0; first < n; first += rows) {
         const tensor part = tensor_slice(y, 1, 0, min(rows, n - first));
-        const tensor k = rows_from(keys.k, first, rows);
-        const tensor v = rows_from(keys.v, first, rows);
+        const tensor out[] = {q, rows_from(keys.k, first, rows),
+                              rows_from(keys.v, first, rows)};
         norm_modulated(h, rows_from(h->s->x, first, rows), SHIFT_SELF, first, part);
-        project_rotated(h, part, first, 'k', k);
-        product(h, SITE_SELF_V, part, v);
-        tap_heads(h, "sa.v", v);
+        if (rows == n)
+            products(h, SITE_SELF_Q, 3, part, out);
+        else
+            products(h, SITE_SELF_K, 2, part, out + 1);
+        rotate_self(h, first, 'k', out[1]);
+        tap_heads(h, "sa.v", out[2]);
     }
 }
 
-/* X += gate * o(attn(q, k, v)), for tokens from `first` on; y is their normed input and
- * becomes that of o, and that of cross-attention where it is h->inputs; q has its shape. */
+/* X += gate * o(attn(q, k, v)), for tokens from `first` on; y becomes the input of o, and that
+ * of cross-attention where it is h->inputs; q is not yet rotated. */
 static void self_queries(const half_run *h, fusion_keys keys, int64_t first, tensor y,
                          tensor q) {
     const size_t mark = arena_mark(h->d);
     const tensor x = rows_from(h->s->x, first, y.dim[1]);
-    project_rotated(h, y, first, 'q', q);
+    rotate_self(h, first, 'q', q);
     const tensor r = h->scales ? push_like(h, &q) : y;
     attend(h, q, keys, false, r);
     linear_desc o = product_of(h, SITE_SELF_O, product_input(h, SITE_SELF_OUT, r, y));
@@ -419,15 +436,22 @@ static void self_attention(const half_run *h) {
     const size_t mark = arena_mark(h->d);
     const tensor x = h->s->x; /* [B, N, D] */
     const int64_t n = x.dim[1], rows = chunk_of(h, n);
-    const fusion_keys keys = {.k = push_like(h, &x), .v = push_like(h, &x)};
-    const tensor y = input_rows(h, 0, rows), q = push_rows(h, rows);
-    keys_of_self(h, keys, y);
+    const bool chunked = rows < n;
+    const tensor qkv = push_beside(h, &x, chunked ? 2 : 3);
+    const fusion_keys keys = {.k = tensor_index(qkv, 0, chunked ? 0 : 1),
+                              .v = tensor_index(qkv, 0, chunked ? 1 : 2)};
+    const tensor y = input_rows(h, 0, rows);
+    const tensor q = chunked ? push_rows(h, rows) : tensor_index(qkv, 0, 0);
+    keys_of_self(h, keys, y, q);
     for (int64_t first = 0; first < n; first += rows) {
         const int64_t count = min(rows, n - first);
         const tensor part = tensor_slice(y, 1, 0, count);
-        if (rows < n)
+        const tensor queries = tensor_slice(q, 1, 0, count);
+        if (chunked) {
             norm_modulated(h, rows_from(x, first, rows), SHIFT_SELF, first, part);
-        self_queries(h, keys, first, part, tensor_slice(q, 1, 0, count));
+            product(h, SITE_SELF_Q, part, queries);
+        }
+        self_queries(h, keys, first, part, queries);
     }
     tap(h, "after_sa", x);
     arena_reset(h->d, mark);
@@ -435,20 +459,22 @@ static void self_attention(const half_run *h) {
 
 /* Pushes keys and values [B, M, D] of the other stream's tokens, as this stream sees them. */
 static fusion_keys keys_of_other(const half_run *h, const fusion_tokens *other) {
-    const fusion_keys keys = {.k = push_like(h, &other->x), .v = push_like(h, &other->x)};
+    const tensor both = push_beside(h, &other->x, 2);
+    const fusion_keys keys = {.k = tensor_index(both, 0, 0),
+                              .v = tensor_index(both, 0, 1)};
     const size_t mark = arena_mark(h->d);
     const int64_t n = other->x.dim[1], rows = chunk_of(h, n);
     const tensor y = arena_push(h->d, h->scales ? DTYPE_F8_E4M3 : other->x.type,
                                 SHAPE(other->x.dim[0], rows, other->x.dim[2]));
     for (int64_t first = 0; first < n; first += rows) {
         const tensor part = tensor_slice(y, 1, 0, min(rows, n - first));
-        const tensor k = rows_from(keys.k, first, rows);
+        const tensor out[] = {rows_from(keys.k, first, rows),
+                              rows_from(keys.v, first, rows)};
         norm_affine(h, rows_from(other->x, first, rows), h->w->cross.pre_norm,
                     SITE_OTHER_IN, part);
-        product(h, SITE_K_FUSION, part, k);
-        norm_rotate(h, k, h->w->cross.norm_k_fusion, &(positions){other, first},
+        products(h, SITE_K_FUSION, 2, part, out);
+        norm_rotate(h, out[0], h->w->cross.norm_k_fusion, &(positions){other, first},
                     (tensor){0});
-        product(h, SITE_V_FUSION, part, rows_from(keys.v, first, rows));
     }
     tap_heads(h, "ca.k_fusion_rope", keys.k);
     tap_heads(h, "ca.v_fusion", keys.v);

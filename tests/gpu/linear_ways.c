@@ -1,6 +1,6 @@
 /* linear_ways.c [ROWS]: what it saves, on the device that is the best here, to norm in the pass that
- * gates a product and adds it to the residual; and to make q, k and v by one product, and whether
- * that has the bits of three. Built on demand: cmake --build build --target linear_ways.
+ * gates a product and adds it to the residual; and to make products of one input side by side, and
+ * whether these have the bits of one after the other. Built on demand: cmake --build build --target linear_ways.
  *
  * Rows of 3,072 in bf16, two branches. K is that of the model, and small, where the passes behind
  * the product are most of the time. */
@@ -11,7 +11,7 @@
 #include "backend/backend.h"
 #include "core/os.h"
 
-enum { DIM = 3072, CALLS = 40, REPEAT = 5, SEEN = 128 };
+enum { DIM = 3072, CALLS = 40, REPEAT = 5 };
 
 static tensor keep_random(device *d, dtype type, shape s, float size) {
     static uint64_t z = 3;
@@ -79,44 +79,54 @@ static void measure_norm(device *d, int64_t rows, int64_t k, bool modulated) {
     arena_keep_reset(d, mark);
 }
 
-/* How many of the first values of two results differ. */
+/* How many values of two results differ. */
 static int64_t differing(device *d, tensor a, tensor b) {
-    const int64_t seen = a.dim[1] < SEEN ? a.dim[1] : SEEN;
-    a = tensor_slice(a, 1, 0, seen);
-    b = tensor_slice(b, 1, 0, seen);
     const int64_t n = tensor_count(&a);
     float *u = malloc((size_t)n * sizeof *u), *v = malloc((size_t)n * sizeof *v);
-    int64_t count = 0;
+    int64_t count = -1;
     if (u && v && device_get_f32(d, u, &a) == OVI_OK &&
-        device_get_f32(d, v, &b) == OVI_OK)
+        device_get_f32(d, v, &b) == OVI_OK) {
+        count = 0;
         for (int64_t i = 0; i < n; i++)
             count += memcmp(u + i, v + i, sizeof *u) != 0;
+    }
     free(u);
     free(v);
     return count;
 }
 
-/* The weights of three lie behind each other; of one product the rows of q, k and v do too. */
-static void measure_three(device *d, int64_t rows) {
+/* n products of one x: one after the other, side by side, and as one product of n times the
+ * width. */
+static void measure_beside(device *d, int64_t rows, int n) {
     const size_t mark = arena_keep_mark(d);
-    const linear_desc one = {.x = keep_random(d, DTYPE_BF16, SHAPE(2, rows, DIM), 1),
-                             .w = keep_random(d, DTYPE_BF16, SHAPE(3 * DIM, DIM), 0.01f),
-                             .bias = keep_random(d, DTYPE_F32, SHAPE(3 * DIM), 1),
-                             .out = arena_keep(d, DTYPE_BF16, SHAPE(2, rows, 3 * DIM))};
-    linear_desc three[3];
-    for (int i = 0; i < 3; i++)
-        three[i] = (linear_desc){.x = one.x,
-                                 .w = tensor_slice(one.w, 0, (int64_t)i * DIM, DIM),
-                                 .bias = tensor_slice(one.bias, 0, (int64_t)i * DIM, DIM),
-                                 .out = arena_keep(d, DTYPE_BF16, SHAPE(2, rows, DIM))};
+    const linear_desc wide = {.x = keep_random(d, DTYPE_BF16, SHAPE(2, rows, DIM), 1),
+                              .w = keep_random(d, DTYPE_BF16, SHAPE(n * DIM, DIM), 0.01f),
+                              .bias = keep_random(d, DTYPE_F32, SHAPE(n * DIM), 1),
+                              .out = arena_keep(d, DTYPE_BF16, SHAPE(2, rows, n * DIM))};
+    const tensor one = arena_keep(d, DTYPE_BF16, SHAPE(n, 2, rows, DIM));
+    const tensor all = arena_keep(d, DTYPE_BF16, SHAPE(n, 2, rows, DIM));
+    linear_desc apart[3], beside[3];
+    for (int i = 0; i < n; i++) {
+        apart[i] =
+            (linear_desc){.x = wide.x,
+                          .w = tensor_slice(wide.w, 0, (int64_t)i * DIM, DIM),
+                          .bias = tensor_slice(wide.bias, 0, (int64_t)i * DIM, DIM),
+                          .out = tensor_index(one, 0, i)};
+        beside[i] = apart[i];
+        beside[i].out = tensor_index(all, 0, i);
+        beside[i].beside = i + 1 < n ? &beside[i + 1] : NULL;
+    }
     for (int r = 0; r < 2; r++)
-        printf("2 x %5lld rows: three products %.4f ms, one %.4f\n", (long long)rows,
-               time_of(d, three, 3, NULL), time_of(d, &one, 1, NULL));
-    for (int i = 0; i < 3; i++)
-        printf("  output %d: %lld values differ in the first %d rows of each branch\n", i,
-               (long long)differing(d, three[i].out,
-                                    tensor_slice(one.out, 2, (int64_t)i * DIM, DIM)),
-               SEEN);
+        printf(
+            "2 x %5lld rows, %d products: one by one %.4f ms, side by side %.4f, of %d "
+            "times the width %.4f\n",
+            (long long)rows, n, time_of(d, apart, n, NULL), time_of(d, beside, 1, NULL),
+            n, time_of(d, &wide, 1, NULL));
+    for (int i = 0; i < n; i++)
+        printf("  output %d: %lld values differ side by side, %lld in the wide one\n", i,
+               (long long)differing(d, apart[i].out, beside[i].out),
+               (long long)differing(d, apart[i].out,
+                                    tensor_slice(wide.out, 2, (int64_t)i * DIM, DIM)));
     fflush(stdout);
     arena_keep_reset(d, mark);
 }
@@ -127,11 +137,11 @@ int main(int argc, char **argv) {
     const device_options o = {.compute = DTYPE_BF16};
     device *d = device_open(&h, backend_best(&o), &o);
     if (d) {
-        device_arena_open(d, (size_t)2 << 30);
+        device_arena_open(d, (size_t)3 << 30);
         for (int i = 0; i < 8; i++)
             measure_norm(d, i & 1 ? 157 : rows, i & 2 ? DIM : 64, (i & 4) != 0);
-        measure_three(d, 157);
-        measure_three(d, rows);
+        for (int i = 0; i < 4; i++)
+            measure_beside(d, i & 1 ? rows : 157, i & 2 ? 3 : 2);
     }
     if (h.err.status != OVI_OK)
         fprintf(stderr, "linear_ways: %s\n", h.err.text);

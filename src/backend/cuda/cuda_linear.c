@@ -4,6 +4,10 @@
  * Bias, tanh GELU and a plain residual are cuBLASLt's epilogue, everything else follows in
  * one pass (linear.cu). Branches that lie behind each other are one product.
  *
+ * Products beside each other are one batch, whose x does not move, where their weights, biases
+ * and results lie in equal steps and weights are taken as they are; else one follows the other.
+ * The algorithm is that of one of them, so that bits are the same either way.
+ *
  * Products in fp8 are e4m3 x e4m3 with sums in f32 on the tensor cores ("fast accumulation");
  * the scales of x and w are one factor of the sum, and a result in fp8 is scaled and rounded by
  * the epilogue. Weights in BF16 are quantised in front of it.
@@ -32,8 +36,15 @@ void cuda_linear_clear(cuda *self) {
 
 /* ---- one product, as cuBLASLt sees it ---- */
 
+/* Products beside each other; steps from one to the next in elements. */
+typedef struct batch {
+    int32_t n; /* 0: they do not lie in equal steps */
+    int64_t w, bias, out;
+} batch;
+
 typedef struct product {
     product_key key;
+    batch all; /* itself alone, or as many */
     int64_t rows, x_row, out_row, residual_row;
     const void *x, *w, *bias, *residual;
     void *out;
@@ -80,6 +91,21 @@ static bool layout(cublasLtMatrixLayout_t *l, int32_t type, int64_t rows, int64_
                                       ld) == CUBLAS_STATUS_SUCCESS;
 }
 
+static bool repeat(cublasLtMatrixLayout_t l, int32_t n, int64_t step) {
+    return cublasLtMatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &n,
+                                            sizeof n) == CUBLAS_STATUS_SUCCESS &&
+           cublasLtMatrixLayoutSetAttribute(l,
+                                            CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                            &step, sizeof step) == CUBLAS_STATUS_SUCCESS;
+}
+
+static bool set_batch(const lt_layouts *l, const batch *all) {
+    return repeat(l->w, all->n, all->w) && repeat(l->x, all->n, 0) &&
+           repeat(l->c, all->n, all->out) && repeat(l->out, all->n, all->out) &&
+           set(l->op, CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, &all->bias,
+               sizeof all->bias);
+}
+
 /* Sums stay on the tensor cores, which keep fewer bits of them than f32 has. */
 static bool set_f8(cublasLtMatmulDesc_t op, const product *p) {
     const int8_t fast = 1;
@@ -110,7 +136,8 @@ static bool layouts_make(lt_layouts *l, const product *p, int64_t rows) {
            layout(&l->x, key->x_type, key->k, rows, p->x_row) &&
            layout(&l->c, side_type(key), key->n, rows,
                   p->residual ? p->residual_row : p->out_row) &&
-           layout(&l->out, key->out_type, key->n, rows, p->out_row);
+           layout(&l->out, key->out_type, key->n, rows, p->out_row) &&
+           (p->all.n == 1 || set_batch(l, &p->all));
 }
 
 /* ---- choosing ---- */
@@ -417,7 +444,8 @@ static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
     const tensor *x = &d->x, *out = &r->sum, *add = &d->residual;
     const int last = x->rank - 2; /* the axis of rows */
     const bool add_here = add->data && out->data == d->out.data && !r->act_after;
-    product p = {.rows = x->dim[last] * (whole && x->rank == 3 ? x->dim[0] : 1),
+    product p = {.all = {.n = 1},
+                 .rows = x->dim[last] * (whole && x->rank == 3 ? x->dim[0] : 1),
                  .x_row = row_step(x),
                  .out_row = row_step(out),
                  .residual_row = add->data ? row_step(add) : 0,
@@ -447,6 +475,47 @@ static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
 static bool behind_each_other(const tensor *t) {
     return !t->data || t->rank == 2 || t->dim[0] == 1 ||
            t->stride[0] == t->dim[1] * row_step(t);
+}
+
+/* 0: none has any; negative: no step. */
+static int64_t step_between(const tensor *a, const tensor *b) {
+    const int64_t size = (int64_t)dtype_size(a->type);
+    const int64_t bytes = (int64_t)((uintptr_t)b->data - (uintptr_t)a->data);
+    if (!a->data || !b->data)
+        return a->data == b->data ? 0 : -1;
+    return bytes > 0 && bytes % size == 0 ? bytes / size : -1;
+}
+
+/* Do they differ by operands alone, whose rows lie alike? */
+static bool alike(const linear_desc *a, const linear_desc *b) {
+    bool same = f8_factor(a) == f8_factor(b) && a->out_scale == b->out_scale;
+    for (int i = 0; same && i < a->out.rank; i++)
+        same = a->out.stride[i] == b->out.stride[i];
+    return same;
+}
+
+/* Of d and those beside it. */
+static batch batch_of(const linear_desc *d) {
+    batch all = {.n = 1};
+    for (const linear_desc *a = d, *b = d->beside; b; a = b, b = b->beside, all.n++) {
+        const batch here = {all.n, step_between(&a->w, &b->w),
+                            step_between(&a->bias, &b->bias),
+                            step_between(&a->out, &b->out)};
+        if (all.n == 1)
+            all = here;
+        if (!alike(a, b) || here.w < 0 || here.bias < 0 || here.out < 0 ||
+            here.w != all.w || here.bias != all.bias || here.out != all.out)
+            return (batch){0};
+    }
+    return all;
+}
+
+/* Are all of a batch as aligned as the first? */
+static bool batch_is_aligned(const product *p, const batch *all) {
+    const int64_t w = all->w * (int64_t)dtype_size((dtype)p->key.x_type);
+    const int64_t out = all->out * (int64_t)dtype_size((dtype)p->key.out_type);
+    const int64_t bias = all->bias * (int64_t)dtype_size((dtype)side_type(&p->key));
+    return (w | out) % p->key.alignment == 0 && bias % 16 == 0;
 }
 
 static void norm_behind(cuda *c, const linear_desc *d) {
@@ -484,33 +553,50 @@ static bool prepare_weight(cuda *c, const linear_desc *d, void *weight) {
     return cuda_ok(c, kernel_quantise(&q, c->stream), "linear");
 }
 
-static bool prepare(cuda *c, const linear_desc *d, const linear_run *r) {
+/* Biases of a batch into workspace, which gives them other steps. */
+static bool prepare_bias(cuda *c, const linear_desc *d, void *to, batch *all) {
+    copy_desc move = {.x = tensor_repeat(d->bias, 0, all->n)};
+    move.x.stride[0] = all->bias;
+    all->bias = (int64_t)(cuda_round256((size_t)d->w.dim[0] * sizeof(uint16_t)) /
+                          sizeof(uint16_t));
+    move.out = tensor_make(to, DTYPE_BF16, SHAPE(all->n, d->w.dim[0]));
+    move.out.stride[0] = all->bias;
+    return cuda_ok(c, kernel_copy(&move, c->stream), "linear");
+}
+
+static bool prepare(cuda *c, const linear_desc *d, const linear_run *r, batch *all) {
     const float by = d->out_scale == 0 ? 1 : 1 / d->out_scale;
     return (!r->weight || prepare_weight(c, d, r->weight)) &&
            (!r->scale || cuda_ok(c, kernel_put(r->scale, by, c->stream), "linear")) &&
-           (!r->bias ||
-            cuda_ok(c, kernel_convert(&d->bias, r->bias, DTYPE_BF16, c->stream),
-                    "linear"));
+           (!r->bias || prepare_bias(c, d, r->bias, all));
 }
 
-static void linear_at_once(cuda *c, const linear_desc *d, work w) {
+/* One product, or all of a batch; false: a batch that is not to be had. */
+static bool linear_at_once(cuda *c, const linear_desc *d, batch all, work w) {
     const linear_run r = divide(d, w);
     const bool whole = behind_each_other(&d->x) && behind_each_other(&r.sum) &&
                        behind_each_other(&d->residual);
     const int64_t n = whole || d->x.rank == 2 ? 1 : d->x.dim[0];
-    if (!prepare(c, d, &r))
-        return;
+    if (all.n > 1 && r.weight)
+        return false;
+    if (!prepare(c, d, &r, &all))
+        return true;
     for (int64_t b = 0; b < n; b++) {
-        const product p = product_of(d, &r, b, whole);
+        product p = product_of(d, &r, b, whole);
         const chosen *how = choose(c, &p);
         if (!how)
-            return;
+            return true;
+        if (all.n > 1 && !batch_is_aligned(&p, &all))
+            return false;
+        p.all = all;
         cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
         if (how->found)
             status = multiply(c, &p, &how->algorithm);
         /* What is chosen stays: bits must not depend on what was multiplied before. */
         if (status == CUBLAS_STATUS_NOT_SUPPORTED ||
             status == CUBLAS_STATUS_INVALID_VALUE) {
+            if (all.n > 1)
+                return false;
             linear_desc own = *d;
             if (r.weight && d->x.type == DTYPE_F8_E4M3) {
                 own.w.data = r.weight;
@@ -518,17 +604,18 @@ static void linear_at_once(cuda *c, const linear_desc *d, work w) {
             }
             cuda_ok(c, kernel_linear(&own, c->stream), "linear");
             norm_behind(c, d);
-            return;
+            return true;
         }
         if (status != CUBLAS_STATUS_SUCCESS) {
             cuda_fail(c, OVI_DEVICE,
                       "linear: cuBLASLt failed with status %d for %lld x %lld x %lld",
                       (int)status, (long long)p.rows, (long long)p.key.n,
                       (long long)p.key.k);
-            return;
+            return true;
         }
     }
     finish(c, d, &r);
+    return true;
 }
 
 /* Of the rows from `first` on. */
@@ -566,17 +653,33 @@ static linear_desc linear_rows(const linear_desc *d, int64_t first, int64_t n,
     return part;
 }
 
-/* Where launches have a limit: as many rows at a time as it holds. */
-void cuda_linear(void *self, const linear_desc *d, work w) {
-    cuda *c = self;
+/* Rows that a launch of n products may have. */
+static int64_t rows_at_most(const cuda *c, const linear_desc *d, int n) {
     const int64_t branches = d->x.rank == 3 ? d->x.dim[0] : 1;
-    const int64_t all = d->x.dim[d->x.rank - 2];
-    const double row = 2.0 * (double)(branches * d->w.dim[0] * d->w.dim[1]);
-    const int64_t most = cuda_launch_share(c, row, all, d->x.type);
+    const double row = 2.0 * n * (double)(branches * d->w.dim[0] * d->w.dim[1]);
+    return cuda_launch_share(c, row, d->x.dim[d->x.rank - 2], d->x.type);
+}
+
+/* Where launches have a limit: as many rows at a time as it holds. */
+static void linear_alone(cuda *c, const linear_desc *d, work w) {
+    const int64_t all = d->x.dim[d->x.rank - 2], most = rows_at_most(c, d, 1);
     for (int64_t at = 0, n; at < all; at += n) {
         norm_desc norm;
         n = all - at < most ? all - at : most;
         const linear_desc part = n < all ? linear_rows(d, at, n, &norm) : *d;
-        linear_at_once(c, &part, w);
+        (void)linear_at_once(c, &part, (batch){.n = 1}, w);
+    }
+}
+
+void cuda_linear(void *self, const linear_desc *d, work w) {
+    cuda *c = self;
+    const batch all = batch_of(d);
+    if (all.n > 1 && rows_at_most(c, d, all.n) >= d->x.dim[d->x.rank - 2] &&
+        linear_at_once(c, d, all, w))
+        return;
+    for (; d; d = d->beside) {
+        linear_desc alone = *d;
+        alone.beside = NULL;
+        linear_alone(c, &alone, w);
     }
 }
