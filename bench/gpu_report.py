@@ -45,7 +45,7 @@ class Gpu:
     def warm(self, stage):
         """Seconds of a stage after loading, of several clips in one process."""
         found = next((s for s in (self.data["bench"] or {"stages": []})["stages"] if s["name"] == stage), None)
-        return found and found["seconds"] - found["load_seconds"]
+        return found and found.get("run_seconds", found["seconds"] - found["load_seconds"])
 
     def wall(self, run, steps):
         found = self.runs.get(run)

@@ -512,6 +512,7 @@ static void check_benched_stage(const json_t *stage) {
     assert_true(number_of(stage, "planned_peak_bytes") ==
                 number_of(stage, "measured_peak_bytes"));
     assert_true(number_of(stage, "load_seconds") < number_of(stage, "seconds"));
+    assert_true(number_of(stage, "run_seconds") > 0);
     json_array_foreach(json_object_get(stage, "ops"), i, op) {
         assert_true(number_of(op, "calls") > 0 && number_of(op, "seconds") > 0);
         all += number_of(op, "seconds");
