@@ -119,12 +119,10 @@ typedef struct job {
     double stage_start;               /* seconds, for progress */
     int first_step;                   /* of the running stage, for progress */
     const struct resume_file *resume; /* the run that is continued; NULL: from noise */
-    fusion_scales
-        *scales;      /* borrowed: of the running diffusion's products in fp8; NULL */
-    const char *made; /* the request of latents from a file, as JSON text; NULL: none */
-    const char
-        *digest;      /* of the files that make latents, as JSON text; NULL: not taken */
-    char *checkpoint; /* where the sampler's state is saved; NULL: nowhere */
+    fusion_scales *scales;            /* borrowed: of a running diffusion in fp8; NULL */
+    const char *made;   /* the request of latents from a file, as JSON text; NULL: none */
+    const char *digest; /* JSON text: files that make latents; NULL: not taken */
+    char *checkpoint;   /* where the sampler's state is saved; NULL: nowhere */
     int least_way[STAGE_COUNT]; /* candidates before this one are not tried */
     void *owned[JOB_MAX_BUFFERS];
     int n_owned;

@@ -35,8 +35,8 @@ struct device {
     } region[DEVICE_MAX_REGIONS]; /* memory.regions of them */
     device_trace trace;
     bool poisoned, apart; /* fresh tensors of the arena hold NaN; are allocations */
-    bool direct,
-        no_cache; /* uploads: as if files were larger than memory; and none pinned */
+    bool direct;          /* uploads: as if files were larger than memory */
+    bool no_cache;        /* uploads: without a pinned cache of files */
     arena_apart *scratch_apart, *keep_apart; /* owned; NULL: tensors share the arena */
 };
 

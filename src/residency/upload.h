@@ -2,11 +2,11 @@
  *
  * A row that is stored as it is placed is read by the device itself, out of pinned windows of
  * the file's mapping: no copy on the host. Where the system refuses to pin it, memory does not
- * hold the file, or enough threads read faster than pages are pinned and given up again, they
- * read such rows into pinned memory of our own (ring.h). Everything
- * else passes through staging by pread. Pinned pages cannot be evicted: with a limit the
- * oldest windows are given up for new ones, or stay, and the rest goes through the ring. One
- * uploader is used by one thread at a time. */
+ * hold the file, or rows are read once and there are threads enough to be faster than pinning
+ * is, threads read them into pinned memory of our own (ring.h). Everything else passes through
+ * staging by pread. Pinned pages cannot be evicted: with a limit the oldest windows are given
+ * up for new ones, or stay, and the rest goes through the ring. One uploader is used by one
+ * thread at a time. */
 #ifndef OVI_RESIDENCY_UPLOAD_H
 #define OVI_RESIDENCY_UPLOAD_H
 
