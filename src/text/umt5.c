@@ -231,19 +231,31 @@ static void put_positions(const encoding *c) {
     arena_reset(c->d, mark);
 }
 
-/* Rows of a text's tokens as they are stored, on the host: [L, D] of the file's type. */
-static void gather_stored(const encoding *c, const umt5_text *text, char *dst) {
+/* Rows of n tokens as they are stored, on the host: [n, D] of the file's type. */
+static void gather_stored(const encoding *c, const int32_t *ids, int64_t n, char *dst) {
     const weights *files = c->m->weights.files;
     const weights_entry *x = c->m->weights.row[c->m->embedding].entry[0];
     const int64_t dim = c->m->cfg.dim;
     const size_t row = (size_t)dim * dtype_size(x->type);
     const char *rows = weights_data(files, x);
     err *e = &device_host(c->d)->err;
-    for (int64_t i = 0; i < text->n && !err_failed(e); i++) {
+    for (int64_t i = 0; i < n && !err_failed(e); i++) {
         char *to = dst + (size_t)i * row;
-        memcpy(to, rows + (size_t)text->ids[i] * row, row);
-        weights_values v = {x, to, x->type, text->ids[i] * dim, dim};
+        memcpy(to, rows + (size_t)ids[i] * row, row);
+        weights_values v = {x, to, x->type, ids[i] * dim, dim};
         (void)(weights_expect_finite(files, &v, e) == OVI_OK);
+    }
+}
+
+/* The same to sent [L, D] on the device, some at a time: fresh host memory costs more than the
+ * copy. */
+static void send_stored(const encoding *c, const umt5_text *text, const tensor *sent) {
+    enum { SOME = 32 };
+    for (int64_t at = 0, n = 0; at < text->n && !device_failed(c->d); at += n) {
+        n = text->n - at < SOME ? text->n - at : SOME;
+        const tensor part = tensor_slice(*sent, 0, at, n);
+        gather_stored(c, text->ids + at, n, (char *)text->features);
+        device_write(c->d, &part, text->features);
     }
 }
 
@@ -256,10 +268,8 @@ static void embed(const encoding *c, const umt5_text *text, tensor x) {
     const tensor sent = arena_push(c->d, DTYPE_BF16, tensor_shape(&x));
     const int64_t dim = c->m->cfg.dim;
     if (type == DTYPE_BF16) {
-        if (!device_is_null(c->d)) {
-            gather_stored(c, text, (char *)text->features);
-            device_write(c->d, &sent, text->features);
-        }
+        if (!device_is_null(c->d))
+            send_stored(c, text, &sent);
         op_copy(c->d, &(copy_desc){.x = sent, .out = x});
     } else if (!device_is_null(c->d)) {
         for (int64_t i = 0; i < text->n; i++)
@@ -276,8 +286,11 @@ static void finish(const encoding *c, const umt5_text *text, tensor x) {
     tensor out = push(c, x.dim[0], x.dim[1]);
     norm(c, x, c->m->norm, out);
     op_copy(c->d, &(copy_desc){.x = out, .out = x}); /* x has served */
-    if (!device_is_null(c->d))
+    if (!device_is_null(c->d)) {
+        /* The pages come while a GPU is still at work. */
+        memset(text->features, 0, (size_t)tensor_count(&x) * sizeof *text->features);
         (void)(device_get_f32(c->d, text->features, &x) == OVI_OK); /* latched */
+    }
     arena_reset(c->d, mark);
 }
 
