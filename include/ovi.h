@@ -456,8 +456,9 @@ typedef struct ovi_plan {
     ovi_shape shape;
 } ovi_plan;
 
-/* Plans a request; without a prompt 512 text tokens are counted. Works on an engine opened
- * without weights. The plan succeeds also where nothing fits: see fits. */
+/* Plans a request. Without a prompt the 512 tokens are counted that one may have, without a
+ * tokenizer as many as the length of a text allows. Works on an engine opened without weights.
+ * The plan succeeds also where nothing fits: see fits. */
 OVI_API ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request,
                                  ovi_plan *plan);
 

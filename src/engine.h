@@ -136,6 +136,9 @@ void job_release(job *j);
 void *job_alloc(job *j, size_t count, size_t size) OVI_MUST_CHECK;
 /* Cleans the positive prompt and gives the notices about it, without a tokenizer. */
 ovi_status job_check_prompt(job *j) OVI_MUST_CHECK;
+/* Counts what a plan has of the prompts: their tokens, without a tokenizer as many as they may
+ * have, where there is no prompt the most. */
+ovi_status job_plan_tokens(job *j) OVI_MUST_CHECK;
 /* Cleans and tokenises the prompts. */
 ovi_status job_tokenize(job *j) OVI_MUST_CHECK;
 /* The first frame of the request as pixels. */

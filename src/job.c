@@ -231,6 +231,30 @@ ovi_status job_check_prompt(job *j) {
     return status;
 }
 
+/* Every token stands for a byte or more, but for the end and a space in front. Characters
+ * beyond ASCII may become several when they are normalised. */
+static int tokens_at_most(const buf *cleaned, int limit) {
+    for (size_t i = 0; i < cleaned->size; i++)
+        if ((unsigned char)buf_text(cleaned)[i] >= 0x80)
+            return limit;
+    return cleaned->size + 2 < (size_t)limit ? (int)cleaned->size + 2 : limit;
+}
+
+ovi_status job_plan_tokens(job *j) {
+    const ovi_request *r = j->request;
+    err *e = &j->engine->host.err;
+    const char *const raw[N_PROMPTS] = {r->prompt, r->negative_video, r->negative_audio};
+    if (r->prompt && j->engine->models.tokenizer)
+        return job_tokenize(j);
+    for (int i = r->prompt ? 0 : 1; i < j->n_prompts && !err_failed(e); i++) {
+        buf cleaned = {0};
+        if (prepare_text(j, i, raw[i] ? raw[i] : "", &cleaned) == OVI_OK)
+            j->rows[i] = tokens_at_most(&cleaned, j->shape.text_rows);
+        buf_release(&cleaned);
+    }
+    return e->status;
+}
+
 ovi_status job_tokenize(job *j) {
     const ovi_request *r = j->request;
     err *e = &j->engine->host.err;

@@ -75,7 +75,7 @@ static ovi_status make_plan(ovi_engine *engine, const ovi_request *request,
     *plan = (ovi_plan){0};
     if (call_begin(&j, engine, request, NULL) != OVI_OK)
         return call_end(&j, engine);
-    if (request->prompt && engine->models.tokenizer && job_tokenize(&j) != OVI_OK)
+    if (job_plan_tokens(&j) != OVI_OK)
         return call_end(&j, engine);
     plan->shape = j.shape;
     /* A plan holds a named budget against what is needed; without one everything fits. */

@@ -161,6 +161,45 @@ static void published_variants_are_planned_without_weights(void **state) {
     }
 }
 
+static size_t planned_diffusion(const char *prompt, const char *negative, bool fits) {
+    ovi_settings settings;
+    ovi_settings_init(&settings);
+    settings.variant = "720x720_5s";
+    settings.device = "cuda";
+    settings.dtype = "bf16";
+    settings.vram = "4GiB";
+    ovi_engine *engine;
+    must(engine, ovi_open_for_plans(&settings, &engine));
+    ovi_request request;
+    ovi_request_init(&request);
+    request.prompt = prompt;
+    request.aspect = "1:1";
+    if (negative)
+        request.negative_video = request.negative_audio = negative;
+    ovi_plan plan;
+    must(engine, ovi_make_plan(engine, &request, &plan));
+    assert_int_equal(plan.stage[1].fits, fits);
+    const size_t peak = plan.stage[1].peak_bytes;
+    ovi_close(engine);
+    return peak;
+}
+
+/* 4 GiB hold the diffusion of a prompt of 512 tokens and the usual negative ones. */
+static void
+texts_that_cannot_be_tokenised_count_as_many_tokens_as_they_may_have(void **state) {
+    (void)state;
+    char many[1001] = "";
+    for (int i = 0; i < 500; i++)
+        memcpy(many + 2 * i, "a ", 2);
+    const size_t usual = planned_diffusion(NULL, NULL, true);
+    const size_t most = planned_diffusion(NULL, many, false);
+    assert_true(usual < most);
+    assert_int_equal(planned_diffusion(many, NULL, true), usual);
+    assert_true(planned_diffusion("A dog barks.", NULL, true) < usual);
+    /* One character may become many. */
+    assert_int_equal(planned_diffusion(NULL, "\uFDFA", false), most);
+}
+
 /* ---- the same bits ---- */
 
 static void generate_to(const char *name, const char *dtype, int threads) {
@@ -485,6 +524,8 @@ int main(void) {
         cmocka_unit_test(plans_agree_with_runs),
         cmocka_unit_test(an_engine_for_plans_computes_nothing),
         cmocka_unit_test(published_variants_are_planned_without_weights),
+        cmocka_unit_test(
+            texts_that_cannot_be_tokenised_count_as_many_tokens_as_they_may_have),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(decoding_saved_latents_gives_the_same_clip),
         cmocka_unit_test(fresh_memory_may_hold_anything),
