@@ -84,12 +84,10 @@ static const row rows[] = {
             "file of ovi bench --save"),
     SETTING("profile", INT, profile, 0, 1, "0", NULL, "0|1",
             "1: waits after every operation and reports its time; slower"),
-    SETTING(
-        "emulate", STRING, emulate, 0, 0, NULL, NULL, "WORDS",
-        "for tests, with commas: sm80, sm86, no-cudnn, watchdog: as if the GPU were a "
-        "lesser one; no-pin, no-cache, direct: how weights reach it; poisoned, apart: "
-        "fresh memory "
-        "holds NaN"),
+    SETTING("emulate", STRING, emulate, 0, 0, NULL, NULL, "WORDS",
+            "for tests, with commas: sm80, sm86, no-cudnn, no-workspace, watchdog: as if "
+            "the GPU were a lesser one; no-pin, no-cache, direct, slow-link: how weights "
+            "reach it; poisoned, apart: fresh memory holds NaN"),
 
     REQUEST("negative-video", STRING, negative_video, 0, 0,
             "jitter, bad hands, blur, distortion", NULL, "text_encode", "TEXT",

@@ -122,9 +122,13 @@ static void every_way_of_weights_gives_the_same_clip(void **state) {
     static const struct way {
         const char *emulate;
         int no_mappings, no_pins;
-    } ways[] = {{"no-cudnn,no-pin", 0, 0}, {"no-cudnn", 1, 0},
-                {"no-cudnn", 1, 1},        {"no-cudnn,watchdog", 0, 0},
-                {"no-cudnn,apart", 0, 0},  {"no-cudnn,sm86", 0, 0}};
+    } ways[] = {{"no-cudnn,no-pin", 0, 0},
+                {"no-cudnn", 1, 0},
+                {"no-cudnn", 1, 1},
+                {"no-cudnn,watchdog", 0, 0},
+                {"no-cudnn,apart", 0, 0},
+                {"no-cudnn,sm86", 0, 0},
+                {"no-cudnn,no-workspace,slow-link", 0, 0}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         gpu->no_mappings = ways[i].no_mappings;
         gpu->no_pins = ways[i].no_pins;
@@ -139,6 +143,31 @@ static void every_way_of_weights_gives_the_same_clip(void **state) {
         ovi_close(engine);
     }
     gpu->no_mappings = gpu->no_pins = 0;
+}
+
+/* Whatever computes has its weights, however slowly they come. */
+static void a_slow_link_takes_its_time(void **state) {
+    (void)state;
+    double seconds[2];
+    uint64_t bytes = 0;
+    for (int i = 0; i < 2; i++) {
+        ovi_settings s = fake_settings();
+        s.emulate = i ? "no-cudnn,slow-link" : "no-cudnn";
+        ovi_engine *engine = open_fake(&s);
+        ovi_request r = fake_request("slow.y4m");
+        ovi_report report;
+        must(engine, ovi_generate(engine, &r, NULL));
+        ovi_get_report(engine, &report);
+        seconds[i] = 0;
+        for (int k = 0; k < report.n_stages; k++) {
+            seconds[i] += report.stage[k].load_seconds;
+            bytes += i ? report.stage[k].bytes_read : 0;
+        }
+        assert_expected("slow.y4m");
+        ovi_close(engine);
+    }
+    assert_true(bytes > 0 && seconds[1] >= (double)bytes / 1e9);
+    assert_true(seconds[1] > seconds[0]);
 }
 
 /* The most operations that a launch has, of those of several rows or frames. */
@@ -436,6 +465,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_card_gives_what_was_planned),
         cmocka_unit_test(every_way_of_weights_gives_the_same_clip),
+        cmocka_unit_test(a_slow_link_takes_its_time),
         cmocka_unit_test(ranges_of_a_profiler_open_and_close),
         cmocka_unit_test(launches_are_short_where_a_watchdog_is),
         cmocka_unit_test(a_call_that_fails_is_one_sentence),

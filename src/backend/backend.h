@@ -38,8 +38,10 @@ typedef struct device_options {
     const char
         *cache; /* folder where a device keeps what it has measured; NULL: nowhere */
     /* For tests, "a,b,c"; NULL: nothing. A GPU as if it were a lesser one: sm80, sm86
-     * (compute capability, hence other kernels), no-cudnn, watchdog (launches of 10 ms).
-     * Uploads: no-pin (mappings cannot be pinned), no-cache (nor much memory), direct (files are larger than memory).
+     * (compute capability, hence other kernels; sm86 has 99 KiB of shared memory), no-cudnn,
+     * no-workspace (libraries get none), watchdog (launches of 10 ms).
+     * Uploads: no-pin (mappings cannot be pinned), no-cache (nor much memory), direct (files
+     * are larger than memory), slow-link (a lane of PCIe 3.0).
      * Any device: poisoned (fresh tensors of the arena hold NaN), apart (and each is an
      * allocation of its own). Changes no bit but by the choice of kernels. */
     const char *emulate;

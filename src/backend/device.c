@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend/device.h"
 #include "core/fault.h"
@@ -49,6 +50,7 @@ device *device_open_table(host *h, const backend *b, const backend *table,
     d->poisoned = d->apart || (!device_is_null(d) && device_emulates(o, "poisoned"));
     d->direct = device_emulates(o, "direct");
     d->no_cache = device_emulates(o, "no-cache");
+    d->slow_link = device_emulates(o, "slow-link");
     if (d->options.n_threads == 0)
         d->options.n_threads = os_cpu_count();
     backend_services services = {BACKEND_ABI, h, service_fail};
@@ -242,8 +244,17 @@ void device_upload_begin(device *d, int slot) {
     d->table->upload_begin(d->self, slot);
 }
 
+#define SLOW_LINK 1e9 /* bytes a second */
+
+static void wait_for_slow_link(const device *d, size_t bytes) {
+    const double until = os_now() + (double)bytes / SLOW_LINK;
+    while (d->slow_link && os_now() < until)
+        usleep(50);
+}
+
 void device_upload(device *d, void *dst, const void *src, size_t bytes) {
     d->table->upload(d->self, dst, src, bytes);
+    wait_for_slow_link(d, bytes);
 }
 
 const char *device_upload_wait(device *d) {

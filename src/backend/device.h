@@ -37,6 +37,7 @@ struct device {
     bool poisoned, apart; /* fresh tensors of the arena hold NaN; are allocations */
     bool direct;          /* uploads: as if files were larger than memory */
     bool no_cache;        /* uploads: without a pinned cache of files */
+    bool slow_link;       /* uploads: at SLOW_LINK */
     arena_apart *scratch_apart, *keep_apart; /* owned; NULL: tensors share the arena */
 };
 

@@ -3,8 +3,9 @@
 
 #include "backend/backend.h"
 
-static const char *const words[] = {"sm80",  "sm86",   "no-cudnn", "watchdog", "poisoned",
-                                    "apart", "no-pin", "no-cache", "direct"};
+static const char *const words[] = {"sm80",     "sm86",     "no-cudnn", "no-workspace",
+                                    "watchdog", "poisoned", "apart",    "no-pin",
+                                    "no-cache", "direct",   "slow-link"};
 #define N_WORDS (sizeof words / sizeof words[0])
 
 /* Is this word one of the list "a,b,c"? */

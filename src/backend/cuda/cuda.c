@@ -74,6 +74,7 @@ static bool limit_device(cuda *c) {
         c->shared_bytes = 101376;
     }
     c->no_pin = device_emulates(&c->options, "no-pin");
+    c->no_workspace = device_emulates(&c->options, "no-workspace");
     return true;
 }
 

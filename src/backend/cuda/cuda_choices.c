@@ -32,7 +32,8 @@ static bool device_words(const cuda *c, char *words, size_t size) {
         if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-",
                     *at))
             *at = '_';
-    snprintf(words, size, "%d-%zu-%.64s", c->sm, cublasLtGetVersion(), p.name);
+    snprintf(words, size, "%d%s-%zu-%.64s", c->sm, c->no_workspace ? "w0" : "",
+             cublasLtGetVersion(), p.name);
     return true;
 }
 

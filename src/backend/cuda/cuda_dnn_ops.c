@@ -7,8 +7,15 @@ static bool wide(const void *p) {
     return (uintptr_t)p % 16 == 0;
 }
 
+static const dnn_plan *plan_of(cuda *c, const dnn_problem *p) {
+    dnn_problem asked = *p;
+    if (c->no_workspace)
+        asked.workspace = 0;
+    return cuda_dnn_plan(c->dnn, &asked);
+}
+
 static bool run(cuda *c, const char *what, const dnn_problem *p, const dnn_pointers *at) {
-    const dnn_plan *plan = cuda_dnn_plan(c->dnn, p);
+    const dnn_plan *plan = plan_of(c, p);
     if (!plan)
         return false;
     const char *failed = cuda_dnn_run(c->dnn, plan, at);
@@ -44,7 +51,7 @@ static bool conv_fits(const cuda *c, const conv_desc *d, dnn_problem *p) {
 
 bool cuda_dnn_offers_conv(cuda *c, const conv_desc *d) {
     dnn_problem p;
-    return conv_fits(c, d, &p) && cuda_dnn_plan(c->dnn, &p);
+    return conv_fits(c, d, &p) && plan_of(c, &p);
 }
 
 bool cuda_dnn_conv(cuda *c, const conv_desc *d, const void *bias, work w) {

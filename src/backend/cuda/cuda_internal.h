@@ -35,6 +35,7 @@ typedef struct cuda {
     double launch_seconds;  /* that a launch may take; 0: any time */
     device_options options; /* while it is opened */
     bool no_pin;            /* mappings are not pinned */
+    bool no_workspace;      /* cuBLASLt and cuDNN get none */
     cudaStream_t stream;    /* operations */
     cudaStream_t copies;    /* weights on their way */
     cudaEvent_t fence[BACKEND_FENCES]; /* of operations that used a slot; made when met */

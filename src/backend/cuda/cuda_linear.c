@@ -175,9 +175,14 @@ static bool in_order(const cublasLtMatmulAlgo_t *algorithm) {
            split <= 1 && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
-static cublasLtMatmulPreference_t preference(int64_t alignment) {
+/* What an algorithm may use of the workspace. */
+static size_t most_workspace(const cuda *c) {
+    return c->no_workspace ? 0 : CUDA_LINEAR_CAP;
+}
+
+static cublasLtMatmulPreference_t preference(const cuda *c, int64_t alignment) {
     cublasLtMatmulPreference_t p = NULL;
-    const size_t cap = CUDA_LINEAR_CAP;
+    const size_t cap = most_workspace(c);
     const uint32_t bytes = (uint32_t)alignment, schemes = CUBLASLT_REDUCTION_SCHEME_NONE;
     const cublasLtMatmulPreferenceAttributes_t operands[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
@@ -209,7 +214,7 @@ static bool serves(cuda *c, const product *p, int64_t rows,
     const bool ok = layouts_make(&l, p, rows) &&
                     cublasLtMatmulAlgoCheck(c->lt, l.op, l.w, l.x, l.c, l.out, algorithm,
                                             &found) == CUBLAS_STATUS_SUCCESS &&
-                    found.workspaceSize <= CUDA_LINEAR_CAP;
+                    found.workspaceSize <= most_workspace(c);
     layouts_release(&l);
     return ok;
 }
@@ -228,14 +233,14 @@ static int suggestions(cuda *c, const product *p, int64_t rows,
     cublasLtMatmulHeuristicResult_t found[MAX_ASKED];
     lt_layouts l;
     int asked = 0, n = 0;
-    cublasLtMatmulPreference_t wish = preference(p->key.alignment);
+    cublasLtMatmulPreference_t wish = preference(c, p->key.alignment);
     if (layouts_make(&l, p, rows) && wish &&
         cublasLtMatmulAlgoGetHeuristic(c->lt, l.op, l.w, l.x, l.c, l.out, wish, MAX_ASKED,
                                        found, &asked) != CUBLAS_STATUS_SUCCESS)
         asked = 0;
     for (int i = 0; i < asked && n < MAX_TRIED; i++)
         if (found[i].state == CUBLAS_STATUS_SUCCESS &&
-            found[i].workspaceSize <= CUDA_LINEAR_CAP && in_order(&found[i].algo) &&
+            found[i].workspaceSize <= most_workspace(c) && in_order(&found[i].algo) &&
             serves_all(c, p, &found[i].algo))
             list[n++] = found[i].algo;
     layouts_release(&l);
@@ -255,8 +260,8 @@ static cublasStatus_t multiply(cuda *c, const product *p,
                            nothing       ? NULL
                            : p->residual ? p->residual
                                          : p->out,
-                           l.c, p->out, l.out, algorithm, p->workspace, p->workspace_size,
-                           c->stream);
+                           l.c, p->out, l.out, algorithm, p->workspace,
+                           c->no_workspace ? 0 : p->workspace_size, c->stream);
     layouts_release(&l);
     return r;
 }
