@@ -2,6 +2,8 @@
 # Built where nvcc is; cuBLASLt is linked, cuDNN and the driver are not.
 option(OVI_CUDA "cuda backend, where nvcc is found" ON)
 option(OVI_CUDA_RELEASE "machine code for every GPU that is supported, not only a few" OFF)
+set(OVI_CUDA_TARGETS 90a CACHE STRING
+  "compute capabilities to make machine code for, as 86;90a; others compile PTX when it is loaded; none: PTX alone")
 
 if(NOT OVI_CUDA OR OVI_SANITIZE)
   return()
@@ -16,7 +18,7 @@ set(CMAKE_CUDA_ARCHITECTURES OFF) # named below
 enable_language(CUDA)
 find_package(CUDAToolkit 13 REQUIRED)
 
-set(targets 90a)
+set(targets ${OVI_CUDA_TARGETS})
 if(OVI_CUDA_RELEASE)
   set(targets 80 86 89 90a 100 120)
 endif()
