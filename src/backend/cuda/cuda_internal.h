@@ -3,7 +3,7 @@
  *   cuda.c            device, memory, movement, the table
  *   cuda_upload.c     weights on their way
  *   cuda_overhead.c   what the device holds beside regions
- *   cuda_linear.c     products: cuBLASLt
+ *   cuda_linear.c     products: cuBLASLt; cuda_linear_choose.c: its algorithms
  *   cuda_attention.c  attention: cuDNN where it offers the case, else cuda_attention.cu,
  *                     which chooses: attention_hopper (wgmma), attention_mma (mma.sync),
  *                     attention_wide (head sizes above 128), attention_plain (FMA)
@@ -92,6 +92,6 @@ void cuda_conv_pack(void *self, const conv_geometry *g, dtype type, const float 
 
 void cuda_conv_clear(cuda *self);
 
-/* cuda_linear.c */
+/* cuda_linear_choose.c */
 void cuda_linear_clear(cuda *self);
 #endif

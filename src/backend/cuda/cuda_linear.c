@@ -10,394 +10,18 @@
  *
  * Products in fp8 are e4m3 x e4m3 with sums in f32 on the tensor cores ("fast accumulation");
  * the scales of x and w are one factor of the sum, and a result in fp8 is scaled and rounded by
- * the epilogue. Weights in BF16 are quantised in front of it.
- *
- * Algorithms are chosen once for each (N, K, types, epilogue), for few rows and for many:
- * cuBLASLt's suggestions without split-K are run on the operands at hand and the fastest is
- * kept, out of those whose result has the very bits of the first suggestion for MANY_ROWS.
- * So the bits of a row depend neither on how many rows there are, nor on the budget that cut
- * them, nor on what was measured. */
+ * the epilogue. Weights in BF16 are quantised in front of it. */
 #include <string.h>
 
 #include "backend/cuda/cuda_linear.h"
 #include "backend/cuda/kernels.h"
-
-#define MANY_ROWS 8192
-#define FEW_ROWS  1536 /* of a branch, at most: sound, and three texts together */
-#define MAX_ASKED 16
-#define MAX_TRIED 6 /* that are measured */
-
-void cuda_linear_clear(cuda *self) {
-    if (self->products)
-        cuda_choices_save(self, self->products);
-    mem_free(self->products);
-    self->products = NULL;
-}
-
-/* ---- one product, as cuBLASLt sees it ---- */
-
-/* Products beside each other; steps from one to the next in elements. */
-typedef struct batch {
-    int32_t n; /* 0: they do not lie in equal steps */
-    int64_t w, bias, out;
-} batch;
-
-typedef struct product {
-    product_key key;
-    batch all; /* itself alone, or as many */
-    int64_t rows, x_row, out_row, residual_row;
-    const void *x, *w, *bias, *residual;
-    void *out;
-    void *workspace;
-    size_t workspace_size;
-    float factor;      /* of the sums: scales of x and w */
-    const void *scale; /* on the device: of a result in fp8 */
-} product;
-
-/* cuBLASLt's descriptors of a product; NULL where not made. */
-typedef struct lt_layouts {
-    cublasLtMatmulDesc_t op;
-    cublasLtMatrixLayout_t w, x, c, out;
-} lt_layouts;
-
-static cudaDataType_t lt_type(int32_t type) {
-    return type == DTYPE_F8_E4M3 ? CUDA_R_8F_E4M3
-           : type == DTYPE_BF16  ? CUDA_R_16BF
-                                 : CUDA_R_32F;
-}
-
-/* Of the bias, and of what would be added to a result. */
-static int32_t side_type(const product_key *key) {
-    return key->out_type == DTYPE_F8_E4M3 ? DTYPE_BF16 : key->out_type;
-}
-
-static void layouts_release(lt_layouts *l) {
-    if (l->op)
-        cublasLtMatmulDescDestroy(l->op);
-    cublasLtMatrixLayout_t all[] = {l->w, l->x, l->c, l->out};
-    for (int i = 0; i < 4; i++)
-        if (all[i])
-            cublasLtMatrixLayoutDestroy(all[i]);
-}
-
-static bool set(cublasLtMatmulDesc_t op, cublasLtMatmulDescAttributes_t what,
-                const void *value, size_t size) {
-    return cublasLtMatmulDescSetAttribute(op, what, value, size) == CUBLAS_STATUS_SUCCESS;
-}
-
-static bool layout(cublasLtMatrixLayout_t *l, int32_t type, int64_t rows, int64_t columns,
-                   int64_t ld) {
-    return cublasLtMatrixLayoutCreate(l, lt_type(type), (uint64_t)rows, (uint64_t)columns,
-                                      ld) == CUBLAS_STATUS_SUCCESS;
-}
-
-static bool repeat(cublasLtMatrixLayout_t l, int32_t n, int64_t step) {
-    return cublasLtMatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &n,
-                                            sizeof n) == CUBLAS_STATUS_SUCCESS &&
-           cublasLtMatrixLayoutSetAttribute(l,
-                                            CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
-                                            &step, sizeof step) == CUBLAS_STATUS_SUCCESS;
-}
-
-static bool set_batch(const lt_layouts *l, const batch *all) {
-    return repeat(l->w, all->n, all->w) && repeat(l->x, all->n, 0) &&
-           repeat(l->c, all->n, all->out) && repeat(l->out, all->n, all->out) &&
-           set(l->op, CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, &all->bias,
-               sizeof all->bias);
-}
-
-/* Sums stay on the tensor cores, which keep fewer bits of them than f32 has. */
-static bool set_f8(cublasLtMatmulDesc_t op, const product *p) {
-    const int8_t fast = 1;
-    return set(op, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof fast) &&
-           (!p->scale ||
-            set(op, CUBLASLT_MATMUL_DESC_D_SCALE_POINTER, &p->scale, sizeof p->scale));
-}
-
-static bool layouts_make(lt_layouts *l, const product *p, int64_t rows) {
-    const product_key *key = &p->key;
-    const cublasComputeType_t sums =
-        key->x_type == DTYPE_F32 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
-    const cublasOperation_t turned = CUBLAS_OP_T;
-    const cublasLtEpilogue_t epilogue = (cublasLtEpilogue_t)key->epilogue;
-    const cudaDataType_t bias_type = lt_type(side_type(key));
-    *l = (lt_layouts){0};
-    bool ok = cublasLtMatmulDescCreate(&l->op, sums, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS;
-    ok = ok && set(l->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned) &&
-         set(l->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
-    if (p->bias)
-        ok =
-            ok &&
-            set(l->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias) &&
-            set(l->op, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type, sizeof bias_type);
-    if (key->x_type == DTYPE_F8_E4M3)
-        ok = ok && set_f8(l->op, p);
-    return ok && layout(&l->w, key->x_type, key->k, key->n, key->k) &&
-           layout(&l->x, key->x_type, key->k, rows, p->x_row) &&
-           layout(&l->c, side_type(key), key->n, rows,
-                  p->residual ? p->residual_row : p->out_row) &&
-           layout(&l->out, key->out_type, key->n, rows, p->out_row) &&
-           (p->all.n == 1 || set_batch(l, &p->all));
-}
-
-/* ---- choosing ---- */
-
-static int64_t alignment_of(const void *data, int64_t row, int32_t type) {
-    const uint64_t bits =
-        (uint64_t)(uintptr_t)data | (uint64_t)row * dtype_size((dtype)type) | 16;
-    return (int64_t)(bits & (~bits + 1));
-}
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-static int32_t product_alignment(const product *p) {
-    const product_key *key = &p->key;
-    int64_t a = least(alignment_of(p->x, p->x_row, key->x_type),
-                      alignment_of(p->out, p->out_row, key->out_type));
-    a = least(a, alignment_of(p->w, key->k, key->x_type));
-    if (p->residual)
-        a = least(a, alignment_of(p->residual, p->residual_row, key->out_type));
-    return (int32_t)a;
-}
-
-/* Rows must not be summed in an order that depends on how many there are. */
-static bool in_order(const cublasLtMatmulAlgo_t *algorithm) {
-    uint32_t split = 0, reduction = 1;
-    size_t n = 0;
-    return cublasLtMatmulAlgoConfigGetAttribute(
-               algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split, sizeof split, &n) ==
-               CUBLAS_STATUS_SUCCESS &&
-           cublasLtMatmulAlgoConfigGetAttribute(
-               algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &reduction,
-               sizeof reduction, &n) == CUBLAS_STATUS_SUCCESS &&
-           split <= 1 && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
-}
-
-/* What an algorithm may use of the workspace. */
-static size_t most_workspace(const cuda *c) {
-    return c->no_workspace ? 0 : CUDA_LINEAR_CAP;
-}
-
-static cublasLtMatmulPreference_t preference(const cuda *c, int64_t alignment) {
-    cublasLtMatmulPreference_t p = NULL;
-    const size_t cap = most_workspace(c);
-    const uint32_t bytes = (uint32_t)alignment, schemes = CUBLASLT_REDUCTION_SCHEME_NONE;
-    const cublasLtMatmulPreferenceAttributes_t operands[] = {
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
-    if (cublasLtMatmulPreferenceCreate(&p) != CUBLAS_STATUS_SUCCESS)
-        return NULL;
-    bool ok =
-        cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                             &cap, sizeof cap) == CUBLAS_STATUS_SUCCESS &&
-        cublasLtMatmulPreferenceSetAttribute(
-            p, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof schemes) ==
-            CUBLAS_STATUS_SUCCESS;
-    for (int i = 0; i < 4; i++)
-        ok = ok && cublasLtMatmulPreferenceSetAttribute(
-                       p, operands[i], &bytes, sizeof bytes) == CUBLAS_STATUS_SUCCESS;
-    if (ok)
-        return p;
-    cublasLtMatmulPreferenceDestroy(p);
-    return NULL;
-}
-
-/* Can the algorithm serve products of that many rows? */
-static bool serves(cuda *c, const product *p, int64_t rows,
-                   const cublasLtMatmulAlgo_t *algorithm) {
-    cublasLtMatmulHeuristicResult_t found;
-    lt_layouts l;
-    const bool ok = layouts_make(&l, p, rows) &&
-                    cublasLtMatmulAlgoCheck(c->lt, l.op, l.w, l.x, l.c, l.out, algorithm,
-                                            &found) == CUBLAS_STATUS_SUCCESS &&
-                    found.workspaceSize <= most_workspace(c);
-    layouts_release(&l);
-    return ok;
-}
-
-static bool serves_all(cuda *c, const product *p, const cublasLtMatmulAlgo_t *algorithm) {
-    const int64_t rows[] = {1, 24, 157, p->rows};
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        if (!serves(c, p, rows[i], algorithm))
-            return false;
-    return true;
-}
-
-/* What cuBLASLt suggests for that many rows and we allow, best first; returns how many. */
-static int suggestions(cuda *c, const product *p, int64_t rows,
-                       cublasLtMatmulAlgo_t list[MAX_TRIED]) {
-    cublasLtMatmulHeuristicResult_t found[MAX_ASKED];
-    lt_layouts l;
-    int asked = 0, n = 0;
-    cublasLtMatmulPreference_t wish = preference(c, p->key.alignment);
-    if (layouts_make(&l, p, rows) && wish &&
-        cublasLtMatmulAlgoGetHeuristic(c->lt, l.op, l.w, l.x, l.c, l.out, wish, MAX_ASKED,
-                                       found, &asked) != CUBLAS_STATUS_SUCCESS)
-        asked = 0;
-    for (int i = 0; i < asked && n < MAX_TRIED; i++)
-        if (found[i].state == CUBLAS_STATUS_SUCCESS &&
-            found[i].workspaceSize <= most_workspace(c) && in_order(&found[i].algo) &&
-            serves_all(c, p, &found[i].algo))
-            list[n++] = found[i].algo;
-    layouts_release(&l);
-    if (wish)
-        cublasLtMatmulPreferenceDestroy(wish);
-    return n;
-}
-
-static cublasStatus_t multiply(cuda *c, const product *p,
-                               const cublasLtMatmulAlgo_t *algorithm) {
-    const float beta = p->residual ? 1 : 0;
-    const bool nothing = p->key.out_type == DTYPE_F8_E4M3; /* has another type than C */
-    lt_layouts l;
-    cublasStatus_t r = CUBLAS_STATUS_ALLOC_FAILED;
-    if (layouts_make(&l, p, p->rows))
-        r = cublasLtMatmul(c->lt, l.op, &p->factor, p->w, l.w, p->x, l.x, &beta,
-                           nothing       ? NULL
-                           : p->residual ? p->residual
-                                         : p->out,
-                           l.c, p->out, l.out, algorithm, p->workspace,
-                           c->no_workspace ? 0 : p->workspace_size, c->stream);
-    layouts_release(&l);
-    return r;
-}
-
-/* A number that any changed bit of the result changes; false: it cannot be told. */
-static bool digest(cuda *c, const product *p, uint64_t *sum) {
-    const tensor out = {.data = p->out,
-                        .type = (dtype)p->key.out_type,
-                        .rank = 2,
-                        .dim = {p->rows, p->key.n},
-                        .stride = {p->out_row, 1}};
-    return cudaMemsetAsync(p->workspace, 0, sizeof *sum, c->stream) == cudaSuccess &&
-           kernel_digest(&out, p->workspace, c->stream) == cudaSuccess &&
-           cudaMemcpyAsync(sum, p->workspace, sizeof *sum, cudaMemcpyDeviceToHost,
-                           c->stream) == cudaSuccess &&
-           cudaStreamSynchronize(c->stream) == cudaSuccess;
-}
-
-/* Milliseconds of one product, warm, and its digest; negative: it failed. */
-static float try_algorithm(cuda *c, const product *p,
-                           const cublasLtMatmulAlgo_t *algorithm, uint64_t *sum) {
-    float ms = -1;
-    cudaEvent_t begin = NULL, end = NULL;
-    if (cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess &&
-        multiply(c, p, algorithm) == CUBLAS_STATUS_SUCCESS && digest(c, p, sum)) {
-        cudaEventRecord(begin, c->stream);
-        const bool ok = multiply(c, p, algorithm) == CUBLAS_STATUS_SUCCESS;
-        cudaEventRecord(end, c->stream);
-        if (cudaEventSynchronize(end) != cudaSuccess || !ok ||
-            cudaEventElapsedTime(&ms, begin, end) != cudaSuccess)
-            ms = -1;
-    }
-    if (begin)
-        cudaEventDestroy(begin);
-    if (end)
-        cudaEventDestroy(end);
-    (void)cudaGetLastError();
-    return ms;
-}
-
-/* The fastest in the list that has the bits of `first`, which it is compared with. */
-static cublasLtMatmulAlgo_t fastest(cuda *c, const product *p,
-                                    const cublasLtMatmulAlgo_t *first,
-                                    const cublasLtMatmulAlgo_t *list, int n) {
-    uint64_t expected = 0, sum = 0;
-    float best = try_algorithm(c, p, first, &expected);
-    const cublasLtMatmulAlgo_t *winner = first;
-    for (int i = 0; i < n && best >= 0; i++) {
-        const float ms = try_algorithm(c, p, &list[i], &sum);
-        if (ms >= 0 && ms < best && sum == expected) {
-            best = ms;
-            winner = &list[i];
-        }
-    }
-    return *winner;
-}
-
-/* A product without residual of the same kind was measured: what served it serves here. */
-static bool take_sibling(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
-    product_key plain = p->key;
-    plain.with_residual = 0;
-    for (int i = 0; i < c->products->n; i++) {
-        const chosen *one = &c->products->one[i];
-        if (memcmp(&one->key, &plain, sizeof plain) == 0 && one->found &&
-            serves_all(c, p, &one->algorithm)) {
-            *out = one->algorithm;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The product as it may be run several times: one that adds to its own result gives it to the
- * second half of the workspace instead. false: there is no room. */
-static bool repeatable(const product *p, product *trial) {
-    const size_t half = CUDA_LINEAR_CAP / 2;
-    *trial = *p;
-    if (!p->key.with_residual)
-        return p->workspace != NULL;
-    trial->out = (char *)p->workspace + half;
-    trial->out_row = p->key.n;
-    trial->workspace_size = half;
-    return p->workspace &&
-           (size_t)(p->rows * p->key.n) * dtype_size((dtype)p->key.out_type) <= half;
-}
-
-static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
-    cublasLtMatmulAlgo_t many[MAX_TRIED], few[MAX_TRIED];
-    product trial;
-    const int n = suggestions(c, p, MANY_ROWS, many);
-    if (n == 0)
-        return false;
-    *out = many[0];
-    if (p->key.with_residual)
-        (void)take_sibling(c, p, out);
-    if (!repeatable(p, &trial))
-        return true;
-    const cublasLtMatmulAlgo_t first = *out;
-    if (p->key.few_rows)
-        *out = fastest(c, &trial, &first, few, suggestions(c, p, p->rows, few));
-    else
-        *out = fastest(c, &trial, &first, many, n);
-    return true;
-}
-
-cuda_linear_cache *cuda_linear_products(cuda *c) {
-    if (c->products)
-        return c->products;
-    c->products = mem_alloc(&c->services.host->err, 1, sizeof *c->products);
-    if (c->products)
-        cuda_choices_load(c, c->products);
-    return c->products;
-}
-
-/* NULL: failed. */
-static const chosen *choose(cuda *c, const product *p) {
-    cuda_linear_cache *cache = cuda_linear_products(c);
-    for (int i = 0; cache && i < cache->n; i++)
-        if (memcmp(&cache->one[i].key, &p->key, sizeof p->key) == 0)
-            return &cache->one[i];
-    if (!cache)
-        return NULL;
-    chosen *next = &cache->one[cache->n < MAX_CHOSEN ? cache->n++ : MAX_CHOSEN - 1];
-    *next = (chosen){.key = p->key};
-    next->found = find_algorithm(c, p, &next->algorithm);
-    return next;
-}
-
-/* ---- running ---- */
 
 /* The pieces of the workspace of one call. */
 typedef struct linear_run {
     void *cap, *weight, *bias, *scale;
     tensor sum; /* where the product goes: out, or before gate and residual */
     cublasLtEpilogue_t epilogue;
-    bool bias_after, act_after;
+    bool act_after;
 } linear_run;
 
 static tensor dense_like(const tensor *t, void *data) {
@@ -473,7 +97,7 @@ static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
                           .epilogue = (int32_t)r->epilogue,
                           .with_residual = p.residual != NULL,
                           .few_rows = x->dim[last] <= FEW_ROWS};
-    p.key.alignment = product_alignment(&p);
+    p.key.alignment = cuda_linear_alignment(&p);
     return p;
 }
 
@@ -519,7 +143,8 @@ static batch batch_of(const linear_desc *d) {
 static bool batch_is_aligned(const product *p, const batch *all) {
     const int64_t w = all->w * (int64_t)dtype_size((dtype)p->key.x_type);
     const int64_t out = all->out * (int64_t)dtype_size((dtype)p->key.out_type);
-    const int64_t bias = all->bias * (int64_t)dtype_size((dtype)side_type(&p->key));
+    const int64_t bias =
+        all->bias * (int64_t)dtype_size((dtype)product_side_type(&p->key));
     return (w | out) % p->key.alignment == 0 && bias % 16 == 0;
 }
 
@@ -588,7 +213,7 @@ static bool linear_at_once(cuda *c, const linear_desc *d, batch all, work w) {
         return true;
     for (int64_t b = 0; b < n; b++) {
         product p = product_of(d, &r, b, whole);
-        const chosen *how = choose(c, &p);
+        const chosen *how = cuda_linear_choose(c, &p);
         if (!how)
             return true;
         if (all.n > 1 && !batch_is_aligned(&p, &all))
@@ -596,7 +221,7 @@ static bool linear_at_once(cuda *c, const linear_desc *d, batch all, work w) {
         p.all = all;
         cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
         if (how->found)
-            status = multiply(c, &p, &how->algorithm);
+            status = cuda_linear_multiply(c, &p, &how->algorithm);
         /* What is chosen stays: bits must not depend on what was multiplied before. */
         if (status == CUBLAS_STATUS_NOT_SUPPORTED ||
             status == CUBLAS_STATUS_INVALID_VALUE) {

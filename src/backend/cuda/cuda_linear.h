@@ -1,10 +1,12 @@
-/* cuda_linear.h: the algorithms that products have been given, as they are kept. */
+/* cuda_linear.h: products as cuBLASLt sees them, and the algorithms that they have been given, as
+ * they are kept. */
 #ifndef OVI_BACKEND_CUDA_LINEAR_H
 #define OVI_BACKEND_CUDA_LINEAR_H
 
 #include "backend/cuda/cuda_internal.h"
 
-#define MAX_CHOSEN 256 /* products of different kinds in one process: about 60 */
+#define FEW_ROWS   1536 /* of a branch, at most: sound, and three texts together */
+#define MAX_CHOSEN 256  /* products of different kinds in one process: about 60 */
 
 /* What an algorithm is chosen for. All fields are compared as bytes. */
 typedef struct product_key {
@@ -12,6 +14,29 @@ typedef struct product_key {
     int32_t x_type, out_type, epilogue, with_residual;
     int32_t few_rows, alignment; /* bytes, of all operands and their rows: 16 or less */
 } product_key;
+
+/* Of the bias, and of what would be added to a result. */
+static inline int32_t product_side_type(const product_key *key) {
+    return key->out_type == DTYPE_F8_E4M3 ? DTYPE_BF16 : key->out_type;
+}
+
+/* Products beside each other; steps from one to the next in elements. */
+typedef struct batch {
+    int32_t n; /* 0: they do not lie in equal steps */
+    int64_t w, bias, out;
+} batch;
+
+typedef struct product {
+    product_key key;
+    batch all; /* itself alone, or as many */
+    int64_t rows, x_row, out_row, residual_row;
+    const void *x, *w, *bias, *residual;
+    void *out;
+    void *workspace;
+    size_t workspace_size;
+    float factor;      /* of the sums: scales of x and w */
+    const void *scale; /* on the device: of a result in fp8 */
+} product;
 
 typedef struct chosen {
     product_key key;
@@ -24,6 +49,13 @@ struct cuda_linear_cache {
     chosen one[MAX_CHOSEN];
 };
 
+/* cuda_linear_choose.c */
+/* Bytes, of all operands and their rows. */
+int32_t cuda_linear_alignment(const product *p);
+/* The algorithm of products of this kind; NULL: failed. */
+const chosen *cuda_linear_choose(cuda *c, const product *p);
+cublasStatus_t cuda_linear_multiply(cuda *c, const product *p,
+                                    const cublasLtMatmulAlgo_t *algorithm);
 /* Of this device, with what is kept on disk when first asked for; NULL: failed. */
 cuda_linear_cache *cuda_linear_products(cuda *c);
 
