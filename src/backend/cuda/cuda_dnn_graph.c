@@ -101,6 +101,26 @@ static cudnnBackendDescriptor_t make_graph(dnn_maker *m, dnn_target t,
     return g;
 }
 
+/* y = mode(a, b); b may be NULL */
+static cudnnBackendDescriptor_t make_pointwise(dnn_maker *m, cudnnPointwiseMode_t mode,
+                                               cudnnBackendDescriptor_t a,
+                                               cudnnBackendDescriptor_t b,
+                                               cudnnBackendDescriptor_t y) {
+    cudnnBackendDescriptor_t how = dnn_make(m, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+    dnn_set(m, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
+    set_type(m, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_DATA_FLOAT);
+    dnn_finalize(m, how);
+    cudnnBackendDescriptor_t op =
+        dnn_make(m, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, a);
+    if (b)
+        dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+    dnn_finalize(m, op);
+    return op;
+}
+
 /* ---- convolution ---- */
 
 static cudnnBackendDescriptor_t make_steps(dnn_maker *m, const dnn_conv *c) {
@@ -144,25 +164,6 @@ static cudnnBackendDescriptor_t make_conv(dnn_maker *m, const dnn_conv *c,
     return op;
 }
 
-/* y = a + b */
-static cudnnBackendDescriptor_t make_sum(dnn_maker *m, cudnnBackendDescriptor_t a,
-                                         cudnnBackendDescriptor_t b,
-                                         cudnnBackendDescriptor_t y) {
-    const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
-    cudnnBackendDescriptor_t how = dnn_make(m, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-    dnn_set(m, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
-    set_type(m, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_DATA_FLOAT);
-    dnn_finalize(m, how);
-    cudnnBackendDescriptor_t op =
-        dnn_make(m, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);
-    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, a);
-    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
-    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
-    dnn_finalize(m, op);
-    return op;
-}
-
 /* The residual first, then the bias: in this order engines that are compiled already offer
  * both, in the other one none does. */
 cudnnBackendDescriptor_t dnn_conv_graph(dnn_maker *m, dnn_target t, const dnn_conv *c) {
@@ -184,7 +185,8 @@ cudnnBackendDescriptor_t dnn_conv_graph(dnn_maker *m, dnn_target t, const dnn_co
         }
         y = left > 0 ? make_tensor(m, 100 + n, &full, CUDNN_DATA_FLOAT, IN_PASSING)
                      : make_tensor(m, DNN_OUT, &full, CUDNN_DATA_BFLOAT16, IN_MEMORY);
-        ops[n++] = i < 0 ? make_conv(m, c, y) : make_sum(m, before, term, y);
+        ops[n++] = i < 0 ? make_conv(m, c, y)
+                         : make_pointwise(m, CUDNN_POINTWISE_ADD, before, term, y);
     }
     return make_graph(m, t, ops, n);
 }
@@ -201,8 +203,102 @@ static cudnnBackendDescriptor_t make_heads(dnn_maker *m, int64_t id,
     return make_tensor(m, id, &l, CUDNN_DATA_BFLOAT16, IN_MEMORY);
 }
 
-cudnnBackendDescriptor_t dnn_attention_graph(dnn_maker *m, dnn_target t,
+/* c = a b */
+static cudnnBackendDescriptor_t make_product(dnn_maker *m, cudnnBackendDescriptor_t a,
+                                             cudnnBackendDescriptor_t b,
+                                             cudnnBackendDescriptor_t c) {
+    cudnnBackendDescriptor_t how = dnn_make(m, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
+    set_type(m, how, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_DATA_FLOAT);
+    dnn_finalize(m, how);
+    cudnnBackendDescriptor_t op = dnn_make(m, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_MATMUL_DESC, how);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_MATMUL_ADESC, a);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_MATMUL_BDESC, b);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_MATMUL_CDESC, c);
+    dnn_finalize(m, op);
+    return op;
+}
+
+/* y = x reduced to the axes that y has */
+static cudnnBackendDescriptor_t make_reduction(dnn_maker *m, cudnnReduceTensorOp_t by,
+                                               cudnnBackendDescriptor_t x,
+                                               cudnnBackendDescriptor_t y) {
+    cudnnBackendDescriptor_t how = dnn_make(m, CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
+    dnn_set(m, how, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1,
+            &by);
+    set_type(m, how, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_DATA_FLOAT);
+    dnn_finalize(m, how);
+    cudnnBackendDescriptor_t op =
+        dnn_make(m, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_REDUCTION_DESC, how);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, x);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, y);
+    dnn_finalize(m, op);
+    return op;
+}
+
+/* What passes between the operations of an attention with a bias. */
+typedef enum passing {
+    SCORES, /* [batch, heads, queries, keys] */
+    SCALED,
+    BIASED,
+    SHIFTED,
+    RAISED,
+    WEIGHTS, /* in bf16 */
+    LARGEST, /* [batch, heads, queries, 1] */
+    SUM,
+    LOG,
+    STATISTICS, /* asked by nobody, but without it cuDNN knows no engine */
+    N_PASSING
+} passing;
+
+static void make_passing(dnn_maker *m, const dnn_attention *a,
+                         cudnnBackendDescriptor_t t[N_PASSING]) {
+    for (int i = 0; i < N_PASSING; i++) {
+        const int64_t keys = i < LARGEST ? a->keys : 1, head = a->queries * keys;
+        const layout l = {
+            4, {a->batch, a->heads, a->queries, keys}, {a->heads * head, head, keys, 1}};
+        t[i] = make_tensor(m, 100 + i, &l,
+                           i == WEIGHTS ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT,
+                           IN_PASSING);
+    }
+}
+
+/* The softmax in its steps, which cuDNN knows together as one kernel. */
+static cudnnBackendDescriptor_t biased_graph(dnn_maker *m, dnn_target target,
                                              const dnn_attention *a) {
+    const layout one = {4, {1, 1, 1, 1}, {1, 1, 1, 1}};
+    const layout row = {4, {1, 1, 1, a->keys}, {a->keys, a->keys, a->keys, 1}};
+    const layout turned = {
+        4, {a->batch, a->heads, a->head_size, a->keys}, {a->k[0], a->k[2], 1, a->k[1]}};
+    cudnnBackendDescriptor_t q = make_heads(m, DNN_Q, a, a->queries, a->q);
+    cudnnBackendDescriptor_t k =
+        make_tensor(m, DNN_K, &turned, CUDNN_DATA_BFLOAT16, IN_MEMORY);
+    cudnnBackendDescriptor_t v = make_heads(m, DNN_V, a, a->keys, a->v);
+    cudnnBackendDescriptor_t out = make_heads(m, DNN_OUT, a, a->queries, a->out);
+    cudnnBackendDescriptor_t scale =
+        make_tensor(m, DNN_SCALE, &one, CUDNN_DATA_FLOAT, BY_VALUE);
+    cudnnBackendDescriptor_t bias =
+        make_tensor(m, DNN_BIAS, &row, CUDNN_DATA_FLOAT, IN_MEMORY);
+    cudnnBackendDescriptor_t t[N_PASSING];
+    make_passing(m, a, t);
+    cudnnBackendDescriptor_t ops[] = {
+        make_product(m, q, k, t[SCORES]),
+        make_pointwise(m, CUDNN_POINTWISE_MUL, t[SCORES], scale, t[SCALED]),
+        make_pointwise(m, CUDNN_POINTWISE_ADD, t[SCALED], bias, t[BIASED]),
+        make_reduction(m, CUDNN_REDUCE_TENSOR_MAX, t[BIASED], t[LARGEST]),
+        make_pointwise(m, CUDNN_POINTWISE_SUB, t[BIASED], t[LARGEST], t[SHIFTED]),
+        make_pointwise(m, CUDNN_POINTWISE_EXP, t[SHIFTED], NULL, t[RAISED]),
+        make_reduction(m, CUDNN_REDUCE_TENSOR_ADD, t[RAISED], t[SUM]),
+        make_pointwise(m, CUDNN_POINTWISE_LOG, t[SUM], NULL, t[LOG]),
+        make_pointwise(m, CUDNN_POINTWISE_ADD, t[LARGEST], t[LOG], t[STATISTICS]),
+        make_pointwise(m, CUDNN_POINTWISE_DIV, t[RAISED], t[SUM], t[WEIGHTS]),
+        make_product(m, t[WEIGHTS], v, out)};
+    return make_graph(m, target, ops, sizeof ops / sizeof *ops);
+}
+
+static cudnnBackendDescriptor_t plain_graph(dnn_maker *m, dnn_target t,
+                                            const dnn_attention *a) {
     const layout one = {4, {1, 1, 1, 1}, {1, 1, 1, 1}};
     cudnnBackendDescriptor_t q = make_heads(m, DNN_Q, a, a->queries, a->q);
     cudnnBackendDescriptor_t k = make_heads(m, DNN_K, a, a->keys, a->k);
@@ -219,4 +315,9 @@ cudnnBackendDescriptor_t dnn_attention_graph(dnn_maker *m, dnn_target t,
     dnn_set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, scale);
     dnn_finalize(m, op);
     return make_graph(m, t, &op, 1);
+}
+
+cudnnBackendDescriptor_t dnn_attention_graph(dnn_maker *m, dnn_target t,
+                                             const dnn_attention *a) {
+    return a->with_bias ? biased_graph(m, t, a) : plain_graph(m, t, a);
 }
