@@ -1,4 +1,4 @@
-/* Workspace of the cuda backend's convolutions and products, planned where there is no GPU. */
+/* Workspace of the cuda backend's convolutions, attentions and products, planned where there is no GPU. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -92,9 +92,38 @@ static void products_have_room_for_their_boundary(void **state) {
     assert_int_equal(cuda_sizes(&o, OP_LINEAR, &d), 0);
 }
 
+static size_t attention_bytes(attention_desc d, int64_t keys) {
+    d.k.dim[1] = d.v.dim[1] = d.key_bias.dim[0] = keys;
+    return cuda_sizes(&(device_options){.compute = d.q.type}, OP_ATTENTION, &d);
+}
+
+/* With a bias of keys there is room for a copy of k, v and bias, 64 keys at a time. */
+static void keys_with_a_bias_are_padded(void **state) {
+    (void)state;
+    const tensor q = tensor_make(somewhere, DTYPE_BF16, SHAPE(2, 700, 3, 128));
+    attention_desc d = {.q = q, .k = q, .v = q, .out = q, .scale = 1};
+    const size_t grain = 2 * (2 * 64 * 3 * 128) * sizeof(uint16_t) + 64 * sizeof(float);
+    assert_int_equal(attention_bytes(d, 130), CUDA_ATTENTION_CAP);
+    d.key_bias = tensor_make(somewhere, DTYPE_F32, SHAPE(700));
+    assert_int_equal(attention_bytes(d, 1), CUDA_ATTENTION_CAP + grain);
+    assert_int_equal(attention_bytes(d, 64), CUDA_ATTENTION_CAP + grain);
+    assert_int_equal(attention_bytes(d, 65), CUDA_ATTENTION_CAP + 2 * grain);
+    d.accumulate = true;
+    assert_int_equal(attention_bytes(d, 65), CUDA_ATTENTION_CAP);
+    d.accumulate = false;
+    d.rel_bias = d.key_bias;
+    assert_int_equal(attention_bytes(d, 65), CUDA_ATTENTION_CAP);
+    d.rel_bias = (tensor){0};
+    d.q.dim[3] = d.k.dim[3] = 136;
+    assert_int_equal(attention_bytes(d, 65), CUDA_ATTENTION_CAP);
+    d.q.type = d.k.type = DTYPE_F32;
+    assert_int_equal(attention_bytes(d, 65), CUDA_ATTENTION_CAP);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_have_room_for_their_boundary),
+        cmocka_unit_test(keys_with_a_bias_are_padded),
         cmocka_unit_test(cudnn_gets_its_cap_and_a_bias_of_its_type),
         cmocka_unit_test(own_kernels_need_nothing),
         cmocka_unit_test(a_doubling_is_four_convolutions)};

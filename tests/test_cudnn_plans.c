@@ -128,17 +128,29 @@ static void ask_folded(const conv_desc *d) {
     }
 }
 
+/* With a bias, which stands for a text, those of all lengths that prompts have. */
+static void ask_attention(const attention_desc *d) {
+    const int64_t first = d->key_bias.data ? CUDA_KEYS_GRAIN : d->k.dim[1];
+    const int64_t last = d->key_bias.data ? 576 : first;
+    attention_desc a = *d;
+    for (int64_t keys = first; keys <= last; keys += CUDA_KEYS_GRAIN) {
+        dnn_problem p;
+        a.k.dim[1] = a.v.dim[1] = a.key_bias.dim[0] = keys;
+        if (dnn_problem_of_attention(&a, &p))
+            ask(&p, "attention %dx%d heads of %d, %d queries, %d keys%s", (int)a.q.dim[0],
+                (int)a.q.dim[2], (int)a.q.dim[3], (int)a.q.dim[1], (int)keys,
+                a.key_bias.data ? ", bias" : "");
+    }
+}
+
 /* Stands in for what the backend offers: every operation of a plan comes by. */
 static const char *collect(const device_options *o, op_kind op, const void *desc) {
-    const attention_desc *a = desc;
-    dnn_problem p;
     if (op == OP_CONV && cuda_conv_is_folded(desc))
         ask_folded(desc);
     else if (op == OP_CONV)
         ask_conv(desc);
-    else if (op == OP_ATTENTION && dnn_problem_of_attention(a, &p))
-        ask(&p, "attention %dx%d heads of %d, %d queries, %d keys", (int)a->q.dim[0],
-            (int)a->q.dim[2], (int)a->q.dim[3], (int)a->q.dim[1], (int)a->k.dim[1]);
+    else if (op == OP_ATTENTION)
+        ask_attention(desc);
     return cuda_supports(o, op, desc);
 }
 
@@ -185,18 +197,24 @@ static tensor frames(int64_t t, int64_t h, int64_t w, int64_t channels) {
 
 /* ---- plans on disk ---- */
 
-/* An attention and a convolution of the published sizes. */
-static void kept_problems(dnn_problem p[2]) {
+#define N_KEPT 3
+
+/* A convolution and an attention of the published sizes, without a bias and with one. */
+static void kept_problems(dnn_problem p[N_KEPT]) {
     const tensor q = tensor_make(somewhere, DTYPE_BF16, SHAPE(1, 15004, 24, 128));
+    const tensor text = tensor_slice(q, 1, 0, 130);
+    const attention_desc attention = {.q = q, .k = q, .v = q, .out = q, .scale = 1};
+    attention_desc biased = attention;
+    biased.k = biased.v = text;
+    biased.key_bias = tensor_make(somewhere, DTYPE_F32, SHAPE(130));
     conv_desc conv = {.geometry = {1024, 1024, {3, 3, 3}},
                       .x = frames(3, 44, 44, 1024),
                       .bias = tensor_make(somewhere, DTYPE_F32, SHAPE(1024)),
                       .out = frames(1, 44, 44, 1024),
                       .pad_lo = {0, 1, 1},
                       .pad_hi = {0, 1, 1}};
-    if (!dnn_problem_of_attention(
-            &(attention_desc){.q = q, .k = q, .v = q, .out = q, .scale = 1}, &p[0]) ||
-        !dnn_problem_of_conv(&conv, &p[1]))
+    if (!dnn_problem_of_attention(&attention, &p[0]) ||
+        !dnn_problem_of_attention(&biased, &p[1]) || !dnn_problem_of_conv(&conv, &p[2]))
         abort();
 }
 
@@ -208,17 +226,17 @@ static void count_warnings(void *user, ovi_log_level level, const char *line) {
 }
 
 typedef struct kept_run {
-    char words[2][64];
-    size_t bytes[2];
+    char words[N_KEPT][64];
+    size_t bytes[N_KEPT];
     double seconds;
     int warnings;
 } kept_run;
 
-/* Opens the library anew and plans both problems. */
-static bool plan_both(const char *json, const char *folder, kept_run *run) {
+/* Opens the library anew and plans all of them. */
+static bool plan_kept(const char *json, const char *folder, kept_run *run) {
     char why[512];
     host log = {.log = count_warnings, .level = OVI_LOG_WARN};
-    dnn_problem p[2];
+    dnn_problem p[N_KEPT];
     kept_problems(p);
     cuda_dnn *dnn = cuda_dnn_open(
         &(cuda_dnn_options){
@@ -227,7 +245,7 @@ static bool plan_both(const char *json, const char *folder, kept_run *run) {
     bool good = dnn != NULL;
     const double start = os_now();
     warnings = 0;
-    for (int i = 0; i < 2 && good; i++) {
+    for (int i = 0; i < N_KEPT && good; i++) {
         const dnn_plan *plan = cuda_dnn_plan(dnn, &p[i]);
         good = plan != NULL;
         if (good) {
@@ -296,13 +314,13 @@ static bool check_kept(const profile *here) {
     char json[2048], base[] = "/tmp/ovi-plans-XXXXXX", folder[64], real[300] = "";
     kept_run made = {0}, found = {0}, again = {0};
     void (*const spoil[])(const char *) = {damage, cut_short, take_other};
-    const int missed[] = {2, 2, 1};
+    const int missed[] = {N_KEPT, N_KEPT, 1};
     device_json(here, json, sizeof json);
     other_path[0] = '\0';
     if (!mkdtemp(base))
         return false;
     snprintf(folder, sizeof folder, "%s/plans", base);
-    bool good = plan_both(json, folder, &made) && plan_both(json, folder, &found) &&
+    bool good = plan_kept(json, folder, &made) && plan_kept(json, folder, &found) &&
                 same_plans(&made, &found) && found.warnings == 0;
     DIR *dir = opendir(base);
     for (struct dirent *e; dir && (e = readdir(dir));)
@@ -313,7 +331,7 @@ static bool check_kept(const profile *here) {
     printf("%s: made in %.3f s, from disk in %.3f s\n", here->name, made.seconds,
            found.seconds);
     for (int i = 0; i < 3 && good; i++) {
-        good = for_files(real, spoil[i]) == 2 && plan_both(json, folder, &again) &&
+        good = for_files(real, spoil[i]) == N_KEPT && plan_kept(json, folder, &again) &&
                same_plans(&made, &again) && again.warnings == missed[i];
         if (!good)
             printf("spoiled in way %d: %d warnings\n", i, again.warnings);
@@ -337,16 +355,19 @@ static bool check_profile(const profile *here, bool all, bool print, bool *skipp
         *skipped = true;
         return false;
     }
-    int compiled = 0;
+    int attentions[2] = {0};            /* without a bias, with one */
     for (int i = 0; i < asked.n; i++) { /* compiling an attention takes up to a second */
-        const bool attention = asked.problem[i].conv.in == 0;
-        if (!attention || all || compiled++ < 2)
-            check(&c, asked.what[i], &asked.problem[i]);
+        const dnn_problem *p = &asked.problem[i];
+        const bool compiles = p->conv.in == 0, biased = p->attention.with_bias != 0;
+        if (compiles && !all && attentions[biased] == 2)
+            continue;
+        attentions[biased] += compiles;
+        check(&c, asked.what[i], p);
     }
     printf("%s, cuDNN %s: %d plans, %d missing, at most %zu bytes of workspace\n",
            here->name, cuda_dnn_version(c.dnn), c.checked, c.missing, c.largest);
     cuda_dnn_close(c.dnn);
-    return c.missing == 0 && c.checked > 0;
+    return c.missing == 0 && attentions[0] > 0 && attentions[1] > 0;
 }
 
 int main(int argc, char **argv) {

@@ -784,6 +784,20 @@ static void case_attention_blocks(lab *l) {
     attention_of(l, sq, sk, 8 * pick(l, 1, 4));
 }
 
+/* To a text: what cuDNN takes with its bias, keys in whole sixty-fours or not. */
+static void case_attention_text(lab *l) {
+    const int64_t batch = pick(l, 1, 2), heads = pick(l, 1, 3), sk = pick(l, 60, 260);
+    const shape s = SHAPE(batch, pick(l, 130, 300), heads, 128);
+    attention_desc x = {.scale = 0.0883883476f};
+    x.q = input(l, DTYPE_BF16, s, LAYOUT_WIDE, 2);
+    x.k = input(l, DTYPE_BF16, SHAPE(batch, sk, heads, 128), LAYOUT_ROWS, 2);
+    x.v = input(l, DTYPE_BF16, SHAPE(batch, sk, heads, 128), LAYOUT_ROWS, 1);
+    x.key_bias = vector(l, sk, 2);
+    x.out = result(l, DTYPE_BF16, s, LAYOUT_WIDE);
+    l->tolerance = 0x1p-7;
+    op_attention(l->d, &x);
+}
+
 /* Packs random weights [O, I, kt, kh, kw] / sqrt(I taps) for the geometry. For bf16 they
  * are of that type already: packing may round. */
 static tensor conv_weights(lab *l, const conv_geometry *g, dtype type) {
@@ -1135,6 +1149,8 @@ static void large_shapes_agree_on_every_backend(void **state) {
     }
     for (uint64_t seed = first_seed(); seed < first_seed() + 8; seed++)
         run_case("norm_wide", case_norm_wide, seed);
+    for (uint64_t seed = first_seed(); seed < first_seed() + 6; seed++)
+        run_case("attention_text", case_attention_text, seed);
 }
 
 /* On every subject. */

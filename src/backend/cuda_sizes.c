@@ -126,9 +126,25 @@ size_t cuda_conv_bytes(const conv_desc *d) {
 
 /* ---- attention ---- */
 
+static bool keys_are_padded(const attention_desc *d) {
+    return d->key_bias.data && !d->rel_bias.data && !d->accumulate &&
+           d->q.type == DTYPE_BF16 && d->q.dim[3] % 8 == 0 && d->q.dim[3] <= 128;
+}
+
+cuda_attention_work cuda_attention_pieces(const attention_desc *d) {
+    const int64_t *k = d->k.dim;
+    cuda_attention_work p = {.cap = CUDA_ATTENTION_CAP};
+    if (keys_are_padded(d)) {
+        p.padded = (k[1] + CUDA_KEYS_GRAIN - 1) / CUDA_KEYS_GRAIN * CUDA_KEYS_GRAIN;
+        p.keys = (size_t)(k[0] * p.padded * k[2] * k[3]) * dtype_size(d->k.type);
+        p.bias = cuda_round256((size_t)p.padded * sizeof(float));
+    }
+    return p;
+}
+
 size_t cuda_attention_bytes(const attention_desc *d) {
-    (void)d;
-    return CUDA_ATTENTION_CAP;
+    const cuda_attention_work p = cuda_attention_pieces(d);
+    return p.cap + 2 * p.keys + p.bias;
 }
 
 const char *cuda_attention_gap(const attention_desc *d) {

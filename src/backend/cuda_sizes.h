@@ -21,6 +21,11 @@
 
 #define CUDA_ATTENTION_HEAD 2048 /* largest head size of the attention kernels */
 
+/* An attention with a bias of keys is given to cuDNN with so many keys at a time, so that a few
+ * plans serve all texts; those behind the last have this bias, and weigh nothing. */
+#define CUDA_KEYS_GRAIN 64
+#define CUDA_NO_KEY     (-1e30f)
+
 static inline size_t cuda_round256(size_t bytes) {
     return (bytes + 255) & ~(size_t)255;
 }
@@ -51,6 +56,14 @@ bool cuda_conv_in_library(const conv_desc *d);
 /* One that cuDNN computes as four of 2x2, one for each parity of row and column: a doubling
  * and 3x3 taps around each pixel. */
 bool cuda_conv_is_folded(const conv_desc *d);
+
+typedef struct cuda_attention_work {
+    size_t cap;     /* cuDNN's own */
+    size_t keys;    /* k, then v, dense [B, padded, H, d]: twice as much */
+    size_t bias;    /* [padded] */
+    int64_t padded; /* keys with those behind the last; 0: taken as they are */
+} cuda_attention_work;
+cuda_attention_work cuda_attention_pieces(const attention_desc *d);
 
 size_t cuda_sizes(const device_options *o, op_kind op, const void *desc);
 const char *cuda_supports(const device_options *o, op_kind op, const void *desc);

@@ -8,24 +8,63 @@ static bool own_is_faster(const cuda *c, const attention_desc *d) {
     return c->sm == 90 && d->q.type == DTYPE_BF16 && d->q.dim[3] == 128;
 }
 
+/* d with its keys, values and bias behind cuDNN's own workspace, and behind the last key zeros
+ * that weigh nothing. */
+static attention_desc pad_keys(cuda *c, const attention_desc *d, work w) {
+    const cuda_attention_work p = cuda_attention_pieces(d);
+    const int64_t *k = d->k.dim, batch = k[0], n = k[1], more = p.padded - n;
+    char *at = (char *)w.data + p.cap;
+    const tensor both =
+        tensor_make(at, d->k.type, SHAPE(2 * batch, p.padded, k[2], k[3]));
+    const tensor bias = tensor_make(at + 2 * p.keys, DTYPE_F32, SHAPE(p.padded));
+    attention_desc padded = *d;
+    padded.k = tensor_slice(both, 0, 0, batch);
+    padded.v = tensor_slice(both, 0, batch, batch);
+    padded.key_bias = bias;
+    const copy_desc copies[] = {{d->k, tensor_slice(padded.k, 1, 0, n)},
+                                {d->v, tensor_slice(padded.v, 1, 0, n)},
+                                {d->key_bias, tensor_slice(bias, 0, 0, n)}};
+    for (int i = 0; i < 3; i++)
+        cuda_ok(c, kernel_copy(&copies[i], c->stream), "attention");
+    if (more > 0) {
+        const tensor last = tensor_index(bias, 0, n);
+        const fill_desc zeros = {tensor_slice(both, 1, n, more)};
+        const copy_desc rest = {tensor_repeat(last, 0, more - 1),
+                                tensor_slice(bias, 0, n + 1, more - 1)};
+        cuda_ok(c, kernel_fill(&zeros, c->stream), "attention");
+        cuda_ok(c, kernel_put(last.data, CUDA_NO_KEY, c->stream), "attention");
+        cuda_ok(c, kernel_copy(&rest, c->stream), "attention");
+    }
+    return padded;
+}
+
+/* Queries [at, at + n) of d. */
+static attention_desc part_of(const attention_desc *d, int64_t at, int64_t n) {
+    attention_desc part = *d;
+    part.q = tensor_slice(d->q, 1, at, n);
+    part.out = tensor_slice(d->out, 1, at, n);
+    return part;
+}
+
 /* By cuDNN, as many queries at a time as a launch holds: each gets the same bits. False: it
  * does not offer the case, and nothing is done. */
 static bool in_library(cuda *c, const attention_desc *d, const attention_device *gpu,
                        work w) {
     const int64_t all = d->q.dim[1];
+    const int64_t padded = cuda_attention_pieces(d).padded;
+    const int64_t keys = padded > 0 ? padded : d->k.dim[1];
     const double query =
-        4.0 * (double)(d->q.dim[0] * d->q.dim[2]) * (double)(d->k.dim[1] * d->q.dim[3]);
+        4.0 * (double)(d->q.dim[0] * d->q.dim[2]) * (double)(keys * d->q.dim[3]);
     const int64_t most = cuda_launch_share(c, query, all, d->q.type);
+    const attention_desc first = part_of(d, 0, most);
+    if (w.size < cuda_attention_bytes(d) || !cuda_dnn_offers_attention(c, &first))
+        return false;
+    const attention_desc whole = d->key_bias.data ? pad_keys(c, d, w) : *d;
     for (int64_t at = 0, n; at < all; at += n) {
-        attention_desc part = *d;
         n = all - at < most ? all - at : most;
-        part.q = tensor_slice(d->q, 1, at, n);
-        part.out = tensor_slice(d->out, 1, at, n);
-        if (cuda_dnn_attention(c, &part, w))
-            continue;
-        if (at == 0)
-            return false;
-        cuda_ok(c, kernel_attention(&part, gpu, c->stream), "attention");
+        const attention_desc part = part_of(&whole, at, n);
+        if (!cuda_dnn_attention(c, &part, w))
+            cuda_ok(c, kernel_attention(&part, gpu, c->stream), "attention");
     }
     return true;
 }

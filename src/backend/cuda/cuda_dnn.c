@@ -4,8 +4,9 @@
  * first is taken that keeps to the workspace and gives the same bits every time; the very
  * first may want half a gigabyte (RTX 3060, last decoder stage). For convolutions it must
  * be compiled already: no second is spent per shape, and no compiler needed. Attention is
- * always compiled on the spot; its engine is chosen for a problem of fixed lengths, so
- * that a query's bits do not depend on how many others stand beside it.
+ * always compiled on the spot; its engine is chosen for a problem of fixed lengths (with a bias,
+ * of 1,024 queries and the keys at hand), so that a query's bits do not depend on how many
+ * others stand beside it.
  *
  * What is not offered is remembered too. Plans live as long as the handle, and on disk for
  * the next process (cuda_dnn_kept.c). */
@@ -21,6 +22,7 @@
 #include "backend/cuda/cuda_dnn_graph.h"
 #include "backend/cuda_libraries.h"
 #include "backend/cuda_sizes.h"
+#include "core/os.h"
 
 #define MIN_VERSION 91400
 #define MAX_PLANS   256
@@ -225,13 +227,19 @@ static bool choose(cuda_dnn *d, dnn_plan *p, cudnnBackendDescriptor_t like,
     return p->plan != NULL;
 }
 
-/* The engine of an attention of this kind over 1,024 queries and keys. */
+/* The engine of an attention of this kind over 1,024 queries, and as many keys where there is
+ * no bias. */
 static bool canonical_engine(cuda_dnn *d, const dnn_attention *a, dnn_engine *engine) {
     const int64_t n = 1024, row = a->heads * a->head_size;
-    dnn_attention b = {1, a->heads, n, n, a->head_size, {0}, {0}, {0}, {0}};
-    int64_t *strides[] = {b.q, b.k, b.v, b.out};
+    dnn_attention b = {.batch = 1,
+                       .heads = a->heads,
+                       .queries = n,
+                       .keys = a->with_bias ? a->keys : n,
+                       .head_size = a->head_size,
+                       .with_bias = a->with_bias};
+    int64_t *strides[] = {b.q, b.out, b.k, b.v};
     for (int i = 0; i < 4; i++) {
-        strides[i][0] = n * row;
+        strides[i][0] = (i < 2 ? b.queries : b.keys) * row;
         strides[i][1] = row;
         strides[i][2] = a->head_size;
     }
@@ -306,6 +314,16 @@ static dnn_plan *slot_of(cuda_dnn *d, const dnn_problem *problem) {
     return oldest;
 }
 
+static void say_attention(const cuda_dnn *d, const dnn_plan *p, double seconds) {
+    const dnn_attention *a = &p->problem.attention;
+    if (d->host && p->problem.conv.in == 0)
+        host_log(d->host, OVI_LOG_DEBUG,
+                 "cuDNN: attention of %lld queries, %lld keys%s: %s, %zu bytes, %.3f s",
+                 (long long)a->queries, (long long)a->keys,
+                 a->with_bias ? " with a bias" : "", p->plan ? p->words : "not offered",
+                 p->bytes, seconds);
+}
+
 /* From disk, else made, and kept on disk. */
 static void make_plan(cuda_dnn *d, dnn_plan *p) {
     const dnn_kept kept = {d->kept, target_of(d), d->host};
@@ -331,9 +349,11 @@ const dnn_plan *cuda_dnn_plan(cuda_dnn *d, const dnn_problem *problem) {
     dnn_plan *p = slot_of(d, problem);
     p->used = ++d->clock;
     if (!p->known) {
+        const double start = os_now();
         p->known = true;
         p->problem = *problem;
         make_plan(d, p);
+        say_attention(d, p, os_now() - start);
     }
     return p->plan ? p : NULL;
 }
@@ -348,37 +368,39 @@ const char *cuda_dnn_plan_words(const dnn_plan *plan) {
 
 /* ---- running ---- */
 
+#define MOST_POINTERS 9
+
 /* Unique ids are those that the graph's tensors got. */
 static int fill_pointers(const dnn_problem *p, const dnn_pointers *at, void **pointer,
                          int64_t *id) {
+    const bool conv = p->conv.in > 0;
     const struct {
         int64_t id;
         const void *data;
         bool used;
-    } all[] = {{DNN_X, at->x, true},
-               {DNN_W, at->w, true},
-               {DNN_OUT, at->out, true},
-               {DNN_BIAS, at->bias, p->conv.with_bias != 0},
-               {DNN_RESIDUAL, at->residual, p->conv.with_residual != 0}},
-      attention[] = {{DNN_Q, at->q, true},
-                     {DNN_K, at->k, true},
-                     {DNN_V, at->v, true},
-                     {DNN_OUT, at->out, true},
-                     {DNN_SCALE, &at->scale, true}};
+    } all[MOST_POINTERS] = {
+        {DNN_X, at->x, conv},
+        {DNN_W, at->w, conv},
+        {DNN_RESIDUAL, at->residual, p->conv.with_residual != 0},
+        {DNN_Q, at->q, !conv},
+        {DNN_K, at->k, !conv},
+        {DNN_V, at->v, !conv},
+        {DNN_SCALE, &at->scale, !conv},
+        {DNN_BIAS, at->bias, p->conv.with_bias || p->attention.with_bias},
+        {DNN_OUT, at->out, true}};
     int n = 0;
-    for (int i = 0; i < 5; i++) {
-        const bool conv = p->conv.in > 0;
-        if (!(conv ? all[i].used : attention[i].used))
+    for (int i = 0; i < MOST_POINTERS; i++) {
+        if (!all[i].used)
             continue;
-        id[n] = conv ? all[i].id : attention[i].id;
-        pointer[n++] = (void *)(uintptr_t)(conv ? all[i].data : attention[i].data);
+        id[n] = all[i].id;
+        pointer[n++] = (void *)(uintptr_t)all[i].data;
     }
     return n;
 }
 
 const char *cuda_dnn_run(cuda_dnn *d, const dnn_plan *plan, const dnn_pointers *at) {
-    void *pointer[5], *workspace = at->workspace;
-    int64_t id[5];
+    void *pointer[MOST_POINTERS], *workspace = at->workspace;
+    int64_t id[MOST_POINTERS];
     const int n = fill_pointers(&plan->problem, at, pointer, id);
     dnn_bag bag = {0};
     dnn_maker m = {.lib = &d->lib, .bag = &bag};
@@ -413,17 +435,21 @@ static bool take_strides(const tensor *t, int64_t stride[3]) {
 }
 
 bool dnn_problem_of_attention(const attention_desc *d, dnn_problem *p) {
-    const int64_t *q = d->q.dim;
+    const int64_t *q = d->q.dim, padded = cuda_attention_pieces(d).padded;
+    tensor k = d->k, v = d->v;
     *p = (dnn_problem){.workspace = (int64_t)CUDA_ATTENTION_CAP};
+    if (padded > 0)
+        k = v = tensor_make(NULL, d->k.type, SHAPE(q[0], padded, q[2], q[3]));
     p->attention.batch = q[0];
     p->attention.queries = q[1];
     p->attention.heads = q[2];
     p->attention.head_size = q[3];
-    p->attention.keys = d->k.dim[1];
-    return d->q.type == DTYPE_BF16 && !d->key_bias.data && !d->rel_bias.data &&
-           !d->accumulate && q[3] % 8 == 0 && q[3] <= 128 &&
-           take_strides(&d->q, p->attention.q) && take_strides(&d->k, p->attention.k) &&
-           take_strides(&d->v, p->attention.v) && take_strides(&d->out, p->attention.out);
+    p->attention.keys = k.dim[1];
+    p->attention.with_bias = d->key_bias.data != NULL;
+    return d->q.type == DTYPE_BF16 && (!d->key_bias.data || padded > 0) &&
+           !d->rel_bias.data && !d->accumulate && q[3] % 8 == 0 && q[3] <= 128 &&
+           take_strides(&d->q, p->attention.q) && take_strides(&k, p->attention.k) &&
+           take_strides(&v, p->attention.v) && take_strides(&d->out, p->attention.out);
 }
 
 bool dnn_problem_of_conv(const conv_desc *d, dnn_problem *p) {

@@ -42,10 +42,11 @@ typedef struct dnn_conv {
     int64_t with_bias, with_residual;
 } dnn_conv;
 
-/* Attention in bf16 without biases; strides of [batch, tokens, heads]. */
+/* Attention in bf16; strides of [batch, tokens, heads]. with_bias: one of keys, F32 [keys]. */
 typedef struct dnn_attention {
     int64_t batch, heads, queries, keys, head_size;
     int64_t q[3], k[3], v[3], out[3];
+    int64_t with_bias;
 } dnn_attention;
 
 typedef struct dnn_problem {
@@ -64,8 +65,9 @@ size_t cuda_dnn_plan_bytes(const dnn_plan *plan); /* of workspace */
 const char *cuda_dnn_plan_words(const dnn_plan *plan);
 
 typedef struct dnn_pointers {
-    const void *x, *w, *bias, *residual; /* convolution */
-    const void *q, *k, *v;               /* attention */
+    const void *x, *w, *residual; /* convolution */
+    const void *q, *k, *v;        /* attention */
+    const void *bias;             /* of either */
     float scale;
     void *out, *workspace;
 } dnn_pointers;
@@ -73,14 +75,17 @@ typedef struct dnn_pointers {
 /* NULL, or cuDNN's words of what failed. */
 const char *cuda_dnn_run(cuda_dnn *d, const dnn_plan *plan, const dnn_pointers *at);
 
-/* The problem of an attention and of a convolution that is not upsampled; false if cuDNN
- * does not come into question. Data addresses are not looked at. */
+/* The problem of an attention, with a bias that of its padded keys (cuda_attention_pieces), and
+ * of a convolution that is not upsampled; false if cuDNN does not come into question. Data
+ * addresses are not looked at. */
 bool dnn_problem_of_attention(const attention_desc *d, dnn_problem *p);
 bool dnn_problem_of_conv(const conv_desc *d, dnn_problem *p);
 
 /* The operations; false if cuDNN is not here or does not offer the case (nothing is done
  * then). A failure latches, and counts as done. */
 struct cuda;
+bool cuda_dnn_offers_attention(struct cuda *c, const attention_desc *d);
+/* With a bias, d has the padded keys. */
 bool cuda_dnn_attention(struct cuda *c, const attention_desc *d, work w);
 /* bias: in bf16, instead of d's. No activation. */
 bool cuda_dnn_offers_conv(struct cuda *c, const conv_desc *d);

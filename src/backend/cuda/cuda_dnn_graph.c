@@ -1,7 +1,6 @@
-/* cuda_dnn_graph.c: cuDNN's descriptors: tensors, operations, engines, plans. */
+/* cuda_dnn_graph.c: cuDNN's descriptors: tensors, operations, graphs. */
 #include "backend/cuda/cuda_dnn_graph.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* ---- making ---- */
@@ -34,13 +33,13 @@ void dnn_finalize(dnn_maker *m, cudnnBackendDescriptor_t d) {
         m->status = m->lib->finalize(d);
 }
 
-static void set_part(dnn_maker *m, cudnnBackendDescriptor_t d,
-                     cudnnBackendAttributeName_t name, cudnnBackendDescriptor_t part) {
+void dnn_set_part(dnn_maker *m, cudnnBackendDescriptor_t d,
+                  cudnnBackendAttributeName_t name, cudnnBackendDescriptor_t part) {
     dnn_set(m, d, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &part);
 }
 
-static void set_ints(dnn_maker *m, cudnnBackendDescriptor_t d,
-                     cudnnBackendAttributeName_t name, int64_t n, const int64_t *value) {
+void dnn_set_ints(dnn_maker *m, cudnnBackendDescriptor_t d,
+                  cudnnBackendAttributeName_t name, int64_t n, const int64_t *value) {
     dnn_set(m, d, name, CUDNN_TYPE_INT64, n, value);
 }
 
@@ -71,10 +70,10 @@ static cudnnBackendDescriptor_t make_tensor(dnn_maker *m, int64_t id, const layo
     const bool passing = where == IN_PASSING, by_value = where == BY_VALUE;
     cudnnBackendDescriptor_t t = dnn_make(m, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
     set_type(m, t, CUDNN_ATTR_TENSOR_DATA_TYPE, type);
-    set_ints(m, t, CUDNN_ATTR_TENSOR_DIMENSIONS, l->rank, l->dim);
-    set_ints(m, t, CUDNN_ATTR_TENSOR_STRIDES, l->rank, l->stride);
-    set_ints(m, t, CUDNN_ATTR_TENSOR_UNIQUE_ID, 1, &id);
-    set_ints(m, t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 1, &alignment);
+    dnn_set_ints(m, t, CUDNN_ATTR_TENSOR_DIMENSIONS, l->rank, l->dim);
+    dnn_set_ints(m, t, CUDNN_ATTR_TENSOR_STRIDES, l->rank, l->stride);
+    dnn_set_ints(m, t, CUDNN_ATTR_TENSOR_UNIQUE_ID, 1, &id);
+    dnn_set_ints(m, t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 1, &alignment);
     dnn_set(m, t, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &passing);
     dnn_set(m, t, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &by_value);
     dnn_finalize(m, t);
@@ -102,6 +101,26 @@ static cudnnBackendDescriptor_t make_graph(dnn_maker *m, dnn_target t,
     return g;
 }
 
+/* y = mode(a, b); b may be NULL */
+static cudnnBackendDescriptor_t make_pointwise(dnn_maker *m, cudnnPointwiseMode_t mode,
+                                               cudnnBackendDescriptor_t a,
+                                               cudnnBackendDescriptor_t b,
+                                               cudnnBackendDescriptor_t y) {
+    cudnnBackendDescriptor_t how = dnn_make(m, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+    dnn_set(m, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
+    set_type(m, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_DATA_FLOAT);
+    dnn_finalize(m, how);
+    cudnnBackendDescriptor_t op =
+        dnn_make(m, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, a);
+    if (b)
+        dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+    dnn_finalize(m, op);
+    return op;
+}
+
 /* ---- convolution ---- */
 
 static cudnnBackendDescriptor_t make_steps(dnn_maker *m, const dnn_conv *c) {
@@ -111,11 +130,11 @@ static cudnnBackendDescriptor_t make_steps(dnn_maker *m, const dnn_conv *c) {
     set_type(m, d, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_DATA_FLOAT);
     dnn_set(m, d, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1,
             &mode);
-    set_ints(m, d, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, 1, &axes);
-    set_ints(m, d, CUDNN_ATTR_CONVOLUTION_DILATIONS, axes, c->dilation);
-    set_ints(m, d, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, axes, c->stride);
-    set_ints(m, d, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, axes, c->pad_lo);
-    set_ints(m, d, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, axes, c->pad_hi);
+    dnn_set_ints(m, d, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, 1, &axes);
+    dnn_set_ints(m, d, CUDNN_ATTR_CONVOLUTION_DILATIONS, axes, c->dilation);
+    dnn_set_ints(m, d, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, axes, c->stride);
+    dnn_set_ints(m, d, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, axes, c->pad_lo);
+    dnn_set_ints(m, d, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, axes, c->pad_hi);
     dnn_finalize(m, d);
     return d;
 }
@@ -137,29 +156,10 @@ static cudnnBackendDescriptor_t make_conv(dnn_maker *m, const dnn_conv *c,
             &one);
     dnn_set(m, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT, 1,
             &zero);
-    set_part(m, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, steps);
-    set_part(m, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, input);
-    set_part(m, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, weights);
-    set_part(m, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y);
-    dnn_finalize(m, op);
-    return op;
-}
-
-/* y = a + b */
-static cudnnBackendDescriptor_t make_sum(dnn_maker *m, cudnnBackendDescriptor_t a,
-                                         cudnnBackendDescriptor_t b,
-                                         cudnnBackendDescriptor_t y) {
-    const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
-    cudnnBackendDescriptor_t how = dnn_make(m, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-    dnn_set(m, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
-    set_type(m, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_DATA_FLOAT);
-    dnn_finalize(m, how);
-    cudnnBackendDescriptor_t op =
-        dnn_make(m, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-    set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);
-    set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, a);
-    set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
-    set_part(m, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, steps);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, input);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, weights);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y);
     dnn_finalize(m, op);
     return op;
 }
@@ -185,7 +185,8 @@ cudnnBackendDescriptor_t dnn_conv_graph(dnn_maker *m, dnn_target t, const dnn_co
         }
         y = left > 0 ? make_tensor(m, 100 + n, &full, CUDNN_DATA_FLOAT, IN_PASSING)
                      : make_tensor(m, DNN_OUT, &full, CUDNN_DATA_BFLOAT16, IN_MEMORY);
-        ops[n++] = i < 0 ? make_conv(m, c, y) : make_sum(m, before, term, y);
+        ops[n++] = i < 0 ? make_conv(m, c, y)
+                         : make_pointwise(m, CUDNN_POINTWISE_ADD, before, term, y);
     }
     return make_graph(m, t, ops, n);
 }
@@ -202,8 +203,102 @@ static cudnnBackendDescriptor_t make_heads(dnn_maker *m, int64_t id,
     return make_tensor(m, id, &l, CUDNN_DATA_BFLOAT16, IN_MEMORY);
 }
 
-cudnnBackendDescriptor_t dnn_attention_graph(dnn_maker *m, dnn_target t,
+/* c = a b */
+static cudnnBackendDescriptor_t make_product(dnn_maker *m, cudnnBackendDescriptor_t a,
+                                             cudnnBackendDescriptor_t b,
+                                             cudnnBackendDescriptor_t c) {
+    cudnnBackendDescriptor_t how = dnn_make(m, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
+    set_type(m, how, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_DATA_FLOAT);
+    dnn_finalize(m, how);
+    cudnnBackendDescriptor_t op = dnn_make(m, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_MATMUL_DESC, how);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_MATMUL_ADESC, a);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_MATMUL_BDESC, b);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_MATMUL_CDESC, c);
+    dnn_finalize(m, op);
+    return op;
+}
+
+/* y = x reduced to the axes that y has */
+static cudnnBackendDescriptor_t make_reduction(dnn_maker *m, cudnnReduceTensorOp_t by,
+                                               cudnnBackendDescriptor_t x,
+                                               cudnnBackendDescriptor_t y) {
+    cudnnBackendDescriptor_t how = dnn_make(m, CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
+    dnn_set(m, how, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1,
+            &by);
+    set_type(m, how, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_DATA_FLOAT);
+    dnn_finalize(m, how);
+    cudnnBackendDescriptor_t op =
+        dnn_make(m, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_REDUCTION_DESC, how);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, x);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, y);
+    dnn_finalize(m, op);
+    return op;
+}
+
+/* What passes between the operations of an attention with a bias. */
+typedef enum passing {
+    SCORES, /* [batch, heads, queries, keys] */
+    SCALED,
+    BIASED,
+    SHIFTED,
+    RAISED,
+    WEIGHTS, /* in bf16 */
+    LARGEST, /* [batch, heads, queries, 1] */
+    SUM,
+    LOG,
+    STATISTICS, /* asked by nobody, but without it cuDNN knows no engine */
+    N_PASSING
+} passing;
+
+static void make_passing(dnn_maker *m, const dnn_attention *a,
+                         cudnnBackendDescriptor_t t[N_PASSING]) {
+    for (int i = 0; i < N_PASSING; i++) {
+        const int64_t keys = i < LARGEST ? a->keys : 1, head = a->queries * keys;
+        const layout l = {
+            4, {a->batch, a->heads, a->queries, keys}, {a->heads * head, head, keys, 1}};
+        t[i] = make_tensor(m, 100 + i, &l,
+                           i == WEIGHTS ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT,
+                           IN_PASSING);
+    }
+}
+
+/* The softmax in its steps, which cuDNN knows together as one kernel. */
+static cudnnBackendDescriptor_t biased_graph(dnn_maker *m, dnn_target target,
                                              const dnn_attention *a) {
+    const layout one = {4, {1, 1, 1, 1}, {1, 1, 1, 1}};
+    const layout row = {4, {1, 1, 1, a->keys}, {a->keys, a->keys, a->keys, 1}};
+    const layout turned = {
+        4, {a->batch, a->heads, a->head_size, a->keys}, {a->k[0], a->k[2], 1, a->k[1]}};
+    cudnnBackendDescriptor_t q = make_heads(m, DNN_Q, a, a->queries, a->q);
+    cudnnBackendDescriptor_t k =
+        make_tensor(m, DNN_K, &turned, CUDNN_DATA_BFLOAT16, IN_MEMORY);
+    cudnnBackendDescriptor_t v = make_heads(m, DNN_V, a, a->keys, a->v);
+    cudnnBackendDescriptor_t out = make_heads(m, DNN_OUT, a, a->queries, a->out);
+    cudnnBackendDescriptor_t scale =
+        make_tensor(m, DNN_SCALE, &one, CUDNN_DATA_FLOAT, BY_VALUE);
+    cudnnBackendDescriptor_t bias =
+        make_tensor(m, DNN_BIAS, &row, CUDNN_DATA_FLOAT, IN_MEMORY);
+    cudnnBackendDescriptor_t t[N_PASSING];
+    make_passing(m, a, t);
+    cudnnBackendDescriptor_t ops[] = {
+        make_product(m, q, k, t[SCORES]),
+        make_pointwise(m, CUDNN_POINTWISE_MUL, t[SCORES], scale, t[SCALED]),
+        make_pointwise(m, CUDNN_POINTWISE_ADD, t[SCALED], bias, t[BIASED]),
+        make_reduction(m, CUDNN_REDUCE_TENSOR_MAX, t[BIASED], t[LARGEST]),
+        make_pointwise(m, CUDNN_POINTWISE_SUB, t[BIASED], t[LARGEST], t[SHIFTED]),
+        make_pointwise(m, CUDNN_POINTWISE_EXP, t[SHIFTED], NULL, t[RAISED]),
+        make_reduction(m, CUDNN_REDUCE_TENSOR_ADD, t[RAISED], t[SUM]),
+        make_pointwise(m, CUDNN_POINTWISE_LOG, t[SUM], NULL, t[LOG]),
+        make_pointwise(m, CUDNN_POINTWISE_ADD, t[LARGEST], t[LOG], t[STATISTICS]),
+        make_pointwise(m, CUDNN_POINTWISE_DIV, t[RAISED], t[SUM], t[WEIGHTS]),
+        make_product(m, t[WEIGHTS], v, out)};
+    return make_graph(m, target, ops, sizeof ops / sizeof *ops);
+}
+
+static cudnnBackendDescriptor_t plain_graph(dnn_maker *m, dnn_target t,
+                                            const dnn_attention *a) {
     const layout one = {4, {1, 1, 1, 1}, {1, 1, 1, 1}};
     cudnnBackendDescriptor_t q = make_heads(m, DNN_Q, a, a->queries, a->q);
     cudnnBackendDescriptor_t k = make_heads(m, DNN_K, a, a->keys, a->k);
@@ -213,191 +308,16 @@ cudnnBackendDescriptor_t dnn_attention_graph(dnn_maker *m, dnn_target t,
         make_tensor(m, DNN_SCALE, &one, CUDNN_DATA_FLOAT, BY_VALUE);
     cudnnBackendDescriptor_t op =
         dnn_make(m, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
-    set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, q);
-    set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, k);
-    set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, v);
-    set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, out);
-    set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, scale);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC, q);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC, k);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC, v);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC, out);
+    dnn_set_part(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC, scale);
     dnn_finalize(m, op);
     return make_graph(m, t, &op, 1);
 }
 
-/* ---- engines ---- */
-
-int dnn_name_engines(dnn_maker *m, dnn_target t, cudnnBackendDescriptor_t graph,
-                     cudnnBackendHeurMode_t mode,
-                     cudnnBackendDescriptor_t named[DNN_MAX_NAMED]) {
-    cudnnBackendDescriptor_t h = dnn_make(m, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-    set_part(m, h, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
-    dnn_set(m, h, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
-    if (t.device)
-        set_part(m, h, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, t.device);
-    dnn_finalize(m, h);
-    int64_t n = 0, got = 0;
-    if (m->status == CUDNN_STATUS_SUCCESS)
-        m->status = m->lib->get(h, CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &n, NULL);
-    n = n < DNN_MAX_NAMED ? n : DNN_MAX_NAMED;
-    for (int64_t i = 0; i < n; i++)
-        named[i] = dnn_make(m, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    if (m->status == CUDNN_STATUS_SUCCESS && n > 0)
-        m->status = m->lib->get(h, CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                CUDNN_TYPE_BACKEND_DESCRIPTOR, n, &got, named);
-    return m->status == CUDNN_STATUS_SUCCESS ? (int)(got < n ? got : n) : 0;
-}
-
-/* Notes: what an engine is known for. */
-static void read_notes(const dnn_library *lib, cudnnBackendDescriptor_t e,
-                       dnn_engine *engine) {
-    cudnnBackendNumericalNote_t sums[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-    cudnnBackendBehaviorNote_t acts[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
-    int64_t n = 0;
-    engine->repeats = true;
-    if (lib->get(e, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
-                 CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n, sums) == CUDNN_STATUS_SUCCESS)
-        for (int64_t i = 0; i < n; i++)
-            if (sums[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)
-                engine->repeats = false;
-    n = 0;
-    if (lib->get(e, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
-                 CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &n, acts) == CUDNN_STATUS_SUCCESS)
-        for (int64_t i = 0; i < n; i++)
-            if (acts[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION)
-                engine->compiles = true;
-}
-
-static bool read_knobs(dnn_maker *m, cudnnBackendDescriptor_t config,
-                       dnn_engine *engine) {
-    cudnnBackendDescriptor_t knob[DNN_MAX_KNOBS];
-    int64_t n = 0, one;
-    for (int i = 0; i < DNN_MAX_KNOBS; i++)
-        knob[i] = dnn_make(m, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
-    if (m->status != CUDNN_STATUS_SUCCESS ||
-        m->lib->get(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
-                    CUDNN_TYPE_BACKEND_DESCRIPTOR, DNN_MAX_KNOBS, &n,
-                    knob) != CUDNN_STATUS_SUCCESS ||
-        n > DNN_MAX_KNOBS)
-        return false;
-    for (int i = 0; i < n; i++)
-        if (m->lib->get(knob[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE,
-                        1, &one, &engine->knob[i]) != CUDNN_STATUS_SUCCESS ||
-            m->lib->get(knob[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1,
-                        &one, &engine->value[i]) != CUDNN_STATUS_SUCCESS)
-            return false;
-    engine->n_knobs = (int)n;
-    return true;
-}
-
-bool dnn_look_at(const dnn_library *lib, cudnnBackendDescriptor_t config,
-                 dnn_engine *engine) {
-    dnn_bag bag = {0};
-    dnn_maker m = {.lib = lib, .bag = &bag};
-    *engine = (dnn_engine){.index = -1};
-    int64_t one = 0;
-    cudnnBackendDescriptor_t e = dnn_make(&m, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    bool ok = m.status == CUDNN_STATUS_SUCCESS &&
-              lib->get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                       1, &one, &e) == CUDNN_STATUS_SUCCESS &&
-              lib->get(e, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &one,
-                       &engine->index) == CUDNN_STATUS_SUCCESS &&
-              read_knobs(&m, config, engine);
-    if (ok)
-        read_notes(lib, e, engine);
-    dnn_bag_cut(lib, &bag, 0);
-    return ok;
-}
-
-void dnn_engine_words(const dnn_engine *engine, char *words, size_t size) {
-    size_t n = (size_t)snprintf(words, size, "engine %lld", (long long)engine->index);
-    for (int i = 0; i < engine->n_knobs && n < size; i++)
-        n += (size_t)snprintf(words + n, size - n, " %d=%lld", (int)engine->knob[i],
-                              (long long)engine->value[i]);
-}
-
-cudnnBackendDescriptor_t dnn_config(dnn_maker *m, dnn_target t,
-                                    cudnnBackendDescriptor_t graph,
-                                    const dnn_engine *engine) {
-    cudnnBackendDescriptor_t knob[DNN_MAX_KNOBS];
-    cudnnBackendDescriptor_t e = dnn_make(m, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    set_part(m, e, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, graph);
-    set_ints(m, e, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, 1, &engine->index);
-    if (t.device)
-        set_part(m, e, CUDNN_ATTR_ENGINE_DEVICEPROP, t.device);
-    dnn_finalize(m, e);
-    for (int i = 0; i < engine->n_knobs; i++) {
-        knob[i] = dnn_make(m, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
-        dnn_set(m, knob[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,
-                &engine->knob[i]);
-        set_ints(m, knob[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, 1, &engine->value[i]);
-        dnn_finalize(m, knob[i]);
-    }
-    cudnnBackendDescriptor_t config = dnn_make(m, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    set_part(m, config, CUDNN_ATTR_ENGINECFG_ENGINE, e);
-    dnn_set(m, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-            engine->n_knobs, knob);
-    dnn_finalize(m, config);
-    return config;
-}
-
-static void set_target(dnn_maker *m, dnn_target t, cudnnBackendDescriptor_t plan) {
-    if (t.device)
-        set_part(m, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, t.device);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-    if (t.handle)
-        dnn_set(m, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1,
-                &t.handle);
-#pragma GCC diagnostic pop
-}
-
-/* The plan if it is done and keeps to the workspace; NULL: not. */
-static cudnnBackendDescriptor_t accept_plan(dnn_maker *m, cudnnBackendDescriptor_t plan,
-                                            int64_t most_workspace, size_t *bytes) {
-    int64_t n = 0, one = 0;
-    dnn_finalize(m, plan);
-    if (m->status == CUDNN_STATUS_SUCCESS)
-        m->status = m->lib->get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                CUDNN_TYPE_INT64, 1, &one, &n);
-    if (m->status != CUDNN_STATUS_SUCCESS || n > most_workspace)
-        return NULL;
-    *bytes = (size_t)n;
-    return plan;
-}
-
-cudnnBackendDescriptor_t dnn_finish_plan(dnn_maker *m, dnn_target t,
-                                         cudnnBackendDescriptor_t config,
-                                         int64_t most_workspace, size_t *bytes) {
-    cudnnBackendDescriptor_t p = dnn_make(m, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-    set_part(m, p, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
-    set_target(m, t, p);
-    return accept_plan(m, p, most_workspace, bytes);
-}
-
-/* ---- plans as text ---- */
-
-char *dnn_plan_text(const dnn_library *lib, cudnnBackendDescriptor_t plan, size_t *size,
-                    err *e) {
-    int64_t n = 0, got = 0;
-    if (lib->get(plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0,
-                 &n, NULL) != CUDNN_STATUS_SUCCESS ||
-        n <= 0)
-        return NULL;
-    char *text = mem_alloc(e, (size_t)n, 1);
-    if (text && lib->get(plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
-                         CUDNN_TYPE_CHAR, n, &got, text) == CUDNN_STATUS_SUCCESS) {
-        *size = (size_t)(got < n ? got : n);
-        return text;
-    }
-    mem_free(text);
-    return NULL;
-}
-
-cudnnBackendDescriptor_t dnn_plan_from_text(dnn_maker *m, dnn_target t, const char *text,
-                                            size_t size, int64_t most_workspace,
-                                            size_t *bytes) {
-    cudnnBackendDescriptor_t p = dnn_make(m, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-    set_target(m, t, p);
-    dnn_set(m, p, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
-            (int64_t)size, text);
-    return accept_plan(m, p, most_workspace, bytes);
+cudnnBackendDescriptor_t dnn_attention_graph(dnn_maker *m, dnn_target t,
+                                             const dnn_attention *a) {
+    return a->with_bias ? biased_graph(m, t, a) : plain_graph(m, t, a);
 }

@@ -1,5 +1,5 @@
-/* cuda_dnn_graph.h: cuDNN's descriptors. Private to cuda_dnn.c, cuda_dnn_graph.c and
- * cuda_dnn_kept.c. */
+/* cuda_dnn_graph.h: cuDNN's descriptors. Private to cuda_dnn.c, cuda_dnn_graph.c,
+ * cuda_dnn_engine.c and cuda_dnn_kept.c. */
 #ifndef OVI_BACKEND_CUDA_DNN_GRAPH_H
 #define OVI_BACKEND_CUDA_DNN_GRAPH_H
 
@@ -44,6 +44,10 @@ typedef struct dnn_maker {
 cudnnBackendDescriptor_t dnn_make(dnn_maker *m, cudnnBackendDescriptorType_t type);
 void dnn_set(dnn_maker *m, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
              cudnnBackendAttributeType_t type, int64_t n, const void *value);
+void dnn_set_part(dnn_maker *m, cudnnBackendDescriptor_t d,
+                  cudnnBackendAttributeName_t name, cudnnBackendDescriptor_t part);
+void dnn_set_ints(dnn_maker *m, cudnnBackendDescriptor_t d,
+                  cudnnBackendAttributeName_t name, int64_t n, const int64_t *value);
 void dnn_finalize(dnn_maker *m, cudnnBackendDescriptor_t d);
 
 /* What plans are made for: one of both. */
@@ -69,6 +73,8 @@ enum {
 cudnnBackendDescriptor_t dnn_conv_graph(dnn_maker *m, dnn_target t, const dnn_conv *c);
 cudnnBackendDescriptor_t dnn_attention_graph(dnn_maker *m, dnn_target t,
                                              const dnn_attention *a);
+
+/* ---- cuda_dnn_engine.c ---- */
 
 /* An engine with its settings. */
 #define DNN_MAX_KNOBS 16

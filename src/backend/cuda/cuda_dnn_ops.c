@@ -27,15 +27,26 @@ static bool run(cuda *c, const char *what, const dnn_problem *p, const dnn_point
 
 /* ---- attention ---- */
 
+/* The problem, if all but a plan is there. Keys with a bias are copies, and wide. */
+static bool attention_fits(const cuda *c, const attention_desc *d, dnn_problem *p) {
+    return c->dnn && dnn_problem_of_attention(d, p) && wide(d->q.data) &&
+           wide(d->out.data) &&
+           (p->attention.with_bias || (wide(d->k.data) && wide(d->v.data)));
+}
+
+bool cuda_dnn_offers_attention(cuda *c, const attention_desc *d) {
+    dnn_problem p;
+    return attention_fits(c, d, &p) && plan_of(c, &p);
+}
+
 bool cuda_dnn_attention(cuda *c, const attention_desc *d, work w) {
     dnn_problem p;
-    if (!c->dnn || w.size < CUDA_ATTENTION_CAP || !dnn_problem_of_attention(d, &p) ||
-        !wide(d->q.data) || !wide(d->k.data) || !wide(d->v.data) || !wide(d->out.data))
-        return false;
-    return run(c, "attention", &p,
+    return w.size >= CUDA_ATTENTION_CAP && attention_fits(c, d, &p) &&
+           run(c, "attention", &p,
                &(dnn_pointers){.q = d->q.data,
                                .k = d->k.data,
                                .v = d->v.data,
+                               .bias = d->key_bias.data,
                                .scale = d->scale,
                                .out = d->out.data,
                                .workspace = w.data});
