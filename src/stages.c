@@ -420,10 +420,15 @@ static void decode_tiles(stage_context *c) {
         sink.rgb = mem_alloc(e, clip_bytes(j), 1);
         sink.tile = mem_alloc(e, group_bytes(j), 1);
     }
+    const bool pinned =
+        tiling.front && !device_backend(c->dev)->host_memory &&
+        device_pin_host(c->dev, tiling.front, video_front_bytes(&tiling), false);
     if (!err_failed(e))
         video_decode_front(&tiling, j->video);
     if (!err_failed(e) && stage_enter(c, stage_at(STAGE_DECODE_VIDEO), 1))
         video_decode_tiles(&tiling, put_tile, &sink);
+    if (pinned)
+        device_unpin_host(c->dev, tiling.front);
     mem_free(tiling.front);
     mem_free(sink.tile);
     mem_free(sink.rgb);

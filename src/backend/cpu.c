@@ -7,12 +7,9 @@
 #include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/mman.h>
 
 #include "backend/cpu_internal.h"
 #include "core/os.h"
-
-#define HUGE_REGION (8u << 20) /* regions from this size ask for large pages */
 
 void cpu_fail(cpu *self, ovi_status status, const char *fmt, ...) {
     char text[512];
@@ -90,12 +87,9 @@ static void *cpu_open(const backend_services *services, const device_options *o)
     return NULL;
 }
 
-/* Large pages save a tenth of a product's time in page walks; a refusal costs nothing. */
+/* Its large pages save a tenth of a product's time in page walks. */
 static void *cpu_region_alloc(void *self, size_t bytes) {
-    void *p = os_region_alloc(bytes, &((cpu *)self)->services.host->err);
-    if (p && bytes >= HUGE_REGION)
-        (void)madvise(p, bytes, MADV_HUGEPAGE);
-    return p;
+    return os_region_alloc(bytes, &((cpu *)self)->services.host->err);
 }
 
 static void cpu_region_free(void *self, void *p, size_t bytes) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/fault.h"
+#include "core/os.h"
 
 void host_log(host *h, ovi_log_level level, const char *fmt, ...) {
     if (!h->log || level > h->level)
@@ -25,6 +26,8 @@ void *mem_alloc(err *e, size_t count, size_t size) {
     void *p = fault_strikes(FAULT_MEMORY) ? NULL : calloc(count, size);
     if (!p)
         err_set(e, OVI_MEMORY, "out of host memory: %zu x %zu bytes", count, size);
+    else
+        os_advise_huge(p, count * size);
     fault_count_blocks(p != NULL);
     return p;
 }

@@ -283,6 +283,13 @@ void os_writer_abort(os_writer *w) {
 
 #define HUGE_BYTES ((size_t)8 << 20)
 
+void os_advise_huge(void *p, size_t size) {
+    const size_t before = page_round((uintptr_t)p) - (uintptr_t)p;
+    if (size >= HUGE_BYTES) /* whole pages of it */
+        (void)madvise((char *)p + before, (size - before) / PAGE_BYTES * PAGE_BYTES,
+                      MADV_HUGEPAGE);
+}
+
 void *os_region_alloc(size_t size, err *e) {
     if (size == 0)
         return NULL;
@@ -294,8 +301,7 @@ void *os_region_alloc(size_t size, err *e) {
                 strerror(errno));
         return NULL;
     }
-    if (size >= HUGE_BYTES) /* fewer page faults, and fewer misses in products */
-        (void)madvise(p, size, MADV_HUGEPAGE);
+    os_advise_huge(p, size); /* products miss less often as well */
     return p;
 }
 

@@ -60,6 +60,8 @@ void os_writer_patch(os_writer *w, size_t offset, const void *bytes, size_t n);
 ovi_status os_writer_commit(os_writer *w) OVI_MUST_CHECK;
 void os_writer_abort(os_writer *w); /* also after commit, or on a zeroed writer: no-op */
 
+/* Fewer page faults for large memory that is not yet touched, where the system has huge pages. */
+void os_advise_huge(void *p, size_t size);
 /* Anonymous pages straight from the system, zeroed, 64-byte (in fact page) aligned; freeing
  * gives them back at once. Size 0 gives NULL without error. */
 void *os_region_alloc(size_t size, err *e) OVI_MUST_CHECK;
