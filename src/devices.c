@@ -28,6 +28,7 @@ static void describe(const backend *b, int number, const device_info *d,
                      ovi_device_info *info) {
     snprintf(info->name, sizeof info->name, "%s:%d", b->name, number);
     snprintf(info->what, sizeof info->what, "%s", d->name);
+    snprintf(info->missing, sizeof info->missing, "%s", d->lacks);
     info->usable = 1;
     info->memory_total = d->memory_total;
     info->memory_free = d->memory_free;

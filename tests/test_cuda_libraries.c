@@ -149,24 +149,32 @@ static void expect_plan(const char *environment, const char *words) {
         fail_msg("expected \"%s\" in:\n%s", words, text);
 }
 
+/* By plans, and by the list of devices, which opens none. */
+static void expect_slower(const char *environment, const char *words) {
+    expect_plan(environment, words);
+    expect(environment, "devices", words);
+    expect(environment, "devices", "fake GPU, compute capability ");
+}
+
 static void without_cudnn_it_is_said_why(void **state) {
     (void)state;
     put_library("loader", DRIVER);
     put_library("loader", CUBLAS);
     put_library("loader", MODULE);
-    expect_plan("",
-                "without cuDNN, which is slower: libcudnn.so.9 was not found (package "
-                "libcudnn9-cuda-13, or pip's nvidia-cudnn-cu13)");
+    expect_slower("",
+                  "without cuDNN, which is slower: libcudnn.so.9 was not found (package "
+                  "libcudnn9-cuda-13, or pip's nvidia-cudnn-cu13)");
     put("usr/local/lib/python3.12/dist-packages/nvidia/cudnn/lib", CUDNN, NULL);
-    expect_plan("", "without cuDNN, which is slower: libcudnn.so.9 does not open: ");
+    expect_slower("", "without cuDNN, which is slower: libcudnn.so.9 does not open: ");
     put("usr/local/cuda/lib64", CUDNN, CUBLAS);
-    expect_plan("", "libcudnn.so.9 lacks functions of cuDNN 9");
+    expect_slower("", "libcudnn.so.9 lacks functions of cuDNN 9");
     put_library("loader", CUDNN);
-    expect_plan("FAKE_CUDNN=91100", "is cuDNN 9.11.0: expected 9.14 or later");
+    expect_slower("FAKE_CUDNN=91100", "is cuDNN 9.11.0: expected 9.14 or later");
     expect_plan("FAKE_CUDNN_STUCK=1",
                 "cuDNN 9.19.0 does not start: a fake error of cuDNN");
     expect_plan("", "cuDNN 9.19.0 from ");
     assert_null(strstr(plan(""), "slower"));
+    assert_null(strstr(say("", "devices"), "which is slower"));
 }
 
 static void without_its_compiler_it_is_said_why(void **state) {
@@ -178,7 +186,7 @@ static void without_its_compiler_it_is_said_why(void **state) {
     put_library("loader", CUBLAS);
     put_library("loader", MODULE);
     put_library("tree/lib/python3.12/site-packages/nvidia/cudnn/lib", CUDNN);
-    expect_plan("OVI_CUDA_LIBS=tree FAKE_GPU=sm=86", words);
+    expect_slower("OVI_CUDA_LIBS=tree FAKE_GPU=sm=86", words);
     assert_null(strstr(plan("OVI_CUDA_LIBS=tree FAKE_GPU=sm=90"), "slower"));
     put("tree/lib/python3.12/site-packages/nvidia/cuda_nvrtc/lib", COMPILER, CUBLAS);
     assert_null(strstr(plan("OVI_CUDA_LIBS=tree FAKE_GPU=sm=86"), "slower"));

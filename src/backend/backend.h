@@ -24,7 +24,7 @@
 #include "backend/ops.h"
 #include "core/host.h"
 
-#define BACKEND_ABI 7
+#define BACKEND_ABI 8
 
 /* ----------------------------------------------------------- the backend's table ---- */
 
@@ -54,6 +54,7 @@ bool emulate_is_known(const char *list);
 /* One device of a backend, as a list of devices shows it. */
 typedef struct device_info {
     char name[128];
+    char lacks[512]; /* what it would be faster with, in words; "" if nothing */
     size_t memory_total, memory_free;
 } device_info;
 

@@ -17,7 +17,9 @@ static void print_device(const ovi_device_info *d) {
         printf("%-8s %10s of %10s free  %-4s  %s\n", d->name,
                cli_bytes(free_now, d->memory_free), cli_bytes(total, d->memory_total),
                d->dtype, d->what);
-    else
+    if (d->usable && d->missing[0])
+        printf("%-8s %s\n", "", d->missing);
+    if (!d->usable)
         printf("%-8s not usable: %s\n", d->name, d->missing);
 }
 

@@ -129,9 +129,21 @@ static bool open_streams(cuda *c) {
     return false;
 }
 
+/* What of cuDNN a device does without, in words; "": nothing. On 9.0 attention is ours. */
+static void say_lacks(const cuda_dnn *dnn, const char *why, int sm, char *text,
+                      size_t size) {
+    text[0] = '\0';
+    if (!dnn)
+        snprintf(text, size, "without cuDNN, which is slower: %s", why);
+    else if (sm != 90 && !cuda_dnn_compiles(dnn))
+        snprintf(text, size,
+                 "attention without cuDNN, which is slower: libnvrtc.so.13 was not found "
+                 "(package cuda-nvrtc-13-0, or pip's nvidia-cuda-nvrtc)");
+}
+
 /* cuDNN is wanted, not needed: kernels of our own stand behind it. */
 static void open_dnn(cuda *c) {
-    char why[512] = "emulated", plans[CUDA_CACHE_PATH];
+    char why[512] = "emulated", lacks[640], plans[CUDA_CACHE_PATH];
     const bool kept = cuda_cache_path(c, "plans", plans, sizeof plans);
     if (!device_emulates(&c->options, "no-cudnn"))
         c->dnn = cuda_dnn_open(&(cuda_dnn_options){.folders = c->options.folders,
@@ -139,17 +151,12 @@ static void open_dnn(cuda *c) {
                                                    .host = c->services.host,
                                                    .stream = c->stream},
                                why, sizeof why);
-    if (!c->dnn) {
-        host_log(c->services.host, OVI_LOG_WARN, "without cuDNN, which is slower: %s",
-                 why);
-        return;
-    }
-    host_log(c->services.host, OVI_LOG_DEBUG, "cuDNN %s from %s",
-             cuda_dnn_version(c->dnn), cuda_dnn_path(c->dnn));
-    if (c->sm != 90 && !cuda_dnn_compiles(c->dnn)) /* there attention is ours */
-        host_log(c->services.host, OVI_LOG_WARN,
-                 "attention without cuDNN, which is slower: libnvrtc.so.13 was not found "
-                 "(package cuda-nvrtc-13-0, or pip's nvidia-cuda-nvrtc)");
+    say_lacks(c->dnn, why, c->sm, lacks, sizeof lacks);
+    if (c->dnn)
+        host_log(c->services.host, OVI_LOG_DEBUG, "cuDNN %s from %s",
+                 cuda_dnn_version(c->dnn), cuda_dnn_path(c->dnn));
+    if (lacks[0])
+        host_log(c->services.host, OVI_LOG_WARN, "%s", lacks);
 }
 
 static void *cuda_open(const backend_services *services, const device_options *o) {
@@ -196,7 +203,7 @@ static bool cuda_describe(const device_options *o, int index, device_info *info)
     int n = 0;
     struct cudaDeviceProp p;
     size_t available = 0, all = 0;
-    (void)o;
+    char why[448] = "";
     if (cudaGetDeviceCount(&n) != cudaSuccess || index >= n ||
         cudaGetDeviceProperties(&p, index) != cudaSuccess ||
         cudaSetDevice(index) != cudaSuccess ||
@@ -206,6 +213,10 @@ static bool cuda_describe(const device_options *o, int index, device_info *info)
              p.major, p.minor);
     info->memory_total = all;
     info->memory_free = available;
+    cuda_dnn *dnn = cuda_dnn_open(
+        &(cuda_dnn_options){.folders = o->folders, .look = true}, why, sizeof why);
+    say_lacks(dnn, why, p.major * 10 + p.minor, info->lacks, sizeof info->lacks);
+    cuda_dnn_close(dnn);
     return true;
 }
 

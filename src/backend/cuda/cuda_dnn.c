@@ -146,7 +146,8 @@ cuda_dnn *cuda_dnn_open(const cuda_dnn_options *o, char *why, size_t why_size) {
     }
     d->stream = o->stream;
     d->host = o->host;
-    if (open_library(d, o->folders, why, why_size) && take_device(d, o, why, why_size)) {
+    if (open_library(d, o->folders, why, why_size) &&
+        (o->look || take_device(d, o, why, why_size))) {
         keep_plans(d, o);
         return d;
     }

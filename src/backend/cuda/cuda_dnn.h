@@ -21,6 +21,7 @@ typedef struct cuda_dnn_options {
     const char *plans;   /* where plans are kept, with the version added; NULL: nowhere */
     host *host;          /* for the log; NULL: silent */
     cudaStream_t stream;
+    bool look; /* is it here? Nothing can be computed with what is opened. */
 } cuda_dnn_options;
 
 /* NULL with the reason in why (one clause, no newline) if there is no cuDNN that serves. */
