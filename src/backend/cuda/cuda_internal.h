@@ -3,6 +3,7 @@
  *   cuda.c            device, memory, movement, the table
  *   cuda_upload.c     weights on their way
  *   cuda_overhead.c   what the device holds beside regions
+ *   cuda_launch.c     how much a launch may do
  *   cuda_linear.c     products: cuBLASLt; cuda_linear_choose.c: its algorithms
  *   cuda_attention.c  attention: cuDNN where it offers the case, else cuda_attention.cu,
  *                     which chooses: attention_hopper (wgmma), attention_mma (mma.sync),
