@@ -44,7 +44,8 @@ def common(a):
 
 def plan(a):
     """Ways by stage, as [(peak bytes, words)]."""
-    text = subprocess.run([a.ovi, "plan", *common(a), "--json"], check=True,
+    text = subprocess.run([a.ovi, "plan", *common(a), "--json",
+                           "--negative-video", TEXT, "--negative-audio", TEXT], check=True,
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
     ways = {}
     for way in json.loads(text)["ways"]:
