@@ -214,11 +214,10 @@ OVI_API ovi_status ovi_request_set(ovi_request *request, const char *name,
 
 /* What can compute here, or why it cannot. */
 typedef struct ovi_device_info {
-    char name[24];  /* as settings.device takes it: "cuda:0", "cpu" */
-    char what[160]; /* "NVIDIA H100 80GB HBM3" */
-    int usable;     /* 1, or 0: see missing */
-    char
-        missing[512]; /* what is not there, in words; usable: it is slower; "": nothing */
+    char name[24];       /* as settings.device takes it: "cuda:0", "cpu" */
+    char what[160];      /* "NVIDIA H100 80GB HBM3" */
+    int usable;          /* 1: with what is missing it would be faster; 0: see missing */
+    char missing[512];   /* what is not there, in words; "" if nothing */
     size_t memory_total; /* bytes; 0: unknown */
     size_t memory_free;
     const char *dtype; /* what dtype "auto" means on it: bf16, f32 */

@@ -151,24 +151,30 @@ static ovi_status expect_utf8(const char *name, utf8_view text, err *e) {
     return OVI_OK;
 }
 
+/* As the request has it; NULL: none. */
+static const char *text_of(const ovi_request *r, int i) {
+    const char *const all[N_PROMPTS] = {r->prompt, r->negative_video, r->negative_audio};
+    return all[i];
+}
+
 static ovi_status check_texts(const ovi_request *r, err *e) {
     static const char *const names[N_PROMPTS] = {"prompt", "negative-video",
                                                  "negative-audio"};
-    const char *const raw[N_PROMPTS] = {r->prompt, r->negative_video, r->negative_audio};
     for (int i = 0; i < N_PROMPTS; i++)
-        if (raw[i] && expect_utf8(names[i], view_of(raw[i]), e) != OVI_OK)
+        if (text_of(r, i) && expect_utf8(names[i], view_of(text_of(r, i)), e) != OVI_OK)
             return e->status;
     return OVI_OK;
 }
 
 /* The positive prompt in the variant's form; the others as they are. */
-static ovi_status prepare_text(const job *j, int i, const char *raw, buf *cleaned) {
+static ovi_status prepare_text(const job *j, int i, buf *cleaned) {
     host *h = &j->engine->host;
     prompt_style style = j->engine->models.spec.format;
     buf rewritten = {0};
     bool changed = false;
     size_t damaged = 0;
-    utf8_view text = view_of(raw);
+    const char *raw = text_of(j->request, i);
+    utf8_view text = view_of(raw ? raw : "");
     if (i == 0 && prompt_rewrite(style, text, &rewritten, &changed, &h->err) == OVI_OK)
         text = (utf8_view){buf_text(&rewritten), rewritten.size};
     if (err_failed(&h->err) || prompt_clean(text, cleaned, &damaged, &h->err) != OVI_OK)
@@ -198,11 +204,11 @@ static int shown_bytes(const char *text) {
     return (int)n;
 }
 
-static ovi_status tokenize(job *j, int i, const char *raw) {
+static ovi_status tokenize(job *j, int i) {
     host *h = &j->engine->host;
     buf cleaned = {0};
     tokens found = {0};
-    if (prepare_text(j, i, raw, &cleaned) != OVI_OK)
+    if (prepare_text(j, i, &cleaned) != OVI_OK)
         goto out;
     utf8_view text = {buf_text(&cleaned), cleaned.size};
     if (tokenizer_encode(j->engine->models.tokenizer, text, j->shape.text_rows, &found,
@@ -226,7 +232,7 @@ out:
 
 ovi_status job_check_prompt(job *j) {
     buf cleaned = {0};
-    ovi_status status = prepare_text(j, 0, j->request->prompt, &cleaned);
+    ovi_status status = prepare_text(j, 0, &cleaned);
     buf_release(&cleaned);
     return status;
 }
@@ -243,12 +249,11 @@ static int tokens_at_most(const buf *cleaned, int limit) {
 ovi_status job_plan_tokens(job *j) {
     const ovi_request *r = j->request;
     err *e = &j->engine->host.err;
-    const char *const raw[N_PROMPTS] = {r->prompt, r->negative_video, r->negative_audio};
     if (r->prompt && j->engine->models.tokenizer)
         return job_tokenize(j);
     for (int i = r->prompt ? 0 : 1; i < j->n_prompts && !err_failed(e); i++) {
         buf cleaned = {0};
-        if (prepare_text(j, i, raw[i] ? raw[i] : "", &cleaned) == OVI_OK)
+        if (prepare_text(j, i, &cleaned) == OVI_OK)
             j->rows[i] = tokens_at_most(&cleaned, j->shape.text_rows);
         buf_release(&cleaned);
     }
@@ -258,13 +263,12 @@ ovi_status job_plan_tokens(job *j) {
 ovi_status job_tokenize(job *j) {
     const ovi_request *r = j->request;
     err *e = &j->engine->host.err;
-    const char *const raw[N_PROMPTS] = {r->prompt, r->negative_video, r->negative_audio};
     if (!r->prompt)
         return err_set(e, OVI_ARGUMENT, "prompt: expected a text, found none");
     if (models_require(&j->engine->models, FILE_TOKENIZER, e) != OVI_OK)
         return e->status;
     for (int i = 0; i < j->n_prompts; i++)
-        if (tokenize(j, i, raw[i] ? raw[i] : "") != OVI_OK)
+        if (tokenize(j, i) != OVI_OK)
             return e->status;
     return OVI_OK;
 }

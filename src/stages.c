@@ -421,7 +421,7 @@ static void decode_tiles(stage_context *c) {
         sink.tile = mem_alloc(e, group_bytes(j), 1);
     }
     const bool pinned =
-        tiling.front && !device_backend(c->dev)->host_memory &&
+        tiling.front &&
         device_pin_host(c->dev, tiling.front, video_front_bytes(&tiling), false);
     if (!err_failed(e))
         video_decode_front(&tiling, j->video);

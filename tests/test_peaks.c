@@ -153,7 +153,8 @@ static void try_modes(const char *dir, const char *type) {
         try_stages(&s);
         subject_drop_buffers(&s);
     }
-    assert_true(s.tried >= 10);
+    /* Among regions of 2 MiB, as a GPU has them, ways of the micro preset coincide. */
+    assert_true(s.tried >= (device_backend(s.engine->dev)->host_memory ? 12 : 10));
     ovi_close(s.engine);
 }
 

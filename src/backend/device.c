@@ -246,15 +246,16 @@ void device_upload_begin(device *d, int slot) {
 
 #define SLOW_LINK 1e9 /* bytes a second */
 
-static void wait_for_slow_link(const device *d, size_t bytes) {
+static void wait_for_slow_link(size_t bytes) {
     const double until = os_now() + (double)bytes / SLOW_LINK;
-    while (d->slow_link && os_now() < until)
+    while (os_now() < until)
         usleep(50);
 }
 
 void device_upload(device *d, void *dst, const void *src, size_t bytes) {
     d->table->upload(d->self, dst, src, bytes);
-    wait_for_slow_link(d, bytes);
+    if (d->slow_link)
+        wait_for_slow_link(bytes);
 }
 
 const char *device_upload_wait(device *d) {
@@ -271,7 +272,7 @@ void device_upload_packed(device *d, const conv_geometry *g, dtype type,
 }
 
 bool device_pin_host(device *d, const void *p, size_t bytes, bool read_only) {
-    return d->table->pin_host(d->self, p, bytes, read_only);
+    return d->table->pin_host && d->table->pin_host(d->self, p, bytes, read_only);
 }
 
 void device_unpin_host(device *d, const void *p) {
