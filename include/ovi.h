@@ -402,8 +402,9 @@ OVI_API ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
 
 /* For callers who run one stage for many clips. 1: the models of a stage stay on the device
  * after it, where the budget has room for that, until a call needs others: the next call of
- * the same stage brings nothing in. Decoding keeps the models of sound and picture together.
- * 0 (as engines begin): releases them. No bit of a result changes. */
+ * the same stage brings nothing in. Calls of several stages leave nothing: ovi_generate, and
+ * decoding of both sound and picture. 0 (as engines begin): releases them. No bit of a result
+ * changes. */
 OVI_API void ovi_hold(ovi_engine *engine, int on);
 /* Host bytes of the caller's own (features that wait, ..) which the budget of ram is to
  * count from now on. */

@@ -92,6 +92,7 @@ ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
         load(&clip, path, j.shape.frames, e) == OVI_OK) {
         uint32_t needed = (clip.rgb ? NEEDS(MODEL_VIDEO_VAE) : 0) |
                           (clip.samples ? NEEDS(MODEL_AUDIO_VAE) : 0);
+        j.in_a_row = clip.rgb && clip.samples;
         if (call_require(engine, needed) == OVI_OK && clip.rgb)
             (void)(encode_picture(&j, &clip, latents) == OVI_OK);
         if (!err_failed(e) && clip.samples)

@@ -113,11 +113,11 @@ typedef struct job {
     float *video, *audio;           /* latents; NULL: that part is left out */
     float *mel;                     /* [M, bands]: what is encoded to audio */
     int64_t mel_frames;
-    media_writer *writer;             /* owned; NULL: sinks only */
-    bool handed_on;                   /* the caller's sinks have had frames or samples */
-    bool decodes_both;                /* sound and picture, one after the other */
-    double stage_start;               /* seconds, for progress */
-    int first_step;                   /* of the running stage, for progress */
+    media_writer *writer; /* owned; NULL: sinks only */
+    bool handed_on;       /* the caller's sinks have had frames or samples */
+    bool in_a_row;        /* stages of this call follow each other: none is held */
+    double stage_start;   /* seconds, for progress */
+    int first_step;       /* of the running stage, for progress */
     const struct resume_file *resume; /* the run that is continued; NULL: from noise */
     fusion_scales *scales;            /* borrowed: of a running diffusion in fp8; NULL */
     const char *made;   /* the request of latents from a file, as JSON text; NULL: none */
@@ -183,16 +183,13 @@ ovi_status stage_run(job *j, stage_id id) OVI_MUST_CHECK;
 ovi_status pipeline_run(job *j) OVI_MUST_CHECK;
 /* The last part of it, from latents. */
 ovi_status pipeline_decode(job *j) OVI_MUST_CHECK;
-/* Releases what stages have left on the device (ovi_hold), but for what `needs` wants. */
-void pipeline_release(ovi_engine *engine, const store_needs *needs);
+/* Releases what stages have left on the device (ovi_hold), but for what `needs` of a stage
+ * wants, which is named in the log. */
+void pipeline_release(ovi_engine *engine, const store_needs *needs, const char *whose);
 /* "<output><ending>", or NULL if there is no output that has a name. Owned. */
 char *job_path_beside(const job *j, const char *ending, err *e);
 /* The latents of the job, with its request. */
 ovi_status job_save_latents(const job *j, const char *path) OVI_MUST_CHECK;
-/* The lines and samples around the release of a stage's models; held: what store_resident
- * said before. */
-void memory_log_before_release(ovi_engine *engine, uint32_t held, const char *stage);
-void memory_log_after_release(ovi_engine *engine, uint32_t held, const char *stage);
 /* Of a bound on a device, what is left beside its context and libraries. */
 size_t engine_less_overhead(const ovi_engine *engine, size_t bytes);
 /* What may be used now: the budget, or what is free if that is less. */

@@ -93,24 +93,32 @@ void memory_log_event(ovi_engine *engine, const char *stage, const char *when) {
         (double)now.reserved / 1e9, (double)now.free / 1e9);
 }
 
-void memory_log_before_release(ovi_engine *engine, uint32_t held, const char *stage) {
-    if (held & NEEDS(MODEL_FUSION))
-        debug(engine, stage, "Starting aggressive memory cleanup after diffusion");
-    memory_log_event(engine, stage, "before cleanup");
-    if (held & NEEDS(MODEL_FUSION))
-        debug(engine, stage, "Unloading fusion model to free VRAM for VAE");
+void memory_log_before_release(ovi_engine *engine, const memory_release *r) {
+    if (r->diffused)
+        debug(engine, r->stage, "Starting aggressive memory cleanup after diffusion");
+    memory_log_event(engine, r->stage, "before cleanup");
+    if (r->diffused && r->for_vae)
+        debug(engine, r->stage, "Unloading fusion model to free VRAM for VAE");
 }
 
-void memory_log_after_release(ovi_engine *engine, uint32_t held, const char *stage) {
-    if (held & NEEDS(MODEL_FUSION))
-        debug(engine, stage, "Fusion model unloaded");
-    if (held & NEEDS(MODEL_TEXT_ENCODER))
-        debug(engine, stage, "Text encoder unloaded");
-    memory_sample now = take_sample(engine, stage, "nothing to defragment");
+static void tell_difference(ovi_engine *engine, const char *stage) {
+    const size_t allocated = device_get_memory(engine->dev).allocated;
+    const bool none = device_reserved_memory(engine->dev) == allocated;
+    const char *what =
+        none ? "Nothing to defragment" : "Reserved is not what is allocated";
+    memory_sample now = take_sample(engine, stage, what);
     host_log(&engine->host, OVI_LOG_DEBUG,
-             "[OVI][ENGINE][DEBUG] Nothing to defragment: reserved - alloc = %lld bytes",
+             "[OVI][ENGINE][DEBUG] %s: reserved - alloc = %lld bytes", what,
              (long long)now.reserved - (long long)now.allocated);
-    memory_log_event(engine, stage, "after cleanup");
+}
+
+void memory_log_after_release(ovi_engine *engine, const memory_release *r) {
+    if (r->models & NEEDS(MODEL_FUSION))
+        debug(engine, r->stage, "Fusion model unloaded");
+    if (r->models & NEEDS(MODEL_TEXT_ENCODER))
+        debug(engine, r->stage, "Text encoder unloaded");
+    tell_difference(engine, r->stage);
+    memory_log_event(engine, r->stage, "after cleanup");
 }
 
 void memory_log_answers(ovi_engine *engine, char text[MEMORY_ANSWERS_MAX]) {

@@ -30,6 +30,15 @@ void memory_log_clear(memory_log *m);
 void memory_log_begin(ovi_engine *engine);
 /* A sample and its line: "GPU mem <when> -> alloc=.., reserved=.., free=..". */
 void memory_log_event(ovi_engine *engine, const char *stage, const char *when);
+/* The lines and samples around a release, each told if it is true. */
+typedef struct memory_release {
+    uint32_t models;   /* that go, as bits */
+    const char *stage; /* that ends, or begins and needs others */
+    bool diffused;     /* the fusion model has done its work: it goes after diffusion */
+    bool for_vae;      /* and what comes next is a VAE */
+} memory_release;
+void memory_log_before_release(ovi_engine *engine, const memory_release *r);
+void memory_log_after_release(ovi_engine *engine, const memory_release *r);
 /* A sample only. */
 void memory_log_step(ovi_engine *engine, const char *stage);
 /* What people are told to check when memory runs out: is the fusion model unloaded, what is

@@ -439,7 +439,7 @@ void ovi_hold(ovi_engine *engine, int on) {
     const store_needs nothing = {0};
     engine->hold = on != 0;
     if (!engine->hold && engine->store)
-        pipeline_release(engine, &nothing);
+        pipeline_release(engine, &nothing, "between calls");
 }
 
 void ovi_count_host(ovi_engine *engine, size_t bytes) {

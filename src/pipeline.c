@@ -172,7 +172,7 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     for (int i = least; i < n; i++) {
         choice->way = i;
         choice->candidate = candidates[i];
-        if (i == 0 && engine->hold && fits_held(j, id, &budget, choice))
+        if (i == 0 && engine->hold && !j->in_a_row && fits_held(j, id, &budget, choice))
             return OVI_OK;
         if (stage_profile_count(j, id, &candidates[i].options, &choice->profile) !=
             OVI_OK)
@@ -268,21 +268,26 @@ static void explain_no_memory(job *j, stage_id id, const stage_choice *failed,
             smaller);
 }
 
-void pipeline_release(ovi_engine *engine, const store_needs *needs) {
-    const uint32_t held = store_resident(engine->store);
-    store_trim(engine->store, needs);
-    const uint32_t gone = held & ~store_resident(engine->store);
+void pipeline_release(ovi_engine *engine, const store_needs *needs, const char *whose) {
+    const uint32_t gone = store_surplus(engine->store, needs);
+    const memory_release r = {.models = gone,
+                              .stage = whose,
+                              .diffused = gone & NEEDS(MODEL_FUSION), /* else not held */
+                              .for_vae = needs->parts[MODEL_VIDEO_VAE] ||
+                                         needs->parts[MODEL_AUDIO_VAE]};
     if (!gone)
         return;
+    memory_log_before_release(engine, &r);
+    store_trim(engine->store, needs);
     os_give_back();
-    memory_log_after_release(engine, gone, "between calls");
+    memory_log_after_release(engine, &r);
 }
 
 /* What stages before have left goes before the arena comes, unless it is what is needed. */
 static void release_others(const stage_context *c, const stage *st) {
     store_needs needs = {0};
     if (st->needs(c, 0, &needs))
-        pipeline_release(c->job->engine, &needs);
+        pipeline_release(c->job->engine, &needs, st->name);
 }
 
 /* The end of a stage: nothing is left on the device, unless it is held. */
@@ -292,12 +297,16 @@ static void release_stage(const stage_context *c, const stage *st) {
         device_arena_close(c->dev);
         return;
     }
-    const uint32_t held = store_resident(c->store);
-    memory_log_before_release(engine, held, st->name);
+    const bool diffused = st == stage_at(STAGE_DIFFUSE) && !err_failed(&engine->host.err);
+    const memory_release r = {.models = c->resident,
+                              .stage = st->name,
+                              .diffused = diffused,
+                              .for_vae = diffused && c->job->in_a_row};
+    memory_log_before_release(engine, &r);
     device_arena_close(c->dev);
     store_leave(c->store);
     os_give_back();
-    memory_log_after_release(engine, held, st->name);
+    memory_log_after_release(engine, &r);
 }
 
 ovi_status stage_run(job *j, stage_id id) {
@@ -328,6 +337,7 @@ ovi_status stage_run(job *j, stage_id id) {
     device_arena_open(c.dev, choice.profile.arena);
     if (stage_enter(&c, st, 0)) {
         c.reused = store_get_stats(c.store);
+        c.resident = store_resident(c.store);
         c.load_seconds = os_now() - start;
         memory_log_event(engine, st->name, "after load");
         st->run(&c);
@@ -403,7 +413,7 @@ ovi_status pipeline_decode(job *j) {
                            .quality = j->request->quality,
                            .sound = j->request->sound,
                            .metadata = metadata};
-    j->decodes_both = format.width && format.sample_rate;
+    j->in_a_row = j->in_a_row || (format.width && format.sample_rate);
     if (metadata && decode_once(j, &format) != OVI_OK && may_try_smaller(j))
         (void)(decode_once(j, &format) == OVI_OK);
     mem_free(metadata);
@@ -468,6 +478,7 @@ ovi_status pipeline_run(job *j) {
     char *state = job_path_beside(j, OVI_RESUME_ENDING, e);
     const char *keep = j->request->save_latents;
     j->checkpoint = j->request->checkpoint_every > 0 ? state : NULL;
+    j->in_a_row = true;
     if (!err_failed(e) && check_before_work(j) == OVI_OK &&
         (j->resume || job_take_digest(j) == OVI_OK) &&
         make_latents(j, keep ? keep : beside) == OVI_OK && pipeline_decode(j) == OVI_OK &&

@@ -471,19 +471,15 @@ static bool needs_encode_audio(const stage_context *c, int phase, store_needs *n
     return only_first_phase(phase);
 }
 
-/* Held, both decoders stay together: else every clip would bring in both anew. */
 static bool needs_decode_audio(const stage_context *c, int phase, store_needs *n) {
+    (void)c;
     n->parts[MODEL_AUDIO_VAE] = 1u << AUDIO_VAE_DECODER;
     n->parts[MODEL_VOCODER] = STORE_ALL_PARTS;
-    if (c->options.held && c->job->decodes_both)
-        n->parts[MODEL_VIDEO_VAE] = VIDEO_VAE_DECODER_PARTS;
     return only_first_phase(phase);
 }
 
 /* In tiles, phase 0 is what runs on whole frames, phase 1 the tiles. */
 static bool needs_decode_video(const stage_context *c, int phase, store_needs *n) {
-    if (c->options.held && c->job->decodes_both)
-        return needs_decode_audio(c, phase, n);
     n->parts[MODEL_VIDEO_VAE] = VIDEO_VAE_DECODER_PARTS;
     if (!c->options.tiles_y)
         return only_first_phase(phase);

@@ -36,6 +36,7 @@ typedef struct stage_context {
     double load_seconds; /* until each phase had its weights, in all */
     uint64_t bytes_read; /* of weight files, in the phases before this one */
     store_stats reused;  /* what the first phase found on the device */
+    uint32_t resident;   /* models that were brought in, as bits */
 } stage_context;
 
 typedef struct stage {

@@ -141,13 +141,63 @@ static void groups_say_what_they_saved(void **state) {
     json_t *summary = json_loads(text, 0, NULL);
     assert_string_equal(json_string_value(json_object_get(summary, "event")), "summary");
     assert_int_equal(json_integer_value(json_object_get(summary, "done")), 3);
-    /* text encoder, fusion model, and three of the decoders, for each clip but the first */
-    assert_int_equal(json_integer_value(json_object_get(summary, "loads_saved")), 10);
+    /* text encoder and fusion model, for each clip but the first */
+    assert_int_equal(json_integer_value(json_object_get(summary, "loads_saved")), 4);
     assert_true(json_real_value(json_object_get(summary, "bytes_saved")) > 1e6);
     json_decref(summary);
     free(text);
     must(shell(OVI " batch saved.jsonl --json -o alone --group 1 | tail -1"));
     assert_int_equal(occurrences("out.txt", "\"loads_saved\":0"), 1);
+}
+
+/* The lines about memory, which begin with their tag, without their numbers: "after load;". */
+static void memory_lines(const char *name, char *lines, size_t room) {
+    static const char tag[] = "[OVI][ENGINE][DEBUG] ", gpu[] = "CPU mem ";
+    char *text = read_text(name), *rest = NULL;
+    lines[0] = '\0';
+    for (char *line = strtok_r(text, "\n", &rest); line;
+         line = strtok_r(NULL, "\n", &rest)) {
+        const char *at = strstr(line, "[OVI]");
+        if (!at)
+            continue;
+        if (strncmp(line, tag, sizeof tag - 1) != 0)
+            fail_msg("not at the beginning of a line: %s", line);
+        at += sizeof tag - 1;
+        at += strncmp(at, gpu, sizeof gpu - 1) == 0 ? sizeof gpu - 1 : 0;
+        size_t n = strlen(lines), length = strcspn(at, ":-");
+        while (length > 0 && at[length - 1] == ' ')
+            length--;
+        snprintf(lines + n, room - n, "%.*s;", (int)length, at);
+    }
+    free(text);
+}
+
+#define LOAD   "before load;after load;"
+#define CHANGE "before release;after release;" LOAD
+#define BEFORE "before cleanup;"
+#define AFTER  "Nothing to defragment;after cleanup;"
+
+/* They have the form that people search for: rows are named between them. */
+static void rows_stand_beside_the_lines_about_memory(void **state) {
+    (void)state;
+    char lines[4096];
+    write_text("lines.csv", "text_prompt,steps\nA,1\nB,1\n");
+    must(shell(OVI " batch lines.csv --quiet --json --log-level debug"));
+    memory_lines("err.txt", lines, sizeof lines);
+    assert_string_equal(
+        lines, LOAD LOAD BEFORE
+        "Text encoder unloaded;" AFTER LOAD CHANGE LOAD CHANGE
+        "Starting aggressive memory cleanup after diffusion;" BEFORE
+        "Unloading fusion model to free VRAM for VAE;Fusion model unloaded;" AFTER LOAD
+            BEFORE AFTER LOAD BEFORE AFTER /* sound and picture of a clip */
+                LOAD BEFORE AFTER LOAD BEFORE AFTER);
+    assert_int_equal(occurrences("err.txt", "row 1:\n"), 3); /* stages */
+    assert_int_equal(occurrences("err.txt", "row 2:\n"), 3);
+    int n_lines = occurrences("err.txt", "[OVI]");
+    assert_int_equal(occurrences("out.txt", "\"event\":\"memory\""), n_lines);
+    assert_int_equal(occurrences("out.txt", "\"row\":1}\n") +
+                         occurrences("out.txt", "\"row\":2}\n"),
+                     n_lines);
 }
 
 static void generate_takes_lists_too(void **state) {
@@ -453,6 +503,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grouped_clips_are_those_of_single_runs),
         cmocka_unit_test(groups_say_what_they_saved),
+        cmocka_unit_test(rows_stand_beside_the_lines_about_memory),
         cmocka_unit_test(generate_takes_lists_too),
         cmocka_unit_test(existing_files_stay),
         cmocka_unit_test(changed_rows_are_new_clips),

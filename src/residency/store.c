@@ -593,9 +593,18 @@ static void release(model_state *m) {
     *m = (model_state){.owner = m->owner, .table = m->table};
 }
 
-void store_trim(store *s, const store_needs *needs) {
+uint32_t store_surplus(const store *s, const store_needs *needs) {
+    uint32_t set = 0;
     for (int i = 0; i < STORE_MAX_MODELS; i++)
-        if (!same_demand(s->model[i].now, demand_of(needs, i)))
+        if (s->model[i].now.parts && !same_demand(s->model[i].now, demand_of(needs, i)))
+            set |= 1u << i;
+    return set;
+}
+
+void store_trim(store *s, const store_needs *needs) {
+    const uint32_t surplus = store_surplus(s, needs);
+    for (int i = 0; i < STORE_MAX_MODELS; i++)
+        if ((surplus >> i) & 1u)
             release(&s->model[i]);
 }
 

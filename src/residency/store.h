@@ -86,7 +86,9 @@ void store_set_warm(store *s, warm *w);
  * On a dry run only counts. */
 ovi_status store_enter(store *s, const store_needs *needs) OVI_MUST_CHECK;
 void store_leave(store *s);
-/* Only the release of store_enter: what stays is there as these needs want it. */
+/* Only the release of store_enter: what stays is there as these needs want it. surplus says
+ * which models that would release, as bits. */
+uint32_t store_surplus(const store *s, const store_needs *needs);
 void store_trim(store *s, const store_needs *needs);
 /* Device bytes of all slabs: what releasing everything would give back. */
 size_t store_slab_bytes(const store *s);

@@ -49,6 +49,22 @@ static bool said_before(const char *line) {
     return log_row && !hash_set_add(&log_printed, hash_text(hash, line));
 }
 
+/* Lines about memory keep their form, which people search for: the row stands before them. */
+static bool is_engine_line(const char *line) {
+    return strncmp(line, "[OVI][ENGINE]", 13) == 0;
+}
+
+static void name_row(void) {
+    static int named;
+    if (log_row == named)
+        return;
+    named = log_row;
+    if (named)
+        fprintf(stderr, "row %d:\n", named);
+    else
+        fputs("after all rows:\n", stderr);
+}
+
 static void print_line(void *user, ovi_log_level level, const char *line) {
     (void)user;
     static const char *const words[] = {"error: ", "warning: ", "", ""};
@@ -56,7 +72,9 @@ static void print_line(void *user, ovi_log_level level, const char *line) {
     if (level < OVI_LOG_DEBUG && said_before(line))
         return;
     cli_progress_clear();
-    if (log_row)
+    if (is_engine_line(line))
+        name_row();
+    else if (log_row)
         fprintf(stderr, "row %d: ", log_row);
     cli_put_word(words[level], colours[level]);
     cli_complain("%s", line);
