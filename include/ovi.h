@@ -165,10 +165,12 @@ typedef struct ovi_request {
     const char
         *sound; /* .wav for the sound of outputs that hold none; NULL: beside a .y4m,
                         * else left out. With "-" it is whole before the first frame. */
-    const char *memory_report; /* .svg or .json: what was on the device when */
-    const char *save_latents;  /* keeps the latents here; NULL: removed at the end */
-    int checkpoint_every;      /* steps between states saved for ovi_resume; 0: none */
-    int quality;               /* constant rate factor of H.264, 0 best .. 51 */
+    /* .svg or .json: what was on the device when; of a call that fails or is cancelled, until
+     * then. NULL: none. */
+    const char *memory_report;
+    const char *save_latents; /* keeps the latents here; NULL: removed at the end */
+    int checkpoint_every;     /* steps between states saved for ovi_resume; 0: none */
+    int quality;              /* constant rate factor of H.264, 0 best .. 51 */
 } ovi_request;
 
 /* Fills in the defaults of the option table. */

@@ -1,12 +1,9 @@
-/* memory_log.c: samples of device memory, the lines about them, and the report as JSON. */
+/* memory_log.c: samples of device memory and the lines about them. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "engine.h"
-#include "memory_svg.h"
 
-#define MAX_SAMPLES 8192
+#define MANY_SAMPLES 8192 /* from here on steps are thinned out */
 
 void memory_log_clear(memory_log *m) {
     mem_free(m->sample);
@@ -18,18 +15,34 @@ void memory_log_begin(ovi_engine *engine) {
     engine->memory.start = os_now();
 }
 
-/* The next sample, or NULL: the report is full, or there is no memory (e is set). */
+static bool grow(memory_log *m, err *e) {
+    const int capacity = m->capacity ? 2 * m->capacity : 64;
+    void *grown = mem_resize(e, m->sample, (size_t)capacity, sizeof *m->sample);
+    if (!grown)
+        return false;
+    m->sample = grown;
+    m->capacity = capacity;
+    return true;
+}
+
+/* Of the steps every second one goes, and so it will be with those to come: they stay as far
+ * from each other. What has a line stays, and with it every change of what is allocated. */
+static void thin_out(memory_log *m) {
+    int n = 0, steps = 0;
+    for (int i = 0; i < m->n; i++)
+        if (m->sample[i].event || steps++ % 2 == 0)
+            m->sample[n++] = m->sample[i];
+    m->n = n;
+    m->n_steps = (steps + 1) / 2;
+    m->thinned++;
+}
+
+/* The next sample, or NULL: there is no memory (e is set). */
 static memory_sample *next_sample(memory_log *m, err *e) {
-    if (m->n == MAX_SAMPLES)
+    if (m->n >= MANY_SAMPLES && m->n_steps > m->n / 2)
+        thin_out(m);
+    if (m->n == m->capacity && !grow(m, e))
         return NULL;
-    if (m->n == m->capacity) {
-        int capacity = m->capacity ? 2 * m->capacity : 64;
-        void *grown = mem_resize(e, m->sample, (size_t)capacity, sizeof *m->sample);
-        if (!grown)
-            return NULL;
-        m->sample = grown;
-        m->capacity = capacity;
-    }
     return &m->sample[m->n++];
 }
 
@@ -53,14 +66,16 @@ static memory_sample take_sample(ovi_engine *engine, const char *stage,
     const memory_sample *last =
         engine->memory.n > 0 ? &engine->memory.sample[engine->memory.n - 1] : NULL;
     const bool same = !event && last && last->allocated == m.allocated;
-    memory_sample now = {.t = os_now() - engine->memory.start,
-                         .stage = stage,
-                         .event = event,
-                         .arena = m.arena_capacity,
-                         .allocated = m.allocated,
-                         .reserved =
-                             same ? last->reserved : device_reserved_memory(engine->dev),
-                         .free = device_free_memory(engine->dev)};
+    memory_sample now = {
+        .t = os_now() - engine->memory.start,
+        .stage = stage,
+        .event = event,
+        .arena = m.arena_capacity,
+        .workspace =
+            m.arena_capacity ? device_get_counters(engine->dev)->workspace_peak : 0,
+        .allocated = m.allocated,
+        .reserved = same ? last->reserved : device_reserved_memory(engine->dev),
+        .free = device_free_memory(engine->dev)};
     if (event) {
         now.own = os_resident_own();
         now.files = os_resident_files();
@@ -68,15 +83,25 @@ static memory_sample take_sample(ovi_engine *engine, const char *stage,
     for (int i = 0; i < MODEL_COUNT; i++)
         now.model[i] = store_model_bytes(engine->store, i);
     memory_sample *kept = next_sample(&engine->memory, &engine->host.err);
-    if (kept)
+    if (kept) {
         *kept = now;
+        engine->memory.n_steps += !event;
+    }
     if (event && engine->told_memory)
         tell(engine, &now);
     return now;
 }
 
+void memory_log_bound(ovi_engine *engine, size_t bytes) {
+    memory_log *m = &engine->memory;
+    if (bytes && (!m->bound || bytes < m->bound))
+        m->bound = bytes;
+}
+
 void memory_log_step(ovi_engine *engine, const char *stage) {
-    (void)take_sample(engine, stage, NULL);
+    memory_log *m = &engine->memory;
+    if (m->n_asked++ % ((int64_t)1 << m->thinned) == 0)
+        (void)take_sample(engine, stage, NULL);
 }
 
 static void debug(ovi_engine *engine, const char *stage, const char *event) {
@@ -130,126 +155,4 @@ void memory_log_answers(ovi_engine *engine, char text[MEMORY_ANSWERS_MAX]) {
              loaded ? "loaded" : "unloaded", (double)m.allocated / 1e9,
              (double)device_reserved_memory(engine->dev) / 1e9,
              (double)device_others_memory(engine->dev) / 1e9);
-}
-
-/* ---- the report ---- */
-
-static json_t *stage_rows(const ovi_report *r) {
-    json_t *rows = json_array();
-    for (int i = 0; i < r->n_stages; i++) {
-        const ovi_stage_report *s = &r->stage[i];
-        json_array_append_new(
-            rows,
-            json_pack("{s:s, s:s, s:I, s:I, s:f}", "name", s->name, "resident",
-                      s->resident, "planned_bytes", (json_int_t)s->planned_peak_bytes,
-                      "measured_bytes", (json_int_t)s->measured_peak_bytes, "t_ms",
-                      s->seconds * 1e3));
-    }
-    return rows;
-}
-
-static json_t *sample_row(const memory_sample *s) {
-    json_t *by_model = json_object();
-    for (int k = 0; k < MODEL_COUNT; k++)
-        json_object_set_new(by_model, spec_file_key(k),
-                            json_integer((json_int_t)s->model[k]));
-    return json_pack("{s:f, s:s, s:o, s:I, s:I, s:I, s:I}", "t_ms", s->t * 1e3, "stage",
-                     s->stage, "models", by_model, "arena", (json_int_t)s->arena, "alloc",
-                     (json_int_t)s->allocated, "reserved", (json_int_t)s->reserved,
-                     "free", (json_int_t)s->free);
-}
-
-/* Every sample, or those that have a line of the log, with its name. */
-static json_t *sample_rows(const memory_log *m, bool events) {
-    json_t *rows = json_array();
-    for (int i = 0; i < m->n; i++) {
-        const memory_sample *s = &m->sample[i];
-        if (events && !s->event)
-            continue;
-        json_t *row = sample_row(s);
-        if (events) {
-            json_object_set_new(row, "event", json_string(s->event));
-            json_object_set_new(row, "host_own", json_integer((json_int_t)s->own));
-            json_object_set_new(row, "host_mapped_files",
-                                json_integer((json_int_t)s->files));
-        }
-        json_array_append_new(rows, row);
-    }
-    return rows;
-}
-
-static size_t largest(const ovi_report *r, bool planned) {
-    size_t most = 0;
-    for (int i = 0; i < r->n_stages; i++) {
-        size_t bytes =
-            planned ? r->stage[i].planned_peak_bytes : r->stage[i].measured_peak_bytes;
-        most = bytes > most ? bytes : most;
-    }
-    return most;
-}
-
-static void report_json(const ovi_engine *engine, buf *out) {
-    const ovi_report *r = &engine->report;
-    json_t *root = json_pack("{s:I, s:I, s:I, s:o, s:o, s:o}", "budget_bytes",
-                             (json_int_t)engine->budget.device, "planned_peak_bytes",
-                             (json_int_t)largest(r, true), "measured_peak_bytes",
-                             (json_int_t)largest(r, false), "stages", stage_rows(r),
-                             "samples", sample_rows(&engine->memory, false), "events",
-                             sample_rows(&engine->memory, true));
-    char *text = json_dumps(root, JSON_INDENT(1));
-    buf_puts(out, text ? text : "");
-    buf_putc(out, '\n');
-    free(text);
-    json_decref(root);
-}
-
-/* Samples become a picture: weights by model, then the arena. */
-static void report_svg(const ovi_engine *engine, buf *out) {
-    const memory_log *m = &engine->memory;
-    memory_picture picture = {.title = "device memory",
-                              .budget = engine->budget.device,
-                              .planned = largest(&engine->report, true)};
-    for (int i = 0; i < m->n; i++) {
-        const memory_sample *s = &m->sample[i];
-        memory_point p = {.t = s->t, .stage = s->stage};
-        for (int k = 0; k < MODEL_COUNT; k++)
-            p.bytes[k] = s->model[k];
-        p.bytes[MODEL_COUNT] = s->arena;
-        memory_picture_add(&picture, &p);
-    }
-    memory_picture_draw(&picture, out);
-    memory_picture_release(&picture);
-}
-
-static bool ends_with(const char *path, const char *ending) {
-    const char *dot = strrchr(path, '.');
-    return dot && strcmp(dot, ending) == 0;
-}
-
-ovi_status memory_log_check(const char *path, err *e) {
-    os_writer probe;
-    if (!ends_with(path, ".svg") && !ends_with(path, ".json"))
-        return err_set(e, OVI_ARGUMENT, "%s: a memory report ends in .svg or .json",
-                       path);
-    if (os_writer_open(&probe, path, e) == OVI_OK)
-        os_writer_abort(&probe);
-    return e->status;
-}
-
-ovi_status memory_log_write(ovi_engine *engine, const char *path) {
-    err *e = &engine->host.err;
-    buf text = {0};
-    os_writer w;
-    if (ends_with(path, ".svg"))
-        report_svg(engine, &text);
-    else
-        report_json(engine, &text);
-    if (!buf_ok(&text))
-        err_set(e, OVI_MEMORY, "out of memory while writing %s", path);
-    if (!err_failed(e) && os_writer_open(&w, path, e) == OVI_OK) {
-        os_writer_put(&w, buf_text(&text), text.size);
-        (void)(os_writer_commit(&w) == OVI_OK);
-    }
-    buf_release(&text);
-    return e->status;
 }

@@ -1,11 +1,13 @@
-/* memory_svg.h: device memory over time as a picture: time on x, bytes on y, stacked by model
- * and arena, with plan and budget as lines and the stages named below. */
+/* memory_svg.h: device memory over time as a picture: time on x, bytes on y, stacked by model,
+ * arena and workspace, with plan and budget as lines and the stages named. */
 #ifndef OVI_MEMORY_SVG_H
 #define OVI_MEMORY_SVG_H
 
 #include "core/buf.h"
 
-#define MEMORY_LAYERS 6 /* five models and the arena */
+/* Of the layers the first are the models, by number. The arena is two: operations take their
+ * workspace from it. */
+enum { MEMORY_ACTIVATIONS = 5, MEMORY_WORKSPACE, MEMORY_LAYERS };
 
 typedef struct memory_point {
     double t;          /* seconds */
@@ -15,12 +17,15 @@ typedef struct memory_point {
 
 typedef struct memory_picture {
     const char *title;      /* borrowed */
+    const char *ending;     /* borrowed; why it ends early, NULL: it does not */
     size_t budget, planned; /* 0: none */
     memory_point *point;    /* owned, in order of time */
     int n, capacity;
+    bool failed; /* a point found no memory */
 } memory_picture;
 
 void memory_picture_add(memory_picture *p, const memory_point *point);
-void memory_picture_draw(const memory_picture *p, buf *out);
+/* False: there was not memory for all points. */
+bool memory_picture_draw(const memory_picture *p, buf *out) OVI_MUST_CHECK;
 void memory_picture_release(memory_picture *p);
 #endif

@@ -314,8 +314,8 @@ ovi_status call_generate(job *j, ovi_engine *engine, const ovi_request *request,
         call_require(engine, needed) == OVI_OK && job_tokenize(j) == OVI_OK &&
         job_take_buffers(j) == OVI_OK) {
         keep_take_texts(j);
-        if (pipeline_run(j) == OVI_OK && request->memory_report)
-            (void)(memory_log_write(engine, request->memory_report) == OVI_OK);
+        (void)(pipeline_run(j) == OVI_OK);
+        memory_log_report(engine, request->memory_report);
     }
     return engine->host.err.status;
 }
@@ -337,9 +337,10 @@ ovi_status ovi_resume(ovi_engine *engine, const char *path, const ovi_request *r
     if (call_reset(engine) == OVI_OK && call_require(engine, needed) == OVI_OK &&
         resume_open(&r, engine, path, request) == OVI_OK &&
         job_init(&j, engine, &r.request, sinks) == OVI_OK &&
-        resume_take(&r, &j) == OVI_OK && pipeline_run(&j) == OVI_OK &&
-        r.request.memory_report)
-        (void)(memory_log_write(engine, r.request.memory_report) == OVI_OK);
+        resume_take(&r, &j) == OVI_OK) {
+        (void)(pipeline_run(&j) == OVI_OK);
+        memory_log_report(engine, r.request.memory_report);
+    }
     resume_close(&r);
     return call_end(&j, engine);
 }
@@ -481,8 +482,7 @@ ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *latents,
             (!request->output || media_check_output(request->output, request->sound,
                                                     &engine->host.err) == OVI_OK))
             (void)(pipeline_decode(&j) == OVI_OK);
-        if (report && !err_failed(&engine->host.err))
-            (void)(memory_log_write(engine, report) == OVI_OK);
+        memory_log_report(engine, report);
     }
     return call_end(&j, engine);
 }

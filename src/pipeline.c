@@ -169,6 +169,7 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     int n = stage_at(id)->candidates(engine, candidates);
     stage_profile first = {0};
     const int least = j->least_way[id] < n ? j->least_way[id] : n - 1;
+    choice->budget = budget;
     for (int i = least; i < n; i++) {
         choice->way = i;
         choice->candidate = candidates[i];
@@ -317,6 +318,7 @@ ovi_status stage_run(job *j, stage_id id) {
         return engine->host.err.status;
     j->least_way[id] = choice.way;
     log_choice(engine, &choice);
+    memory_log_bound(engine, choice.budget.device);
     const engine_place place = place_of(engine, &choice.candidate.options);
     stage_context c = {.job = j,
                        .models = &engine->models,

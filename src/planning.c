@@ -211,18 +211,23 @@ ovi_status ovi_plan_svg(ovi_engine *engine, const ovi_plan *plan, const char *pa
     for (int i = 0; i < plan->n_stages; i++) {
         const ovi_stage_plan *s = &plan->stage[i];
         memory_point p = {.t = t, .stage = s->name};
-        p.bytes[layer_of(s->name)] = s->weights_bytes;
-        p.bytes[MEMORY_LAYERS - 1] = s->peak_bytes - s->weights_bytes;
+        if (s->peak_bytes > 0) { /* else it runs beside the device */
+            p.bytes[layer_of(s->name)] = s->weights_bytes;
+            p.bytes[MEMORY_WORKSPACE] = s->workspace_bytes;
+            p.bytes[MEMORY_ACTIVATIONS] =
+                s->peak_bytes - s->weights_bytes - s->workspace_bytes;
+        }
         memory_picture_add(&picture, &p);
         t += s->seconds;
         p.t = t;
         memory_picture_add(&picture, &p);
     }
     buf text = {0};
-    memory_picture_draw(&picture, &text);
+    if (!memory_picture_draw(&picture, &text))
+        err_set(e, OVI_MEMORY, "out of memory while drawing %s", path);
     memory_picture_release(&picture);
     os_writer w;
-    if (os_writer_open(&w, path, e) == OVI_OK) {
+    if (!err_failed(e) && os_writer_open(&w, path, e) == OVI_OK) {
         os_writer_put(&w, buf_text(&text), text.size);
         (void)(os_writer_commit(&w) == OVI_OK);
     }

@@ -61,7 +61,8 @@ typedef struct stage_choice {
     int way; /* index of the candidate */
     stage_candidate candidate;
     stage_profile profile;
-    stage_profile plain; /* of the first way that was weighed */
+    stage_profile plain;  /* of the first way that was weighed */
+    memory_budget budget; /* that it was weighed against */
 } stage_choice;
 
 /* The first way that fits what may be used now; OVI_MEMORY if none does. */

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "core/fault.h"
 #include "ovi.h"
@@ -138,8 +139,16 @@ static void expect_same(const char *made, const char *expected) {
     free(b);
 }
 
+/* The report of a run that has failed: whole, and it says so. */
+static void expect_report(const char *path) {
+    json_t *report = json_load_file(path, 0, NULL);
+    const char *status = json_string_value(json_object_get(report, "status"));
+    expect(status && strcmp(status, "OVI_OK") != 0, "not the report of a failure", path);
+    json_decref(report);
+}
+
 /* Only files of an undisturbed run may be here, byte for byte: the latents, and the clip if
- * it was the memory report that failed. None is left. */
+ * it was the memory report that failed; if it was not, the report. None is left. */
 static void expect_only_finished_work(const clip *c) {
     DIR *dir = opendir(in_root("out"));
     for (struct dirent *d; (d = readdir(dir));) {
@@ -151,6 +160,8 @@ static void expect_only_finished_work(const clip *c) {
         bool latents = c->beside && strcmp(d->d_name, c->beside) == 0;
         if (latents || (c->tight && strncmp(d->d_name, "clip.", 5) == 0))
             expect_same(made, expected);
+        else if (c->tight && strcmp(d->d_name, "report.json") == 0)
+            expect_report(made);
         else
             expect(false, "left behind", d->d_name);
         unlink(made);
