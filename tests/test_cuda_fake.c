@@ -3,91 +3,10 @@
  * Values are those of the reference. test_cuda_libraries: what it says where something is
  * missing. */
 #include <dirent.h>
-#include <dlfcn.h>
-#include <stdbool.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "engine_fixture.h"
-#include "fake/fake_gpu.h"
-#include "fake/fake_nvtx.h"
-
-static fake_state *gpu; /* of this process */
-static size_t (*used)(void);
-static fake_ranges *ranges; /* that a profiler sees */
-
-static void assert_says(const char *text, const char *words) {
-    if (!strstr(text, words))
-        fail_msg("expected \"%s\" in:\n%s", words, text);
-}
-
-/* ---- an engine on it ---- */
-
-static char said[16][512];
-static int n_said;
-static void listen(void *user, ovi_log_level level, const char *line) {
-    (void)user;
-    (void)level;
-    snprintf(said[n_said++ % 16], sizeof said[0], "%s", line);
-}
-
-static bool was_said(const char *words) {
-    for (int i = 0; i < 16; i++)
-        if (strstr(said[i], words))
-            return true;
-    return false;
-}
-
-static ovi_settings fake_settings(void) {
-    ovi_settings s;
-    ovi_settings_init(&s);
-    s.models = in_root("micro");
-    s.device = "cuda";
-    s.libraries = FAKE_DIR;
-    s.dtype = "f32";
-    s.emulate = "no-cudnn";
-    s.log = listen;
-    s.log_level = OVI_LOG_INFO;
-    memset(said, 0, sizeof said);
-    return s;
-}
-
-static ovi_engine *open_fake(const ovi_settings *settings) {
-    ovi_engine *engine;
-    if (ovi_open(settings, &engine) != OVI_OK)
-        fail_msg("%s", ovi_error(engine));
-    gpu->peak = gpu->taken;
-    return engine;
-}
-
-static ovi_request fake_request(const char *name) {
-    ovi_request r;
-    ovi_request_init(&r);
-    r.prompt = PROMPT;
-    r.steps = 4;
-    r.slg_layer = 1;
-    r.output = in_root(name);
-    return r;
-}
-
-/* The clip that the reference makes. */
-static void make_expected(void) {
-    ovi_settings s = fake_settings();
-    ovi_engine *engine;
-    ovi_request r = fake_request("expected.y4m");
-    if (access(r.output, F_OK) == 0)
-        return;
-    s.device = "ref";
-    s.emulate = NULL;
-    assert_int_equal(ovi_open(&s, &engine), OVI_OK);
-    must(engine, ovi_generate(engine, &r, NULL));
-    ovi_close(engine);
-}
-
-static void assert_expected(const char *name) {
-    make_expected();
-    assert_same_file(in_root("expected.y4m"), in_root(name));
-}
+#include "cuda_fixture.h"
 
 static size_t largest_stage(const ovi_engine *engine) {
     ovi_report report;
@@ -347,7 +266,7 @@ static size_t overhead_of(const ovi_settings *s) {
 static void begin_process(void) {
     gpu->opened = 0;
     gpu->context = (size_t)300 << 20;
-    gpu->calls[FAKE_LAUNCH] = 0;
+    gpu->launched = 0;
 }
 
 static void overhead_is_kept_for_the_next_process(void **state) {
@@ -446,20 +365,6 @@ static void a_resumed_run_has_the_first_ones_algorithms(void **state) {
 }
 
 /* ---- */
-
-static int open_fakes(void **state) {
-    const char *const files[] = {FAKE_DIR "/libcuda.so.1", FAKE_DIR "/libnvidia-ml.so.1",
-                                 FAKE_DIR "/libfake_nvtx.so"};
-    void *handle[3];
-    for (int i = 0; i < 3; i++)
-        if (!(handle[i] = dlopen(files[i], RTLD_NOW | RTLD_GLOBAL)))
-            fail_msg("%s", dlerror());
-    gpu = dlsym(handle[0], "fake_gpu");
-    *(void **)&used = dlsym(handle[0], "fake_used");
-    ranges = dlsym(handle[2], "fake_nvtx");
-    setenv("NVTX_INJECTION64_PATH", files[2], 1);
-    return make_micro(state);
-}
 
 int main(void) {
     const struct CMUnitTest tests[] = {

@@ -72,7 +72,7 @@ static void count(device *d, op_kind op, const void *desc) {
 /* Calls the table; while profiling also waits for the end. */
 static void call(device *d, op_kind op, const void *desc, work w, bool fallback) {
     const backend *b = fallback && d->ref ? &backend_ref : d->table;
-    void *self = b == d->table ? d->self : d->ref;
+    void *self = b == d->table ? device_enter(d) : d->ref;
     double start = d->profiling ? os_now() : 0;
     rows[op].call(b, self, desc, w);
     if (d->profiling) {

@@ -24,7 +24,7 @@
 #include "backend/ops.h"
 #include "core/host.h"
 
-#define BACKEND_ABI 8
+#define BACKEND_ABI 9
 
 /* ----------------------------------------------------------- the backend's table ---- */
 
@@ -89,6 +89,11 @@ typedef struct backend {
     bool (*describe)(const device_options *, int index, device_info *);
     void *(*open)(const backend_services *, const device_options *); /* NULL: failed */
     void (*close)(void *self);
+    /* Comes before every other call that takes self and may do work, close too: what the
+     * calling thread does goes to this device from now on, whatever it did before (the current
+     * device of CUDA is one of the thread's). What fails here fails in that call again. NULL:
+     * there is nothing to do. */
+    void (*enter)(void *self);
     /* NULL if the open device multiplies F8_E4M3 by F8_E4M3 fast, else why not, in words that
      * stay valid; self NULL: is there such a device? */
     const char *(*f8_products_gap)(void *self);

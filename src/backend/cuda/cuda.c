@@ -27,6 +27,14 @@ bool cuda_ok(cuda *self, cudaError_t e, const char *what) {
 
 /* ---- device ---- */
 
+/* The question is cheaper than the order, and sees what others of the process have set. */
+static void cuda_enter(void *self) {
+    const cuda *c = self;
+    int current = -1;
+    if (cudaGetDevice(&current) != cudaSuccess || current != c->index)
+        (void)cudaSetDevice(c->index);
+}
+
 static void cuda_close(void *self) {
     cuda *c = self;
     cuda_overhead_closing(c);
@@ -350,6 +358,7 @@ static const backend table = {.abi = BACKEND_ABI,
                               .describe = cuda_describe,
                               .open = cuda_open,
                               .close = cuda_close,
+                              .enter = cuda_enter,
                               .f8_products_gap = cuda_f8_products_gap,
                               .native_dtype = cuda_native_dtype,
                               .rows_exact = cuda_rows_exact,
