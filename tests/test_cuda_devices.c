@@ -103,6 +103,102 @@ static void two_engines_of_a_thread_keep_to_their_cards(void **state) {
     assert_true(gpu->card[0].peak > 0 && gpu->card[1].peak > 0);
 }
 
+/* ---- those that are only listed, or cannot be used ---- */
+
+static const char old[] =
+    "GPU 0 has compute capability 7.5: expected 8.0 or later, which multiplies bf16";
+
+/* The row of this device in the list; usable 0: it is not there. */
+static ovi_device_info row_of(const char *name) {
+    ovi_settings s = fake_settings();
+    ovi_device_info info;
+    for (int i = 0; ovi_device_at(&s, i, &info); i++)
+        if (strcmp(info.name, name) == 0)
+            return info;
+    fail_msg("%s is not listed", name);
+    return info;
+}
+
+static void a_list_leaves_devices_alone(void **state) {
+    (void)state;
+    *current() = 1;
+    gpu->card[0].others = (size_t)1 << 30;
+    const ovi_device_info first = row_of("cuda:0"), second = row_of("cuda:1");
+    assert_true(first.usable && second.usable);
+    assert_int_equal(first.memory_total, (size_t)8 << 30);
+    assert_int_equal(first.memory_free, ((size_t)7 << 30) - ((size_t)400 << 20));
+    assert_int_equal(second.memory_free, ((size_t)8 << 30) - ((size_t)400 << 20));
+    assert_int_equal(*current(), 1);
+    assert_untouched(&gpu->card[0]);
+    assert_untouched(&gpu->card[1]);
+}
+
+static void a_list_says_why_a_device_is_not_used(void **state) {
+    (void)state;
+    gpu->card[0].sm = 75;
+    const ovi_device_info first = row_of("cuda:0"), second = row_of("cuda:1");
+    assert_int_equal(first.usable, 0);
+    assert_string_equal(first.missing, old);
+    assert_non_null(strstr(first.what, "fake GPU"));
+    assert_int_equal(second.usable, 1);
+}
+
+static int n_lines; /* of the log that speak of a device that is passed over */
+static void count_lines(void *user, ovi_log_level level, const char *line) {
+    listen(user, level, line);
+    n_lines += strstr(line, "is passed over") != NULL;
+}
+
+/* What auto takes. */
+static ovi_engine *open_auto(void) {
+    ovi_settings s = fake_settings();
+    ovi_engine *engine;
+    s.device = "auto";
+    s.log = count_lines;
+    n_lines = 0;
+    if (ovi_open(&s, &engine) != OVI_OK)
+        fail_msg("%s", ovi_error(engine));
+    generate(engine);
+    return engine;
+}
+
+static void expect_refusal(const char *device, const char *words) {
+    ovi_settings s = fake_settings();
+    ovi_engine *engine;
+    s.device = device;
+    assert_int_not_equal(ovi_open(&s, &engine), OVI_OK);
+    assert_says(ovi_error(engine), words);
+    ovi_close(engine);
+}
+
+static void auto_passes_over_what_cannot_be_used(void **state) {
+    gpu->card[0].sm = 75;
+    ovi_close(open_auto());
+    assert_int_equal(n_lines, 1);
+    assert_true(was_said("cuda:0 is passed over: GPU 0 has compute capability 7.5"));
+    assert_untouched(&gpu->card[0]);
+    assert_true(gpu->card[1].peak > 0);
+    expect_refusal("cuda", old);
+    (void)two_cards(state);
+    gpu->card[0].no_blas = 1;
+    ovi_close(open_auto());
+    assert_int_equal(n_lines, 1);
+    assert_true(was_said("cuda:0 is passed over: cuBLASLt does not start on GPU 0"));
+    assert_given_back(&gpu->card[0]);
+    assert_true(gpu->card[1].peak > 0);
+    expect_refusal("cuda:0", "cuBLASLt does not start on GPU 0");
+    (void)two_cards(state);
+    gpu->card[0].sm = 61;
+    gpu->card[1].no_blas = 1;
+    ovi_close(open_auto());
+    assert_int_equal(n_lines, 2);
+    assert_int_equal(gpu->card[0].peak + gpu->card[1].peak, 0);
+    (void)two_cards(state);
+    gpu->devices = 0;
+    ovi_close(open_auto());
+    assert_int_equal(n_lines, 0);
+}
+
 /* ---- */
 
 static int open_two(void **state) {
@@ -115,6 +211,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(an_engine_keeps_to_its_card_on_every_thread, two_cards),
         cmocka_unit_test_setup(two_engines_of_a_thread_keep_to_their_cards, two_cards),
+        cmocka_unit_test_setup(a_list_leaves_devices_alone, two_cards),
+        cmocka_unit_test_setup(a_list_says_why_a_device_is_not_used, two_cards),
+        cmocka_unit_test_setup(auto_passes_over_what_cannot_be_used, two_cards),
     };
     return cmocka_run_group_tests(tests, open_two, remove_root);
 }

@@ -75,6 +75,11 @@ static void what_is_missing_is_named(void **state) {
            "the NVIDIA driver is too old: CUDA 13 needs version 580 or later");
     expect("FAKE_GPU=devices=0", "devices", "there is no NVIDIA GPU here");
     expect("FAKE_GPU=devices=2", "devices", "cuda:1");
+    expect("FAKE_GPU=sm=75", "devices",
+           "cuda:0   not usable: GPU 0 has compute capability 7.5");
+    expect("FAKE_GPU='devices=2 second=61'", "devices", "cuda:1   not usable: GPU 1");
+    /* Without the driver's library nobody says what is free. */
+    expect("", "devices", "unknown of    8.59 GB free");
 }
 
 static void what_insists_on_a_gpu_hears_why_not(void **state) {

@@ -54,8 +54,9 @@ bool emulate_is_known(const char *list);
 /* One device of a backend, as a list of devices shows it. */
 typedef struct device_info {
     char name[128];
-    char lacks[512]; /* what it would be faster with, in words; "" if nothing */
-    size_t memory_total, memory_free;
+    char missing[256]; /* why it cannot be used; "" if it can, as far as looking tells */
+    char lacks[512];   /* what it would be faster with, in words; "" if nothing */
+    size_t memory_total, memory_free; /* free 0: unknown */
 } device_info;
 
 typedef struct work { /* borrowed scratch for one call */
@@ -83,9 +84,9 @@ typedef struct backend {
     size_t usual_overhead;   /* what an open device holds beside them, about: for plans */
 
     /* NULL if such a device can be opened here, else what is missing, in words that stay
-     * valid. Slow the first time: may open libraries. */
+     * valid until this thread asks again. Slow the first time: may open libraries. */
     const char *(*missing)(const device_options *);
-    /* The index-th device; false: there is none. */
+    /* The index-th device, usable or not; false: there is none. */
     bool (*describe)(const device_options *, int index, device_info *);
     void *(*open)(const backend_services *, const device_options *); /* NULL: failed */
     void (*close)(void *self);
@@ -183,8 +184,10 @@ extern backend backend_cuda; /* NVIDIA GPUs: opened at run time; plans need none
 const backend *backend_find(const char *name);
 /* All of this build, best first; NULL past the end. */
 const backend *backend_at(int i);
-/* What is best here: the first whose missing() has no objection. */
-const backend *backend_best(const device_options *o);
+/* The best device here to which missing() has no objection: of the backends from `*from` on (a
+ * number of backend_at), of that one's devices from o->index on. Both are set to what is found;
+ * there always is one. Why a device that is there is passed over h's log hears. */
+const backend *backend_best(host *h, int *from, device_options *o);
 
 /* ----------------------------------------------------------------------- devices ---- */
 

@@ -86,6 +86,16 @@ static bool limit_device(cuda *c) {
     return true;
 }
 
+#define CUDA_WHY 256
+/* Is it a GPU that cannot be used? Then why says so. */
+static bool say_too_old(int index, int sm, char why[CUDA_WHY]) {
+    snprintf(why, CUDA_WHY,
+             "GPU %d has compute capability %d.%d: expected 8.0 or later, which "
+             "multiplies bf16",
+             index, sm / 10, sm % 10);
+    return sm < 80;
+}
+
 static bool take_device(cuda *c) {
     int major = 0, minor = 0;
     if (!cuda_ok(c, cudaSetDevice(c->index), "GPU") ||
@@ -103,12 +113,10 @@ static bool take_device(cuda *c) {
                  "GPU"))
         return false;
     c->sm = 10 * major + minor;
-    if (c->sm >= 80)
+    char why[CUDA_WHY];
+    if (!say_too_old(c->index, c->sm, why))
         return limit_device(c);
-    cuda_fail(c, OVI_UNSUPPORTED,
-              "GPU %d has compute capability %d.%d: expected 8.0 or later, which "
-              "multiplies bf16",
-              c->index, major, minor);
+    cuda_fail(c, OVI_UNSUPPORTED, "%s", why);
     return false;
 }
 
@@ -176,8 +184,8 @@ static void *cuda_open(const backend_services *services, const device_options *o
 /* ---- what is here ---- */
 
 static const char *cuda_missing(const device_options *o) {
-    static char why[256];
-    int n = 0;
+    static _Thread_local char why[CUDA_WHY];
+    int n = 0, major = 0, minor = 0;
     const cudaError_t e = cudaGetDeviceCount(&n);
     if (e == cudaErrorInsufficientDriver)
         return "the NVIDIA driver is too old: CUDA 13 needs version 580 or later";
@@ -187,27 +195,36 @@ static const char *cuda_missing(const device_options *o) {
     }
     if (n == 0)
         return "there is no NVIDIA GPU here";
-    if (o->index < n)
-        return NULL;
+    if (o->index < n &&
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, o->index) ==
+            cudaSuccess &&
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, o->index) ==
+            cudaSuccess)
+        return say_too_old(o->index, 10 * major + minor, why) ? why : NULL;
     snprintf(why, sizeof why, "there is no GPU %d: GPUs are numbered from 0, %d found",
              o->index, n);
     return why;
 }
 
+/* Leaves no context on a GPU that is only asked about: what is free there the driver's library
+ * says, or nobody. */
 static bool cuda_describe(const device_options *o, int index, device_info *info) {
     int n = 0;
     struct cudaDeviceProp p;
-    size_t available = 0, all = 0;
-    char why[448] = "";
+    cuda_card card = {0};
+    char why[448] = "", old[CUDA_WHY];
     if (cudaGetDeviceCount(&n) != cudaSuccess || index >= n ||
-        cudaGetDeviceProperties(&p, index) != cudaSuccess ||
-        cudaSetDevice(index) != cudaSuccess ||
-        cudaMemGetInfo(&available, &all) != cudaSuccess)
+        cudaGetDeviceProperties(&p, index) != cudaSuccess)
         return false;
+    *info = (device_info){.memory_total = p.totalGlobalMem};
+    if (cuda_card_look(index, &card))
+        info->memory_free = card.free < p.totalGlobalMem ? card.free : p.totalGlobalMem;
     snprintf(info->name, sizeof info->name, "%.80s, compute capability %d.%d", p.name,
              p.major, p.minor);
-    info->memory_total = all;
-    info->memory_free = available;
+    if (say_too_old(index, p.major * 10 + p.minor, old)) {
+        snprintf(info->missing, sizeof info->missing, "%s", old);
+        return true;
+    }
     cuda_dnn *dnn = cuda_dnn_open(
         &(cuda_dnn_options){.folders = o->folders, .look = true}, why, sizeof why);
     say_lacks(dnn, why, p.major * 10 + p.minor, info->lacks, sizeof info->lacks);
@@ -216,14 +233,13 @@ static bool cuda_describe(const device_options *o, int index, device_info *info)
 }
 
 static const char *cuda_f8_products_gap(void *self) {
-    static char why[128];
-    const cuda *c = self;
+    cuda *c = self;
     if (!c || c->sm >= 89)
         return NULL;
-    snprintf(why, sizeof why,
+    snprintf(c->f8_gap, sizeof c->f8_gap,
              "GPU %d has compute capability %d.%d, products in fp8 need 8.9 or later",
              c->index, c->sm / 10, c->sm % 10);
-    return why;
+    return c->f8_gap;
 }
 
 static dtype cuda_native_dtype(void) {

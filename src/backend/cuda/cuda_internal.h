@@ -3,6 +3,7 @@
  *   cuda.c            device, memory, movement, the table
  *   cuda_upload.c     weights on their way
  *   cuda_overhead.c   what the device holds beside regions
+ *   cuda_nvml.c       what the driver says of a card
  *   cuda_launch.c     how much a launch may do
  *   cuda_linear.c     products: cuBLASLt; cuda_linear_choose.c: its algorithms
  *   cuda_attention.c  attention: cuDNN where it offers the case, else cuda_attention.cu,
@@ -48,6 +49,7 @@ typedef struct cuda {
     cublasLtHandle_t lt;
     cuda_linear_cache *products; /* owned: algorithms chosen so far */
     cuda_dnn *dnn;               /* owned; NULL: cuDNN is not here, or switched off */
+    char f8_gap[128];            /* what was said of products in fp8 */
     void *packing;               /* owned: pinned host memory, weights on their way */
 } cuda;
 
@@ -75,6 +77,16 @@ void cuda_unpin_host(void *self, const void *p);
 void cuda_overhead_before(cuda *c);
 void cuda_overhead_opened(cuda *c);
 void cuda_overhead_closing(cuda *c);
+
+/* cuda_nvml.c: memory of a card as the driver counts it, which needs no context there. */
+typedef struct cuda_card {
+    size_t used, free; /* bytes of all */
+    size_t own;        /* of used: this process's; 0: none, or it is not told */
+    bool others;       /* another process computes or draws there, as far as it is told */
+} cuda_card;
+/* False: the driver's library is not here, or does not say it. */
+bool cuda_card_look(int index, cuda_card *card);
+void cuda_driver_version(char *text, unsigned size); /* "unknown" */
 
 /* cuda_choices.c */
 #define CUDA_CACHE_PATH 1024
