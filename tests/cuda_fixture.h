@@ -2,6 +2,7 @@
 #ifndef CUDA_FIXTURE_H
 #define CUDA_FIXTURE_H
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <stdbool.h>
 
@@ -82,6 +83,19 @@ static inline void make_expected(void) {
 static inline void assert_expected(const char *name) {
     make_expected();
     assert_same_file(in_root("expected.y4m"), in_root(name));
+}
+
+/* The file in the folder whose name begins so; NULL: none. */
+static inline const char *kept_file(const char *folder, const char *begin) {
+    static char path[600];
+    DIR *dir = opendir(folder);
+    path[0] = '\0';
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (strncmp(e->d_name, begin, strlen(begin)) == 0)
+            snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+    if (dir)
+        closedir(dir);
+    return path[0] ? path : NULL;
 }
 
 /* Group fixture: the fakes are open, with the models of engine_fixture.h. */

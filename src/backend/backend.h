@@ -81,7 +81,8 @@ typedef struct backend {
     bool host_memory;        /* device addresses can be read by the host */
     bool f8_weights;         /* products take weights of F8_E4M3 as stored */
     size_t region_grain;     /* regions are made of pieces of this size */
-    size_t usual_overhead;   /* what an open device holds beside them, about: for plans */
+    size_t usual_overhead;   /* what an open device holds beside them at most, where it
+                              * has not been measured, as in plans without one */
 
     /* NULL if such a device can be opened here, else what is missing, in words that stay
      * valid until this thread asks again. Slow the first time: may open libraries. */
@@ -108,8 +109,10 @@ typedef struct backend {
     void (*region_free)(void *self, void *p, size_t bytes);
     size_t (*region_cost)(void *self, const void *p, size_t bytes); /* to the system */
     size_t (*free_memory)(void *self);
-    size_t (*others_memory)(void *self); /* what other programs hold */
-    size_t (*overhead)(void *self);      /* what an open device holds beside regions */
+    size_t (*others_memory)(void *self); /* what other programs hold, about */
+    /* What this process holds on an open device beside regions, at most, as far as is known;
+     * the same while it is open. NULL: usual_overhead. */
+    size_t (*overhead)(void *self);
     /* Is the device's memory that of the host, though the host may not read its addresses
      * (integrated GPUs)? NULL: as host_memory says. */
     bool (*shares_memory)(void *self);

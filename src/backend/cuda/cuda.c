@@ -37,7 +37,8 @@ static void cuda_enter(void *self) {
 
 static void cuda_close(void *self) {
     cuda *c = self;
-    cuda_overhead_closing(c);
+    if (cudaDeviceSynchronize() == cudaSuccess) /* what is lost is no example */
+        cuda_overhead_closing(c);
     cuda_linear_clear(c);
     cuda_conv_clear(c);
     cuda_dnn_close(c->dnn);
@@ -252,12 +253,20 @@ static bool cuda_rows_exact(void) {
 
 /* ---- memory ---- */
 
+static size_t cuda_region_cost(void *self, const void *p, size_t bytes) {
+    (void)self;
+    (void)p;
+    return (bytes + CUDA_REGION_GRAIN - 1) / CUDA_REGION_GRAIN * CUDA_REGION_GRAIN;
+}
+
 static void *cuda_region_alloc(void *self, size_t bytes) {
     cuda *c = self;
     void *p = NULL;
+    cuda_count_region(c, cuda_region_cost(c, NULL, bytes), true);
     cudaError_t e = cudaMalloc(&p, bytes);
     if (e == cudaSuccess)
         return p;
+    cuda_count_region(c, cuda_region_cost(c, NULL, bytes), false);
     (void)cudaGetLastError(); /* the failure is no one else's */
     if (e != cudaErrorMemoryAllocation)
         cuda_ok(c, e, "GPU memory");
@@ -266,28 +275,15 @@ static void *cuda_region_alloc(void *self, size_t bytes) {
 
 /* Work in flight may still read the region. */
 static void cuda_region_free(void *self, void *p, size_t bytes) {
-    (void)self;
-    (void)bytes;
     cudaDeviceSynchronize();
     cudaFree(p);
-}
-
-static size_t cuda_region_cost(void *self, const void *p, size_t bytes) {
-    (void)self;
-    (void)p;
-    return (bytes + CUDA_REGION_GRAIN - 1) / CUDA_REGION_GRAIN * CUDA_REGION_GRAIN;
+    cuda_count_region(self, cuda_region_cost(self, p, bytes), false);
 }
 
 static size_t cuda_free_memory(void *self) {
-    (void)self;
+    cuda *c = self;
     size_t available = 0, all = 0;
-    return cudaMemGetInfo(&available, &all) == cudaSuccess ? available : 0;
-}
-
-static size_t cuda_others_memory(void *self) {
-    (void)self;
-    size_t available = 0, all = 0;
-    return cudaMemGetInfo(&available, &all) == cudaSuccess ? all - available : 0;
+    return cuda_ok(c, cudaMemGetInfo(&available, &all), "GPU memory") ? available : 0;
 }
 
 /* ---- movement ---- */
