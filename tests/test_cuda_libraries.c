@@ -97,15 +97,22 @@ static void what_insists_on_a_gpu_hears_why_not(void **state) {
 
 static void what_does_not_open_is_not_called_missing(void **state) {
     (void)state;
+    put("loader", DRIVER, NULL);
+    expect("", "devices", "libcuda.so.1 does not open: ");
     put_library("loader", DRIVER);
     put("usr/local/cuda/lib64", CUBLAS, NULL);
     expect("", "devices", "libcublasLt.so.13 does not open: ");
     expect("", "devices", "usr/local/cuda/lib64/libcublasLt.so.13: file too short");
     put_library("usr/lib/python3.12/dist-packages/nvidia/cu13/lib", CUBLAS);
+    expect("", "devices", "libovi_cuda.so was not found: it is built where nvcc is");
     put("mine", MODULE, NULL);
-    expect("OVI_CUDA_LIBS=mine", "devices", "libovi_cuda.so does not open: ");
+    expect("OVI_CUDA_LIBS=mine", "devices",
+           "libovi_cuda.so does not open: mine/libovi_cuda.so: file too short");
     put_library("mine", MODULE);
     expect("OVI_CUDA_LIBS=mine", "devices", usable);
+    put("loader", MODULE, NULL);
+    expect("", "devices", "libovi_cuda.so does not open: ");
+    expect("", "devices", "loader/libovi_cuda.so: file too short");
 }
 
 /* Each place alone serves. */
