@@ -199,6 +199,56 @@ static void auto_passes_over_what_cannot_be_used(void **state) {
     assert_int_equal(n_lines, 0);
 }
 
+/* ---- a device that is lost: after the first failure every call fails ---- */
+
+static void expect_loss(ovi_engine *engine, const char *words) {
+    ovi_request r = fake_request("lost.y4m");
+    assert_int_equal(ovi_generate(engine, &r, NULL), OVI_DEVICE);
+    assert_true(gpu->lost);
+    if (!strstr(ovi_error(engine), "unspecified launch failure"))
+        assert_says(ovi_error(engine), words);
+    assert_null(strchr(ovi_error(engine), '\n'));
+}
+
+static void lose_at(int kind, int at, const char *words) {
+    ovi_engine *engine = open_on("cuda:0");
+    gpu->fail[kind] = at;
+    gpu->sticky = 1;
+    expect_loss(engine, words);
+    expect_loss(engine, words);
+    expect_refusal("cuda", "unspecified launch failure");
+    if (at == 1) {
+        ovi_close(open_auto()); /* computes elsewhere */
+        assert_int_equal(n_lines, 2);
+    }
+    ovi_close(engine);
+    gpu->sticky = gpu->lost = 0;
+    assert_given_back(&gpu->card[0]);
+    assert_int_equal(gpu->pinned, 0);
+}
+
+static void a_device_that_is_lost_is_one_sentence(void **state) {
+    (void)state;
+    static const struct loss {
+        int kind;
+        const char *words; /* of the failure itself */
+    } losses[] = {{FAKE_LAUNCH, "unspecified launch failure"},
+                  {FAKE_COPY, "a fake error"},
+                  {FAKE_SYNC, "unspecified launch failure"}};
+    alarm(300); /* nothing waits for what does not come */
+    for (size_t i = 0; i < sizeof losses / sizeof *losses; i++) {
+        const int kind = losses[i].kind;
+        ovi_engine *engine = open_on("cuda:0");
+        const long before = gpu->calls[kind];
+        generate(engine);
+        ovi_close(engine);
+        const int all = (int)(gpu->calls[kind] - before);
+        for (int at = 1; at <= all; at += 1 + all / 12)
+            lose_at(kind, at, losses[i].words);
+    }
+    alarm(0);
+}
+
 /* ---- */
 
 static int open_two(void **state) {
@@ -214,6 +264,7 @@ int main(void) {
         cmocka_unit_test_setup(a_list_leaves_devices_alone, two_cards),
         cmocka_unit_test_setup(a_list_says_why_a_device_is_not_used, two_cards),
         cmocka_unit_test_setup(auto_passes_over_what_cannot_be_used, two_cards),
+        cmocka_unit_test_setup(a_device_that_is_lost_is_one_sentence, two_cards),
     };
     return cmocka_run_group_tests(tests, open_two, remove_root);
 }
