@@ -21,7 +21,8 @@
  *  - Every call that can fail returns an ovi_status; the sentence that explains it is
  *    ovi_error(engine), or the ovi_message a call without an engine takes.
  *  - Different engines may be used from different threads, one engine by one thread at a
- *    time; only ovi_cancel may be called from any thread.
+ *    time; only ovi_cancel may be called from any thread. A call on an engine with a GPU may
+ *    leave that GPU as the calling thread's current CUDA device.
  *  - The library never exits, prints, reads the environment or touches the network.
  *  - Settings and requests are filled by an init function, then changed field by field or by
  *    name (ovi_request_set). Strings and buffers in them are borrowed for the call.
@@ -221,8 +222,8 @@ typedef struct ovi_device_info {
     int usable;          /* 1: with what is missing it would be faster; 0: see missing */
     char missing[512];   /* what is not there, in words; "" if nothing */
     size_t memory_total; /* bytes; 0: unknown */
-    size_t memory_free;
-    const char *dtype; /* what dtype "auto" means on it: bf16, f32 */
+    size_t memory_free;  /* a GPU's: of the driver's library NVML, else unknown */
+    const char *dtype;   /* what dtype "auto" means on it: bf16, f32 */
 } ovi_device_info;
 
 /* The index-th device, best first, usable or not; 0: there are no more. Of the settings only

@@ -28,8 +28,9 @@ static void describe(const backend *b, int number, const device_info *d,
                      ovi_device_info *info) {
     snprintf(info->name, sizeof info->name, "%s:%d", b->name, number);
     snprintf(info->what, sizeof info->what, "%s", d->name);
-    snprintf(info->missing, sizeof info->missing, "%s", d->lacks);
-    info->usable = 1;
+    info->usable = !d->missing[0];
+    snprintf(info->missing, sizeof info->missing, "%s",
+             info->usable ? d->lacks : d->missing);
     info->memory_total = d->memory_total;
     info->memory_free = d->memory_free;
 }
@@ -43,14 +44,15 @@ static bool find_row(const backend *b, const char *folders, int *index,
         describe_host(b, info);
         return (*index)-- == 0;
     }
-    const char *why = b->missing ? b->missing(&o) : NULL;
     device_info d;
-    for (int k = 0; !why && b->describe(&o, k, &d); k++) {
+    int n = 0;
+    for (; b->describe(&o, n, &d); n++) {
         if ((*index)-- == 0) {
-            describe(b, k, &d, info);
+            describe(b, n, &d, info);
             return true;
         }
     }
+    const char *why = n == 0 && b->missing ? b->missing(&o) : NULL;
     if (!why)
         return false;
     refuse(b, why, info);

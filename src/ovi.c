@@ -47,6 +47,37 @@ static bool parse_device(const char *word, const backend **b, int *index) {
            number < 1024;
 }
 
+static dtype compute_of(const backend *b, const ovi_settings *s) {
+    if (s->dtype && strcmp(s->dtype, "f32") == 0)
+        return DTYPE_F32;
+    if (s->dtype && strcmp(s->dtype, "bf16") == 0)
+        return DTYPE_BF16;
+    return b->native_dtype();
+}
+
+/* The best that opens. A GPU that does not is passed over, with a line that says why. */
+static device *open_best(host *h, const ovi_settings *s, const backend **b,
+                         device_options *o) {
+    for (int from = 0;;) {
+        *b = backend_best(h, &from, o);
+        o->compute = compute_of(*b, s);
+        device *d = device_open(h, *b, o);
+        if (d || (*b)->host_memory || h->err.status == OVI_ARGUMENT)
+            return d;
+        host_log(h, OVI_LOG_WARN, "%s:%d is passed over: %s", (*b)->name, o->index,
+                 h->err.text);
+        err_clear(&h->err);
+        o->index++;
+    }
+}
+
+static device *open_named(host *h, const ovi_settings *s, const backend *b,
+                          device_options *o, bool plans_only) {
+    o->compute = compute_of(b, s);
+    const bool absent = plans_only && b->missing && b->missing(o);
+    return absent ? device_open_null(h, b, o) : device_open(h, b, o);
+}
+
 /* Plans need no hardware: where it is missing the dry run stands for it, with or without files. */
 static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s) {
     host *h = &engine->host;
@@ -56,18 +87,13 @@ static ovi_status choose_device(ovi_engine *engine, const ovi_settings *s) {
                               .emulate = s->emulate};
     const backend *b = NULL;
     if (!s->device || strcmp(s->device, "auto") == 0)
-        b = backend_best(&options);
-    else if (!parse_device(s->device, &b, &options.index))
+        engine->dev = open_best(h, s, &b, &options);
+    else if (parse_device(s->device, &b, &options.index))
+        engine->dev = open_named(h, s, b, &options, engine->plans_only);
+    else
         return err_set(&h->err, OVI_UNSUPPORTED,
                        "device: expected auto, cuda, cuda:N%s or ref, found \"%.80s\"",
                        backend_find("cpu") ? ", cpu" : "", s->device);
-    options.compute = b->native_dtype();
-    if (s->dtype && strcmp(s->dtype, "f32") == 0)
-        options.compute = DTYPE_F32;
-    else if (s->dtype && strcmp(s->dtype, "bf16") == 0)
-        options.compute = DTYPE_BF16;
-    const bool absent = engine->plans_only && b->missing && b->missing(&options);
-    engine->dev = absent ? device_open_null(h, b, &options) : device_open(h, b, &options);
     engine->dry = engine->dev ? device_open_null(h, b, &options) : NULL;
     if (engine->dev)
         device_set_profiling(engine->dev, s->profile != 0);

@@ -126,6 +126,8 @@ memory_budget engine_budget_now(const ovi_engine *engine) {
     size_t usable = free_now - free_now / 16; /* others live here too */
     if (b.device)
         b.device = engine_less_overhead(engine, b.device);
+    if (usable == 0)
+        usable = 1; /* 0 would be no bound */
     if (!b.device || usable < b.device)
         b.device = usable;
     if (!b.ram) { /* auto */

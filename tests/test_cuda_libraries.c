@@ -75,6 +75,11 @@ static void what_is_missing_is_named(void **state) {
            "the NVIDIA driver is too old: CUDA 13 needs version 580 or later");
     expect("FAKE_GPU=devices=0", "devices", "there is no NVIDIA GPU here");
     expect("FAKE_GPU=devices=2", "devices", "cuda:1");
+    expect("FAKE_GPU=sm=75", "devices",
+           "cuda:0   not usable: GPU 0 has compute capability 7.5");
+    expect("FAKE_GPU='devices=2 second=61'", "devices", "cuda:1   not usable: GPU 1");
+    /* Without the driver's library nobody says what is free. */
+    expect("", "devices", "unknown of    8.59 GB free");
 }
 
 static void what_insists_on_a_gpu_hears_why_not(void **state) {
@@ -92,15 +97,22 @@ static void what_insists_on_a_gpu_hears_why_not(void **state) {
 
 static void what_does_not_open_is_not_called_missing(void **state) {
     (void)state;
+    put("loader", DRIVER, NULL);
+    expect("", "devices", "libcuda.so.1 does not open: ");
     put_library("loader", DRIVER);
     put("usr/local/cuda/lib64", CUBLAS, NULL);
     expect("", "devices", "libcublasLt.so.13 does not open: ");
     expect("", "devices", "usr/local/cuda/lib64/libcublasLt.so.13: file too short");
     put_library("usr/lib/python3.12/dist-packages/nvidia/cu13/lib", CUBLAS);
+    expect("", "devices", "libovi_cuda.so was not found: it is built where nvcc is");
     put("mine", MODULE, NULL);
-    expect("OVI_CUDA_LIBS=mine", "devices", "libovi_cuda.so does not open: ");
+    expect("OVI_CUDA_LIBS=mine", "devices",
+           "libovi_cuda.so does not open: mine/libovi_cuda.so: file too short");
     put_library("mine", MODULE);
     expect("OVI_CUDA_LIBS=mine", "devices", usable);
+    put("loader", MODULE, NULL);
+    expect("", "devices", "libovi_cuda.so does not open: ");
+    expect("", "devices", "loader/libovi_cuda.so: file too short");
 }
 
 /* Each place alone serves. */

@@ -28,7 +28,7 @@ static void cut_apart(device *d, arena_apart **top, size_t end) {
     while (*top && (*top)->end > end) {
         arena_apart *gone = *top;
         *top = gone->below;
-        d->table->region_free(d->self, gone->p, gone->bytes);
+        d->table->region_free(device_enter(d), gone->p, gone->bytes);
         mem_free(gone);
     }
 }
@@ -38,7 +38,8 @@ static void *put_apart(device *d, arena_apart **top, size_t end, size_t bytes) {
     arena_apart *one = mem_alloc(&d->host->err, 1, sizeof *one);
     if (!one)
         return NULL;
-    *one = (arena_apart){*top, d->table->region_alloc(d->self, bytes), bytes, end};
+    *one =
+        (arena_apart){*top, d->table->region_alloc(device_enter(d), bytes), bytes, end};
     if (!one->p) {
         device_fail(d, OVI_MEMORY, "out of %s memory: a tensor of %zu bytes apart",
                     d->backend->memory_name, bytes);

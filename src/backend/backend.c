@@ -72,7 +72,7 @@ static void count(device *d, op_kind op, const void *desc) {
 /* Calls the table; while profiling also waits for the end. */
 static void call(device *d, op_kind op, const void *desc, work w, bool fallback) {
     const backend *b = fallback && d->ref ? &backend_ref : d->table;
-    void *self = b == d->table ? d->self : d->ref;
+    void *self = b == d->table ? device_enter(d) : d->ref;
     double start = d->profiling ? os_now() : 0;
     rows[op].call(b, self, desc, w);
     if (d->profiling) {
@@ -136,9 +136,19 @@ const backend *backend_find(const char *name) {
     return NULL;
 }
 
-const backend *backend_best(const device_options *o) {
-    int i = 0;
-    while (registry[i]->missing && registry[i]->missing(o))
-        i++;
-    return registry[i];
+const backend *backend_best(host *h, int *from, device_options *o) {
+    for (;;) {
+        const backend *b = registry[*from];
+        const char *why = b->missing ? b->missing(o) : NULL;
+        device_info info;
+        if (!why)
+            return b;
+        if (b->describe && b->describe(o, o->index, &info)) {
+            host_log(h, OVI_LOG_WARN, "%s:%d is passed over: %s", b->name, o->index, why);
+            o->index++;
+        } else {
+            o->index = 0;
+            ++*from;
+        }
+    }
 }

@@ -24,7 +24,7 @@
 #include "backend/ops.h"
 #include "core/host.h"
 
-#define BACKEND_ABI 8
+#define BACKEND_ABI 9
 
 /* ----------------------------------------------------------- the backend's table ---- */
 
@@ -54,8 +54,9 @@ bool emulate_is_known(const char *list);
 /* One device of a backend, as a list of devices shows it. */
 typedef struct device_info {
     char name[128];
-    char lacks[512]; /* what it would be faster with, in words; "" if nothing */
-    size_t memory_total, memory_free;
+    char missing[256]; /* why it cannot be used; "" if it can, as far as looking tells */
+    char lacks[512];   /* what it would be faster with, in words; "" if nothing */
+    size_t memory_total, memory_free; /* free 0: unknown */
 } device_info;
 
 typedef struct work { /* borrowed scratch for one call */
@@ -80,15 +81,21 @@ typedef struct backend {
     bool host_memory;        /* device addresses can be read by the host */
     bool f8_weights;         /* products take weights of F8_E4M3 as stored */
     size_t region_grain;     /* regions are made of pieces of this size */
-    size_t usual_overhead;   /* what an open device holds beside them, about: for plans */
+    size_t usual_overhead;   /* what an open device holds beside them at most, where it
+                              * has not been measured, as in plans without one */
 
     /* NULL if such a device can be opened here, else what is missing, in words that stay
-     * valid. Slow the first time: may open libraries. */
+     * valid until this thread asks again. Slow the first time: may open libraries. */
     const char *(*missing)(const device_options *);
-    /* The index-th device; false: there is none. */
+    /* The index-th device, usable or not; false: there is none. */
     bool (*describe)(const device_options *, int index, device_info *);
     void *(*open)(const backend_services *, const device_options *); /* NULL: failed */
     void (*close)(void *self);
+    /* Comes before every other call that takes self and may do work, close too: what the
+     * calling thread does goes to this device from now on, whatever it did before (the current
+     * device of CUDA is one of the thread's). What fails here fails in that call again. NULL:
+     * there is nothing to do. */
+    void (*enter)(void *self);
     /* NULL if the open device multiplies F8_E4M3 by F8_E4M3 fast, else why not, in words that
      * stay valid; self NULL: is there such a device? */
     const char *(*f8_products_gap)(void *self);
@@ -102,8 +109,10 @@ typedef struct backend {
     void (*region_free)(void *self, void *p, size_t bytes);
     size_t (*region_cost)(void *self, const void *p, size_t bytes); /* to the system */
     size_t (*free_memory)(void *self);
-    size_t (*others_memory)(void *self); /* what other programs hold */
-    size_t (*overhead)(void *self);      /* what an open device holds beside regions */
+    size_t (*others_memory)(void *self); /* what other programs hold, about */
+    /* What this process holds on an open device beside regions, at most, as far as is known;
+     * the same while it is open. NULL: usual_overhead. */
+    size_t (*overhead)(void *self);
     /* Is the device's memory that of the host, though the host may not read its addresses
      * (integrated GPUs)? NULL: as host_memory says. */
     bool (*shares_memory)(void *self);
@@ -178,8 +187,10 @@ extern backend backend_cuda; /* NVIDIA GPUs: opened at run time; plans need none
 const backend *backend_find(const char *name);
 /* All of this build, best first; NULL past the end. */
 const backend *backend_at(int i);
-/* What is best here: the first whose missing() has no objection. */
-const backend *backend_best(const device_options *o);
+/* The best device here to which missing() has no objection: of the backends from `*from` on (a
+ * number of backend_at), of that one's devices from o->index on. Both are set to what is found;
+ * there always is one. Why a device that is there is passed over h's log hears. */
+const backend *backend_best(host *h, int *from, device_options *o);
 
 /* ----------------------------------------------------------------------- devices ---- */
 

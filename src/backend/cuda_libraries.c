@@ -81,6 +81,10 @@ void *cuda_library_open_in(const char *folders, const char *name, int mode,
     return try_list(&(search){name, mode, why}, folders, false);
 }
 
+void *cuda_library_open_named(const char *name, int mode, library_why *why) {
+    return try_file(&(search){name, mode, why}, name);
+}
+
 void *cuda_library_open(const char *folders, const char *name, int mode,
                         library_why *why) {
     const search s = {name, mode, why};

@@ -17,7 +17,9 @@ typedef struct library_why {
  * environment. NULL: in none of them; why is that of the first that was there. */
 void *cuda_library_open(const char *folders, const char *name, int mode,
                         library_why *why);
-/* In these folders alone, of libraries alone; *why is kept if it says something already. */
+/* In these folders alone, of libraries alone; on the loader's own path alone. *why is kept if it
+ * says something already. */
 void *cuda_library_open_in(const char *folders, const char *name, int mode,
                            library_why *why);
+void *cuda_library_open_named(const char *name, int mode, library_why *why);
 #endif

@@ -32,6 +32,7 @@ static struct {
 static void *open_module(const char *folders, library_why *why) {
     static const char *const beside[] = {"%s", "%s/../lib", "%s/.."};
     char program[PATH_MAX_LOADED], folder[PATH_MAX_LOADED + 8];
+    why->text[0] = '\0';
     void *handle = cuda_library_open_in(folders, MODULE, RTLD_NOW | RTLD_GLOBAL, why);
     const bool placed = os_program_folder(program, sizeof program);
     for (int i = 0; i < 3 && placed && !handle; i++) {
@@ -47,7 +48,7 @@ static void *open_module(const char *folders, library_why *why) {
             handle = cuda_library_open_in(folder, MODULE, RTLD_NOW | RTLD_GLOBAL, why);
         }
     }
-    return handle ? handle : dlopen(MODULE, RTLD_NOW | RTLD_LOCAL);
+    return handle ? handle : cuda_library_open_named(MODULE, RTLD_NOW | RTLD_GLOBAL, why);
 }
 
 /* ---- opening ---- */
@@ -59,9 +60,11 @@ static void refuse(const char *why, const library_why *detail) {
 
 static void load(const char *folders) {
     library_why why = {0};
-    if (!dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL)) {
-        refuse("there is no NVIDIA driver here (libcuda.so.1; Debian: nvidia-driver)",
-               NULL);
+    if (!cuda_library_open_named("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL, &why)) {
+        refuse(why.text[0] ? "libcuda.so.1 does not open"
+                           : "there is no NVIDIA driver here (libcuda.so.1; Debian: "
+                             "nvidia-driver)",
+               &why);
         return;
     }
     if (!cuda_library_open(folders, "libcublasLt.so.13", RTLD_NOW | RTLD_GLOBAL, &why)) {

@@ -79,7 +79,7 @@ void device_close(device *d) {
     if (d->ref)
         backend_ref.close(d->ref);
     if (d->self)
-        d->table->close(d->self);
+        d->table->close(device_enter(d));
     mem_free(d);
 }
 
@@ -155,7 +155,7 @@ void *device_region_alloc(device *d, size_t bytes) {
     }
     void *p = NULL;
     if (!fault_strikes(FAULT_REGION))
-        p = d->table->region_alloc(d->self, bytes);
+        p = d->table->region_alloc(device_enter(d), bytes);
     if (!p) {
         device_fail(d, OVI_MEMORY, "out of %s memory: a region of %zu bytes",
                     d->backend->memory_name, bytes);
@@ -171,7 +171,7 @@ void *device_region_alloc(device *d, size_t bytes) {
 void device_region_free(device *d, void *p, size_t bytes) {
     if (!p)
         return;
-    d->table->region_free(d->self, p, bytes);
+    d->table->region_free(device_enter(d), p, bytes);
     size_t i = 0, last = --d->memory.regions;
     while (i < last && d->region[i].p != p)
         i++;
@@ -194,11 +194,11 @@ device_memory device_get_memory(const device *d) {
 }
 
 size_t device_free_memory(device *d) {
-    return d->table->free_memory(d->self);
+    return d->table->free_memory(device_enter(d));
 }
 
 size_t device_others_memory(device *d) {
-    return d->table->others_memory(d->self);
+    return d->table->others_memory(device_enter(d));
 }
 
 const char *device_f8_products_gap(const device *d) {
@@ -235,13 +235,13 @@ size_t device_conv_packed_bytes(const device *d, const conv_geometry *g, dtype t
 void device_pack_conv(device *d, const conv_geometry *g, dtype type, const float *src,
                       void *dst) {
     if (device_ready(d))
-        d->table->conv_pack(d->self, g, type, src, dst);
+        d->table->conv_pack(device_enter(d), g, type, src, dst);
 }
 
 /* ------------------------------------------------------------- weights on their way ---- */
 
 void device_upload_begin(device *d, int slot) {
-    d->table->upload_begin(d->self, slot);
+    d->table->upload_begin(device_enter(d), slot);
 }
 
 #define SLOW_LINK 1e9 /* bytes a second */
@@ -253,37 +253,37 @@ static void wait_for_slow_link(size_t bytes) {
 }
 
 void device_upload(device *d, void *dst, const void *src, size_t bytes) {
-    d->table->upload(d->self, dst, src, bytes);
+    d->table->upload(device_enter(d), dst, src, bytes);
     if (d->slow_link)
         wait_for_slow_link(bytes);
 }
 
 const char *device_upload_wait(device *d) {
-    return d->table->upload_wait(d->self);
+    return d->table->upload_wait(device_enter(d));
 }
 
 void device_fence(device *d, int slot) {
-    d->table->fence(d->self, slot);
+    d->table->fence(device_enter(d), slot);
 }
 
 void device_upload_packed(device *d, const conv_geometry *g, dtype type,
                           const tensor *src, void *dst) {
-    d->table->upload_packed(d->self, g, type, src->type, src->data, dst);
+    d->table->upload_packed(device_enter(d), g, type, src->type, src->data, dst);
 }
 
 bool device_pin_host(device *d, const void *p, size_t bytes, bool read_only) {
-    return d->table->pin_host && d->table->pin_host(d->self, p, bytes, read_only);
+    return d->table->pin_host && d->table->pin_host(device_enter(d), p, bytes, read_only);
 }
 
 void device_unpin_host(device *d, const void *p) {
-    d->table->unpin_host(d->self, p);
+    d->table->unpin_host(device_enter(d), p);
 }
 
 /* ----------------------------------------------------------- for tests and profilers ---- */
 
 void device_poison(device *d, void *p, size_t bytes) {
     if (d->table->poison)
-        d->table->poison(d->self, p, bytes);
+        d->table->poison(device_enter(d), p, bytes);
     else if (d->table->host_memory)
         memset(p, 0xff, bytes);
 }
@@ -313,15 +313,15 @@ void device_range_end(device *d) {
 }
 
 void *device_get_choices(device *d, size_t *size) {
-    *size = d->table->choices ? d->table->choices(d->self, NULL, 0) : 0;
+    *size = d->table->choices ? d->table->choices(device_enter(d), NULL, 0) : 0;
     void *bytes = *size ? mem_alloc(&d->host->err, *size, 1) : NULL;
     if (bytes)
-        *size = d->table->choices(d->self, bytes, *size);
+        *size = d->table->choices(device_enter(d), bytes, *size);
     return bytes;
 }
 
 bool device_take_choices(device *d, const void *bytes, size_t size) {
-    return d->table->take_choices && d->table->take_choices(d->self, bytes, size);
+    return d->table->take_choices && d->table->take_choices(device_enter(d), bytes, size);
 }
 
 /* --------------------------------------------------------------- host and device ---- */
@@ -350,14 +350,14 @@ static bool convertible(device *d, const char *what, const tensor *t) {
 
 void device_write(device *d, const tensor *t, const void *src) {
     if (movable(d, "write", t))
-        d->table->write(d->self, t->data, src, tensor_bytes(t));
+        d->table->write(device_enter(d), t->data, src, tensor_bytes(t));
 }
 
 void device_put_f32(device *d, const tensor *t, const float *src) {
     if (!movable(d, "write", t) || !convertible(d, "write", t))
         return;
     if (t->type == DTYPE_F32) {
-        d->table->write(d->self, t->data, src, tensor_bytes(t));
+        d->table->write(device_enter(d), t->data, src, tensor_bytes(t));
         return;
     }
     if (device_is_null(d))
@@ -367,26 +367,26 @@ void device_put_f32(device *d, const tensor *t, const float *src) {
     for (size_t at = 0; at < count && !device_failed(d); at += n) {
         n = count - at < STAGE_COUNT ? count - at : STAGE_COUNT;
         dtype_from_f32(stage, t->type, src + at, n);
-        d->table->write(d->self, (char *)t->data + size * at, stage, size * n);
+        d->table->write(device_enter(d), (char *)t->data + size * at, stage, size * n);
     }
 }
 
 ovi_status device_read(device *d, void *dst, const tensor *t) {
     if (movable(d, "read", t))
-        d->table->read(d->self, dst, t->data, tensor_bytes(t));
+        d->table->read(device_enter(d), dst, t->data, tensor_bytes(t));
     return d->host->err.status;
 }
 
 void device_mark(device *d, int i) {
     if (d->table->read_behind && device_ready(d))
-        d->table->fence(d->self, BACKEND_READ_SLOT + i);
+        d->table->fence(device_enter(d), BACKEND_READ_SLOT + i);
 }
 
 ovi_status device_read_marked(device *d, int i, void *dst, const tensor *t) {
     if (!d->table->read_behind)
         return device_read(d, dst, t);
     if (movable(d, "read", t))
-        d->table->read_behind(d->self, BACKEND_READ_SLOT + i, dst, t->data,
+        d->table->read_behind(device_enter(d), BACKEND_READ_SLOT + i, dst, t->data,
                               tensor_bytes(t));
     return d->host->err.status;
 }
@@ -399,7 +399,7 @@ static void get_dense(device *d, float *dst, const tensor *t) {
         return;
     const size_t count = (size_t)tensor_count(t), bytes = tensor_bytes(t);
     char *raw = (char *)dst + (count * sizeof *dst - bytes);
-    d->table->read(d->self, raw, t->data, bytes);
+    d->table->read(device_enter(d), raw, t->data, bytes);
     if (t->type == DTYPE_F32 || device_failed(d))
         return;
     uint16_t stage[STAGE_COUNT];
@@ -449,7 +449,7 @@ ovi_status device_get_f32(device *d, float *dst, const tensor *t) {
     else if (device_is_null(d))
         memset(dst, 0, (size_t)tensor_count(t) * sizeof *dst);
     else {
-        d->table->sync(d->self);
+        d->table->sync(device_enter(d));
         gather(dst, t);
     }
     return d->host->err.status;
@@ -457,7 +457,7 @@ ovi_status device_get_f32(device *d, float *dst, const tensor *t) {
 
 ovi_status device_sync(device *d) {
     if (device_ready(d))
-        d->table->sync(d->self);
+        d->table->sync(device_enter(d));
     return d->host->err.status;
 }
 

@@ -51,6 +51,13 @@ extern const backend backend_null;
 device *device_open_table(host *h, const backend *b, const backend *table,
                           const device_options *o) OVI_MUST_CHECK;
 
+/* self, for a call that is made now, on this thread (the table's enter). */
+static inline void *device_enter(const device *d) {
+    if (d->table->enter)
+        d->table->enter(d->self);
+    return d->self;
+}
+
 /* False if the device has failed, or if a cancel is seen (which it latches). */
 bool device_ready(device *d);
 

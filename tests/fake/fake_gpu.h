@@ -7,7 +7,7 @@
  *                       host memory) and fake_kernels.c (kernels by the reference)
  *
  * Tests change the state while it runs: another program takes memory, calls fail. Programs get
- * theirs from the environment, FAKE_GPU="devices=1 sm=90 old=0". */
+ * theirs from the environment, FAKE_GPU="devices=2 sm=90 second=90 old=0". */
 #ifndef FAKE_GPU_H
 #define FAKE_GPU_H
 
@@ -16,21 +16,44 @@
 /* Kinds of calls that can fail: the n-th from now on, once; 0: none. */
 enum { FAKE_LAUNCH, FAKE_COPY, FAKE_MALLOC, FAKE_SYNC, FAKE_KINDS };
 
+/* A card. Its fields, so that those of the first can be named without it. */
+#define FAKE_CARD                                                                        \
+    int sm;                                                                              \
+    int no_blas;    /* cuBLASLt does not start there */                                  \
+    size_t total;   /* bytes of memory */                                                \
+    size_t others;  /* taken by other programs */                                        \
+    int busy;       /* how many of them compute there, */                                \
+    int drawing;    /* or draw */                                                        \
+    int opened;     /* a context is there */                                             \
+    size_t context; /* taken by a context, and by kernels that were loaded since: */     \
+    size_t loaded;  /* that much more with the first launch, */                          \
+    int launched;   /* which has been */                                                 \
+    size_t taken;   /* by cudaMalloc, in whole pieces, */                                \
+    size_t peak;    /* and the most of it */                                             \
+    int live;       /* allocations, */                                                   \
+    int objects;    /* streams, events, handles */
+typedef struct fake_card {
+    FAKE_CARD
+} fake_card;
+#define FAKE_CARDS 2
+
 typedef struct fake_state {
-    int devices, sm;
-    int too_old;        /* the driver */
-    int watchdog;       /* kernels have a limit: */
-    double limit;       /* seconds */
-    int no_mappings;    /* mappings cannot be registered */
-    int no_pins;        /* nor anything else */
-    size_t total;       /* bytes of memory */
-    size_t others;      /* taken by other programs */
-    size_t context;     /* taken by a context, and by kernels that were loaded since */
-    size_t loaded;      /* that much more with the first launch */
-    size_t taken, peak; /* by cudaMalloc, in whole pieces */
-    int live;           /* allocations */
-    int busy;           /* another process computes there */
-    int opened;         /* a context is there */
+    union {
+        struct {
+            FAKE_CARD
+        };
+        fake_card card[FAKE_CARDS];
+    };
+    int devices;
+    int too_old;     /* the driver */
+    int watchdog;    /* kernels have a limit: */
+    double limit;    /* seconds */
+    int no_mappings; /* mappings cannot be registered */
+    int no_pins;     /* nor anything else */
+    int no_nvml;     /* the management library does not start */
+    int named;       /* it says what this process holds */
+    int sticky;      /* what fails once fails for ever, as a context that is lost: */
+    int lost;        /* it is */
     int fail[FAKE_KINDS];
     long calls[FAKE_KINDS];
     int pinned;        /* registrations that are live */
@@ -38,6 +61,10 @@ typedef struct fake_state {
     double seconds;    /* that the last attention was told to take at most */
 } fake_state;
 
-extern fake_state fake_gpu; /* of libcuda.so.1 */
-size_t fake_used(void);     /* of the card, as NVML says */
+/* Of libcuda.so.1. */
+extern fake_state fake_gpu;
+size_t fake_used(void); /* of the first card, as NVML says */
+size_t fake_used_on(const fake_card *card);
+extern _Thread_local int fake_current; /* card of this thread */
+int *fake_current_of_thread(void);
 #endif

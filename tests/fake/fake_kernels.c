@@ -25,9 +25,13 @@ static ref *plain(void) {
     return self;
 }
 
-static bool starts(void) {
-    if (fake_gpu.calls[FAKE_LAUNCH] == 0)
-        fake_gpu.context += fake_gpu.loaded;
+static bool starts(cudaStream_t stream) {
+    fake_card *card = fake_card_of(stream);
+    if (!card)
+        return false;
+    if (!card->launched)
+        card->context += card->loaded;
+    card->launched = 1;
     return !fake_fails(FAKE_LAUNCH);
 }
 
@@ -39,8 +43,7 @@ static void note(double flops, int64_t units) {
 
 #define BY_REFERENCE(name)                                                               \
     cudaError_t kernel_##name(const name##_desc *d, cudaStream_t stream) {               \
-        (void)stream;                                                                    \
-        if (!starts())                                                                   \
+        if (!starts(stream))                                                             \
             return cudaErrorLaunchFailure;                                               \
         ref_##name(plain(), d, (work){0});                                               \
         return cudaSuccess;                                                              \
@@ -59,8 +62,7 @@ BY_REFERENCE(quantise)
 BY_REFERENCE(amax)
 
 cudaError_t kernel_linear(const linear_desc *d, cudaStream_t stream) {
-    (void)stream;
-    if (!starts())
+    if (!starts(stream))
         return cudaErrorLaunchFailure;
     note(cost_linear(d).flops, d->x.dim[d->x.rank - 2]);
     ref_linear(plain(), d, (work){0});
@@ -69,8 +71,7 @@ cudaError_t kernel_linear(const linear_desc *d, cudaStream_t stream) {
 
 cudaError_t kernel_attention(const attention_desc *d, const attention_device *gpu,
                              cudaStream_t stream) {
-    (void)stream;
-    if (!starts())
+    if (!starts(stream))
         return cudaErrorLaunchFailure;
     fake_gpu.seconds = gpu->seconds;
     ref_attention(plain(), d, (work){0});
@@ -92,9 +93,8 @@ cudaError_t kernel_finish_norm(const linear_desc *d, const tensor *sum,
 }
 
 cudaError_t kernel_put(float *out, float v, cudaStream_t stream) {
-    (void)stream;
     *out = v;
-    return starts() ? cudaSuccess : cudaErrorLaunchFailure;
+    return starts(stream) ? cudaSuccess : cudaErrorLaunchFailure;
 }
 
 cudaError_t kernel_digest(const tensor *x, void *sum, cudaStream_t stream) {
@@ -103,8 +103,7 @@ cudaError_t kernel_digest(const tensor *x, void *sum, cudaStream_t stream) {
 }
 
 cudaError_t kernel_convert(const tensor *x, void *dst, dtype type, cudaStream_t stream) {
-    (void)stream;
-    if (!starts())
+    if (!starts(stream))
         return cudaErrorLaunchFailure;
     const size_t n = (size_t)tensor_count(x);
     for (size_t i = 0; i < n; i++) {
@@ -123,9 +122,8 @@ static int64_t taps_of(const conv_geometry *g) {
 
 cudaError_t kernel_conv_pack(const conv_geometry *g, dtype type, const conv_source *from,
                              void *packed, cudaStream_t stream) {
-    (void)stream;
     const int64_t taps = taps_of(g);
-    if (!starts())
+    if (!starts(stream))
         return cudaErrorLaunchFailure;
     for (int64_t i = 0; i < from->n * taps; i++) {
         const int64_t pair = from->first + i / taps, tap = i % taps;
@@ -141,7 +139,6 @@ cudaError_t kernel_conv_pack(const conv_geometry *g, dtype type, const conv_sour
 }
 
 cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream) {
-    (void)stream;
     const conv_geometry *g = &d->geometry;
     const dtype type = d->x.type;
     const int64_t taps = taps_of(g);
@@ -149,7 +146,7 @@ cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream) {
     const device_options options = {.compute = type};
     float *values = malloc(n * sizeof *values);
     void *packed = malloc(backend_ref.conv_packed_bytes(&options, g, type));
-    const bool ok = values && packed && starts();
+    const bool ok = values && packed && starts(stream);
     note(cost_conv(d).flops, d->out.dim[0]);
     for (size_t i = 0; ok && i < n; i++) {
         const int64_t pair = (int64_t)i / taps, tap = (int64_t)i % taps;

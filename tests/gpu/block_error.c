@@ -175,7 +175,9 @@ static void end(bench *b) {
 
 int main(int argc, char **argv) {
     static bench b, exact;
-    const device_options o = {.compute = DTYPE_BF16};
+    static host quiet;
+    device_options o = {.compute = DTYPE_BF16};
+    int first = 0;
     const int layers = argc > 2 ? atoi(argv[2]) : 1;
     const backend *processor = backend_find("cpu");
     double most = 0;
@@ -184,7 +186,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: block_error FILE [LAYERS [SIDE]]\n");
         return 2;
     }
-    begin(&b, argv[1], backend_best(&o), DTYPE_BF16, layers);
+    begin(&b, argv[1], backend_best(&quiet, &first, &o), DTYPE_BF16, layers);
     begin(&exact, argv[1], processor ? processor : &backend_ref, DTYPE_F32, layers);
     for (int i = 0; i < layers; i++) {
         op_fill(b.dev, &(fill_desc){.out = b.amax});

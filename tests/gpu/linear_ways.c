@@ -134,8 +134,9 @@ static void measure_beside(device *d, int64_t rows, int n) {
 int main(int argc, char **argv) {
     const int64_t rows = argc > 1 ? atoll(argv[1]) : 15004;
     static host h;
-    const device_options o = {.compute = DTYPE_BF16};
-    device *d = device_open(&h, backend_best(&o), &o);
+    device_options o = {.compute = DTYPE_BF16};
+    int first = 0;
+    device *d = device_open(&h, backend_best(&h, &first, &o), &o);
     if (d) {
         device_arena_open(d, (size_t)3 << 30);
         for (int i = 0; i < 8; i++)

@@ -15,8 +15,8 @@ static void print_device(const ovi_device_info *d) {
     char total[32], free_now[32];
     if (d->usable)
         printf("%-8s %10s of %10s free  %-4s  %s\n", d->name,
-               cli_bytes(free_now, d->memory_free), cli_bytes(total, d->memory_total),
-               d->dtype, d->what);
+               d->memory_free ? cli_bytes(free_now, d->memory_free) : "unknown",
+               cli_bytes(total, d->memory_total), d->dtype, d->what);
     if (d->usable && d->missing[0])
         printf("%-8s %s\n", "", d->missing);
     if (!d->usable)

@@ -27,9 +27,18 @@ bool cuda_ok(cuda *self, cudaError_t e, const char *what) {
 
 /* ---- device ---- */
 
+/* The question is cheaper than the order, and sees what others of the process have set. */
+static void cuda_enter(void *self) {
+    const cuda *c = self;
+    int current = -1;
+    if (cudaGetDevice(&current) != cudaSuccess || current != c->index)
+        (void)cudaSetDevice(c->index);
+}
+
 static void cuda_close(void *self) {
     cuda *c = self;
-    cuda_overhead_closing(c);
+    if (cudaDeviceSynchronize() == cudaSuccess) /* what is lost is no example */
+        cuda_overhead_closing(c);
     cuda_linear_clear(c);
     cuda_conv_clear(c);
     cuda_dnn_close(c->dnn);
@@ -78,6 +87,16 @@ static bool limit_device(cuda *c) {
     return true;
 }
 
+#define CUDA_WHY 256
+/* Is it a GPU that cannot be used? Then why says so. */
+static bool say_too_old(int index, int sm, char why[CUDA_WHY]) {
+    snprintf(why, CUDA_WHY,
+             "GPU %d has compute capability %d.%d: expected 8.0 or later, which "
+             "multiplies bf16",
+             index, sm / 10, sm % 10);
+    return sm < 80;
+}
+
 static bool take_device(cuda *c) {
     int major = 0, minor = 0;
     if (!cuda_ok(c, cudaSetDevice(c->index), "GPU") ||
@@ -95,12 +114,10 @@ static bool take_device(cuda *c) {
                  "GPU"))
         return false;
     c->sm = 10 * major + minor;
-    if (c->sm >= 80)
+    char why[CUDA_WHY];
+    if (!say_too_old(c->index, c->sm, why))
         return limit_device(c);
-    cuda_fail(c, OVI_UNSUPPORTED,
-              "GPU %d has compute capability %d.%d: expected 8.0 or later, which "
-              "multiplies bf16",
-              c->index, major, minor);
+    cuda_fail(c, OVI_UNSUPPORTED, "%s", why);
     return false;
 }
 
@@ -168,8 +185,8 @@ static void *cuda_open(const backend_services *services, const device_options *o
 /* ---- what is here ---- */
 
 static const char *cuda_missing(const device_options *o) {
-    static char why[256];
-    int n = 0;
+    static _Thread_local char why[CUDA_WHY];
+    int n = 0, major = 0, minor = 0;
     const cudaError_t e = cudaGetDeviceCount(&n);
     if (e == cudaErrorInsufficientDriver)
         return "the NVIDIA driver is too old: CUDA 13 needs version 580 or later";
@@ -179,27 +196,36 @@ static const char *cuda_missing(const device_options *o) {
     }
     if (n == 0)
         return "there is no NVIDIA GPU here";
-    if (o->index < n)
-        return NULL;
+    if (o->index < n &&
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, o->index) ==
+            cudaSuccess &&
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, o->index) ==
+            cudaSuccess)
+        return say_too_old(o->index, 10 * major + minor, why) ? why : NULL;
     snprintf(why, sizeof why, "there is no GPU %d: GPUs are numbered from 0, %d found",
              o->index, n);
     return why;
 }
 
+/* Leaves no context on a GPU that is only asked about: what is free there the driver's library
+ * says, or nobody. */
 static bool cuda_describe(const device_options *o, int index, device_info *info) {
     int n = 0;
     struct cudaDeviceProp p;
-    size_t available = 0, all = 0;
-    char why[448] = "";
+    cuda_card card = {0};
+    char why[448] = "", old[CUDA_WHY];
     if (cudaGetDeviceCount(&n) != cudaSuccess || index >= n ||
-        cudaGetDeviceProperties(&p, index) != cudaSuccess ||
-        cudaSetDevice(index) != cudaSuccess ||
-        cudaMemGetInfo(&available, &all) != cudaSuccess)
+        cudaGetDeviceProperties(&p, index) != cudaSuccess)
         return false;
+    *info = (device_info){.memory_total = p.totalGlobalMem};
+    if (cuda_card_look(index, &card))
+        info->memory_free = card.free < p.totalGlobalMem ? card.free : p.totalGlobalMem;
     snprintf(info->name, sizeof info->name, "%.80s, compute capability %d.%d", p.name,
              p.major, p.minor);
-    info->memory_total = all;
-    info->memory_free = available;
+    if (say_too_old(index, p.major * 10 + p.minor, old)) {
+        snprintf(info->missing, sizeof info->missing, "%s", old);
+        return true;
+    }
     cuda_dnn *dnn = cuda_dnn_open(
         &(cuda_dnn_options){.folders = o->folders, .look = true}, why, sizeof why);
     say_lacks(dnn, why, p.major * 10 + p.minor, info->lacks, sizeof info->lacks);
@@ -208,14 +234,13 @@ static bool cuda_describe(const device_options *o, int index, device_info *info)
 }
 
 static const char *cuda_f8_products_gap(void *self) {
-    static char why[128];
-    const cuda *c = self;
+    cuda *c = self;
     if (!c || c->sm >= 89)
         return NULL;
-    snprintf(why, sizeof why,
+    snprintf(c->f8_gap, sizeof c->f8_gap,
              "GPU %d has compute capability %d.%d, products in fp8 need 8.9 or later",
              c->index, c->sm / 10, c->sm % 10);
-    return why;
+    return c->f8_gap;
 }
 
 static dtype cuda_native_dtype(void) {
@@ -228,12 +253,20 @@ static bool cuda_rows_exact(void) {
 
 /* ---- memory ---- */
 
+static size_t cuda_region_cost(void *self, const void *p, size_t bytes) {
+    (void)self;
+    (void)p;
+    return (bytes + CUDA_REGION_GRAIN - 1) / CUDA_REGION_GRAIN * CUDA_REGION_GRAIN;
+}
+
 static void *cuda_region_alloc(void *self, size_t bytes) {
     cuda *c = self;
     void *p = NULL;
+    cuda_count_region(c, cuda_region_cost(c, NULL, bytes), true);
     cudaError_t e = cudaMalloc(&p, bytes);
     if (e == cudaSuccess)
         return p;
+    cuda_count_region(c, cuda_region_cost(c, NULL, bytes), false);
     (void)cudaGetLastError(); /* the failure is no one else's */
     if (e != cudaErrorMemoryAllocation)
         cuda_ok(c, e, "GPU memory");
@@ -242,28 +275,15 @@ static void *cuda_region_alloc(void *self, size_t bytes) {
 
 /* Work in flight may still read the region. */
 static void cuda_region_free(void *self, void *p, size_t bytes) {
-    (void)self;
-    (void)bytes;
     cudaDeviceSynchronize();
     cudaFree(p);
-}
-
-static size_t cuda_region_cost(void *self, const void *p, size_t bytes) {
-    (void)self;
-    (void)p;
-    return (bytes + CUDA_REGION_GRAIN - 1) / CUDA_REGION_GRAIN * CUDA_REGION_GRAIN;
+    cuda_count_region(self, cuda_region_cost(self, p, bytes), false);
 }
 
 static size_t cuda_free_memory(void *self) {
-    (void)self;
+    cuda *c = self;
     size_t available = 0, all = 0;
-    return cudaMemGetInfo(&available, &all) == cudaSuccess ? available : 0;
-}
-
-static size_t cuda_others_memory(void *self) {
-    (void)self;
-    size_t available = 0, all = 0;
-    return cudaMemGetInfo(&available, &all) == cudaSuccess ? all - available : 0;
+    return cuda_ok(c, cudaMemGetInfo(&available, &all), "GPU memory") ? available : 0;
 }
 
 /* ---- movement ---- */
@@ -350,6 +370,7 @@ static const backend table = {.abi = BACKEND_ABI,
                               .describe = cuda_describe,
                               .open = cuda_open,
                               .close = cuda_close,
+                              .enter = cuda_enter,
                               .f8_products_gap = cuda_f8_products_gap,
                               .native_dtype = cuda_native_dtype,
                               .rows_exact = cuda_rows_exact,

@@ -3,6 +3,7 @@
  *   cuda.c            device, memory, movement, the table
  *   cuda_upload.c     weights on their way
  *   cuda_overhead.c   what the device holds beside regions
+ *   cuda_nvml.c       what the driver says of a card
  *   cuda_launch.c     how much a launch may do
  *   cuda_linear.c     products: cuBLASLt; cuda_linear_choose.c: its algorithms
  *   cuda_attention.c  attention: cuDNN where it offers the case, else cuda_attention.cu,
@@ -28,6 +29,12 @@
 typedef struct cuda_dnn cuda_dnn;
 typedef struct cuda_linear_cache cuda_linear_cache;
 
+/* What a device held beside regions in the last processes, oldest first. */
+#define CUDA_KEPT 8
+typedef struct cuda_kept_overhead {
+    size_t n, bytes[CUDA_KEPT];
+} cuda_kept_overhead;
+
 typedef struct cuda {
     backend_services services;
     int index, sm;          /* of the device: number, and 90 for compute capability 9.0 */
@@ -41,13 +48,13 @@ typedef struct cuda {
     cudaStream_t copies;    /* weights on their way */
     cudaEvent_t fence[BACKEND_FENCES]; /* of operations that used a slot; made when met */
     cudaError_t upload_failed;         /* first failure since the last wait */
-    size_t overhead;                   /* bytes of context and libraries */
-    size_t overhead_kept, used_before;
-    bool alone, busy_before; /* nobody else computed on the card; somebody did */
-    char *cache;             /* owned; folder where choices are kept; NULL: nowhere */
+    size_t overhead; /* bytes of context and libraries that are assumed; 0: not open */
+    cuda_kept_overhead kept;
+    char *cache; /* owned; folder where choices are kept; NULL: nowhere */
     cublasLtHandle_t lt;
     cuda_linear_cache *products; /* owned: algorithms chosen so far */
     cuda_dnn *dnn;               /* owned; NULL: cuDNN is not here, or switched off */
+    char f8_gap[128];            /* what was said of products in fp8 */
     void *packing;               /* owned: pinned host memory, weights on their way */
 } cuda;
 
@@ -71,10 +78,23 @@ void cuda_read_behind(void *self, int slot, void *dst, const void *src, size_t b
 bool cuda_pin_host(void *self, const void *p, size_t bytes, bool read_only);
 void cuda_unpin_host(void *self, const void *p);
 
-/* cuda_overhead.c: before there is a context, when all is open, and before it is closed. */
+/* cuda_overhead.c: before there is a context, when all is open, and before it is closed. Bytes of
+ * regions are counted before they are made and after they are freed. */
 void cuda_overhead_before(cuda *c);
 void cuda_overhead_opened(cuda *c);
 void cuda_overhead_closing(cuda *c);
+void cuda_count_region(cuda *c, size_t bytes, bool more);
+size_t cuda_others_memory(void *self);
+
+/* cuda_nvml.c: memory of a card as the driver counts it, which needs no context there. */
+typedef struct cuda_card {
+    size_t used, free; /* bytes of all */
+    size_t own;        /* of used: this process's; 0: none, or it is not told */
+    bool others;       /* another process computes or draws there, as far as it is told */
+} cuda_card;
+/* False: the driver's library is not here, or does not say it. */
+bool cuda_card_look(int index, cuda_card *card);
+void cuda_driver_version(char *text, unsigned size); /* "unknown" */
 
 /* cuda_choices.c */
 #define CUDA_CACHE_PATH 1024

@@ -1,12 +1,17 @@
-/* cuda_overhead.c: what an open device holds beside regions: context, modules, handles of
- * libraries. Their kernels are loaded when they are first used, so it grows as a process goes.
+/* cuda_overhead.c: what this process holds on a device: regions, and beside them the overhead:
+ * context, modules, handles of libraries. Kernels are loaded when they are first used, so the
+ * overhead grows as a process goes.
  *
- * The driver's management library counts the card as a whole, without a context: before there
- * is one, after opening, and at the end, when no region is left. The difference is ours while
- * nobody else comes or goes. The largest that was seen is kept on disk, for each device,
- * driver and versions of libraries: from the second run on a budget has room for all of it
- * before anything is loaded. A file that is not understood is said and made anew. */
-#include <dlfcn.h>
+ * What it was is measured when an engine closes: by how much the card is fuller than before this
+ * process had a context there, less regions, where the driver names no other process, then or
+ * now. Where the driver names this one, its own figure bounds that: the card counts page tables
+ * more. The last CUDA_KEPT figures are kept on disk, for each device, driver and versions of
+ * libraries: the largest of them is what a later process assumes from the beginning, so that a
+ * budget has room for it before anything is loaded; one that was too large is forgotten. Where
+ * none is kept CUDA_USUAL_OVERHEAD is assumed, and what is seen at the opening if that is more.
+ * A file that is not understood is said and made anew. */
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,124 +20,152 @@
 #include "backend/cuda/cuda_internal.h"
 #include "core/os.h"
 
-#define MAGIC               "ovi overhead 1\n"
-#define MOST                ((size_t)2 << 30) /* more is somebody else's */
-#define SAME                ((size_t)2 << 20) /* as near as two runs come */
-#define NVML_SIZE_IS_LARGER 7 /* NVML_ERROR_INSUFFICIENT_SIZE: there are processes */
+#define MAGIC     "ovi overhead 2\n"
+#define MOST_TEXT 512
+#define MOST      ((size_t)2 << 30)  /* more is somebody else's */
+#define TABLES    ((size_t)64 << 20) /* that the card counts, and for no process */
+#define CARDS     64
 
-typedef struct nvml_memory {
-    unsigned long long total, free, used;
-} nvml_memory;
+/* Of each card, for all engines of this process. */
+static struct holding {
+    bool begun;  /* an engine has been there; then: */
+    bool empty;  /* no process computed or drew there, nor had this one a context */
+    size_t used; /* bytes taken before */
+    atomic_size_t regions; /* bytes now, in whole pieces */
+} holdings[CARDS];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-typedef struct nvml_library {
-    int (*init)(void);
-    int (*find)(const char *bus, void **card);
-    int (*memory)(void *card, nvml_memory *);
-    int (*processes)(void *card, unsigned *n, void *infos);
-    int (*driver)(char *version, unsigned size);
-} nvml_library;
-
-/* False: it is not here. The library stays open: closing and opening costs. */
-static bool open_nvml(nvml_library *l) {
-    void *file = dlopen("libnvidia-ml.so.1", RTLD_NOW);
-    const struct {
-        const char *name;
-        void **to;
-    } wanted[] = {
-        {"nvmlInit_v2", (void **)&l->init},
-        {"nvmlDeviceGetHandleByPciBusId_v2", (void **)&l->find},
-        {"nvmlDeviceGetMemoryInfo", (void **)&l->memory},
-        {"nvmlDeviceGetComputeRunningProcesses_v3", (void **)&l->processes},
-        {"nvmlSystemGetDriverVersion", (void **)&l->driver},
-    };
-    for (size_t i = 0; file && i < sizeof wanted / sizeof *wanted; i++)
-        if (!(*wanted[i].to = dlsym(file, wanted[i].name)))
-            return false;
-    return file && l->init() == 0;
+static struct holding *holding_of(const cuda *c) {
+    return &holdings[c->index < CARDS ? c->index : CARDS - 1];
 }
 
-/* Bytes of the card that are taken, and whether anybody computes on it; false: not known. */
-static bool look(const cuda *c, size_t *used, bool *busy) {
-    nvml_library l = {0};
-    nvml_memory m = {0};
-    void *card = NULL;
-    char bus[32] = "";
-    unsigned n = 0;
-    if (cudaDeviceGetPCIBusId(bus, sizeof bus, c->index) != cudaSuccess ||
-        !open_nvml(&l) || l.find(bus, &card) != 0 || l.memory(card, &m) != 0)
-        return false;
-    *used = (size_t)m.used;
-    *busy = l.processes(card, &n, NULL) == NVML_SIZE_IS_LARGER;
-    return true;
+static size_t less(size_t a, size_t b) {
+    return a > b ? a - b : 0;
 }
 
-/* Of the driver, for the file's name. */
-static void driver_version(char *text, unsigned size) {
-    nvml_library l = {0};
-    if (!open_nvml(&l) || l.driver(text, size) != 0)
-        snprintf(text, size, "unknown");
+/* ---- now ---- */
+
+void cuda_overhead_before(cuda *c) {
+    struct holding *h = holding_of(c);
+    cuda_card card;
+    pthread_mutex_lock(&lock);
+    if (!h->begun && cuda_card_look(c->index, &card)) {
+        h->empty = !card.others && card.own == 0;
+        h->used = card.used;
+    }
+    h->begun = true;
+    pthread_mutex_unlock(&lock);
 }
+
+void cuda_count_region(cuda *c, size_t bytes, bool more) {
+    atomic_size_t *regions = &holding_of(c)->regions;
+    if (more)
+        atomic_fetch_add(regions, bytes);
+    else
+        atomic_fetch_sub(regions, bytes);
+}
+
+/* Context and libraries; 0: it cannot be told. What another thread makes or frees meanwhile
+ * makes it less, never more. */
+static size_t measured(const cuda *c) {
+    struct holding *h = holding_of(c);
+    cuda_card now;
+    const size_t before = atomic_load(&h->regions);
+    if (!cuda_card_look(c->index, &now))
+        return 0;
+    const size_t after = atomic_load(&h->regions);
+    const size_t regions = before > after ? before : after;
+    const size_t named = less(now.own, regions);
+    size_t bytes = h->empty && !now.others ? less(now.used, h->used + regions) : 0;
+    if (named && bytes < named)
+        bytes = named;
+    if (named && bytes > named + TABLES)
+        bytes = named + TABLES;
+    return bytes <= MOST ? bytes : 0;
+}
+
+size_t cuda_others_memory(void *self) {
+    const cuda *c = self;
+    size_t available = 0, all = 0;
+    cuda_card now = {0};
+    if (cudaMemGetInfo(&available, &all) != cudaSuccess)
+        return 0;
+    if (!cuda_card_look(c->index, &now) || now.own == 0)
+        now.own = atomic_load(&holding_of(c)->regions) + c->overhead;
+    return less(all - available, now.own);
+}
+
+/* ---- kept ---- */
 
 static bool path_of(const cuda *c, char *path, size_t size) {
     char driver[80] = "", kind[128];
-    driver_version(driver, sizeof driver);
+    cuda_driver_version(driver, sizeof driver);
     snprintf(kind, sizeof kind, "overhead-%s-%s", driver,
              c->dnn ? cuda_dnn_version(c->dnn) : "0");
     return cuda_cache_path(c, kind, path, size);
 }
 
-static size_t load(const cuda *c) {
-    char path[CUDA_CACHE_PATH], *text = NULL, *end = NULL;
-    size_t size = 0, bytes = 0;
-    err e = {0};
-    if (!path_of(c, path, sizeof path) || !os_is_file(path))
-        return 0;
-    if (os_read_file(path, 64, &text, &size, &e) == OVI_OK &&
-        strncmp(text, MAGIC, strlen(MAGIC)) == 0)
-        bytes = (size_t)strtoull(text + strlen(MAGIC), &end, 10);
-    const bool good = end && strcmp(end, "\n") == 0 && bytes > 0 && bytes <= MOST;
-    if (!good)
-        host_log(c->services.host, OVI_LOG_WARN,
-                 "%s: not a kept figure of context and libraries: measured anew", path);
-    mem_free(text);
-    return good ? bytes : 0;
+/* One figure a line. */
+static bool read_figures(const char *text, cuda_kept_overhead *k) {
+    if (strncmp(text, MAGIC, strlen(MAGIC)) != 0)
+        return false;
+    for (text += strlen(MAGIC); *text; text++) {
+        char *end;
+        const unsigned long long bytes = strtoull(text, &end, 10);
+        if (k->n == CUDA_KEPT || bytes == 0 || bytes > MOST || *end != '\n')
+            return false;
+        k->bytes[k->n++] = (size_t)bytes;
+        text = end;
+    }
+    return k->n > 0;
 }
 
-static void save(const cuda *c, size_t bytes) {
-    char path[CUDA_CACHE_PATH], text[64];
+static void load(cuda *c) {
+    char path[CUDA_CACHE_PATH], *text = NULL;
+    size_t size = 0;
+    err e = {0};
+    if (!path_of(c, path, sizeof path) || !os_is_file(path))
+        return;
+    if (os_read_file(path, MOST_TEXT, &text, &size, &e) != OVI_OK ||
+        !read_figures(text, &c->kept)) {
+        host_log(c->services.host, OVI_LOG_WARN,
+                 "%s: not kept figures of context and libraries: measured anew", path);
+        c->kept.n = 0;
+    }
+    mem_free(text);
+}
+
+static void save(const cuda *c) {
+    const cuda_kept_overhead *k = &c->kept;
+    char path[CUDA_CACHE_PATH], text[MOST_TEXT];
     os_writer w;
     err e = {0};
     if (!path_of(c, path, sizeof path) || os_writer_open(&w, path, &e) != OVI_OK)
         return;
-    const int n = snprintf(text, sizeof text, MAGIC "%zu\n", bytes);
+    int n = snprintf(text, sizeof text, MAGIC);
+    for (size_t i = 0; i < k->n; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, "%zu\n", k->bytes[i]);
     os_writer_put(&w, text, (size_t)n);
     (void)(os_writer_commit(&w) == OVI_OK);
 }
 
-void cuda_overhead_before(cuda *c) {
-    c->alone = look(c, &c->used_before, &c->busy_before) && !c->busy_before;
-    if (!c->used_before)
-        c->alone = false;
-}
-
-/* What is taken now beyond what was; 0: it cannot be told. */
-static size_t grown(const cuda *c) {
-    size_t used = 0;
-    bool busy;
-    if (!c->used_before || !look(c, &used, &busy) || used < c->used_before ||
-        used - c->used_before > MOST)
-        return 0;
-    return used - c->used_before;
-}
-
 void cuda_overhead_opened(cuda *c) {
-    const size_t kept = load(c), now = grown(c);
-    c->overhead_kept = kept;
-    c->overhead = kept > now ? kept : now;
+    const cuda_kept_overhead *k = &c->kept;
+    load(c);
+    c->overhead = measured(c);
+    if (k->n == 0 && c->overhead < CUDA_USUAL_OVERHEAD)
+        c->overhead = CUDA_USUAL_OVERHEAD;
+    for (size_t i = 0; i < k->n; i++)
+        c->overhead = k->bytes[i] > c->overhead ? k->bytes[i] : c->overhead;
 }
 
 void cuda_overhead_closing(cuda *c) {
-    const size_t last = grown(c);
-    if (c->alone && last > c->overhead_kept + SAME)
-        save(c, last);
+    cuda_kept_overhead *k = &c->kept;
+    const size_t last = c->overhead ? measured(c) : 0; /* 0: it did not open */
+    if (last == 0)
+        return;
+    if (k->n == CUDA_KEPT)
+        memmove(k->bytes, k->bytes + 1, --k->n * sizeof *k->bytes);
+    k->bytes[k->n++] = last;
+    save(c);
 }

@@ -1,5 +1,5 @@
 /* cuda_upload.c: weights on their way: a stream of their own, fences of slots, pinned host
- * memory. Another thread than that of operations may call: each has its own current device. */
+ * memory. Another thread than that of operations may call. */
 #include "backend/cuda/cuda_internal.h"
 #include "backend/cuda/kernels.h"
 
@@ -13,7 +13,6 @@ static void note_upload(cuda *c, cudaError_t e) {
 
 void cuda_upload_begin(void *self, int slot) {
     cuda *c = self;
-    note_upload(c, cudaSetDevice(c->index));
     if (slot >= 0 && c->fence[slot])
         note_upload(c, cudaStreamWaitEvent(c->copies, c->fence[slot], 0));
 }
@@ -83,8 +82,7 @@ bool cuda_pin_host(void *self, const void *p, size_t bytes, bool read_only) {
         return false;
     if (read_only)
         flags |= cudaHostRegisterReadOnly;
-    if (cudaSetDevice(c->index) == cudaSuccess &&
-        cudaHostRegister(where.to, bytes, flags) == cudaSuccess)
+    if (cudaHostRegister(where.to, bytes, flags) == cudaSuccess)
         return true;
     (void)cudaGetLastError();
     return false;
