@@ -115,7 +115,7 @@ def reference_of(folder):
     found = [r for r in found if r]
     if not found:
         return None
-    return {**found[0], "rows": [row for r in found for row in r["rows"]], "counts": all(r["counts"] for r in found)}
+    return {**found[0], "rows": [row for r in found for row in r["rows"]]}
 
 
 def text_of(folder, name):

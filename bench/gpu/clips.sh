@@ -55,7 +55,7 @@ reference() {
 
 part_reference() { reference reference 120 --steps 3 --seconds 70; }
 part_long_reference() {
-    reference reference-long 140 --presets 960x960_10s --steps 1 --decode-rounds 1 --seconds 70 --no-second
+    reference reference-long 140 --presets 960x960_10s --steps 1 --decodes 1 --seconds 70 --one-code
 }
 
 part_ops() {
