@@ -30,7 +30,11 @@ mkdir -p "$OUT"
 trap 'rm -rf "$WORK"' EXIT
 
 wanted() { [[ " $PARTS " == *" $1 "* ]]; }
-at() { echo "### $1: $SECONDS s"; }
+# What is there so far is kept, should the rest be cut off.
+at() {
+    python3 bench/gpu_collect.py "$WORK" >"$WORK/gpu.json" && cp "$WORK/gpu.json" "$OUT/gpu.json"
+    echo "### $1: $SECONDS s"
+}
 
 . bench/gpu/pieces.sh
 . bench/gpu/build.sh
@@ -49,12 +53,13 @@ fi
 piece models 300 make_models || exit 1
 wanted check && check_block
 settle
-at "checks"
+at checks
 
 for part in reference ops clip whole fp8 stream decode modes ballast long long-more long-reference ways; do
-    wanted $part && { "part_${part//-/_}"; at $part; }
+    wanted $part || continue
+    "part_${part//-/_}"
+    at $part
 done
 
-python3 bench/gpu_collect.py "$WORK" >"$OUT/gpu.json" || exit 1
 python3 bench/report.py --show "$OUT/gpu.json"
 python3 bench/gpu_verdict.py "$OUT/gpu.json"

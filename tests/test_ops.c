@@ -9,7 +9,8 @@
  *  - nothing is written outside the output view, nothing outside the input views is read
  *    (it is NaN), no output or workspace is read before it is written (they are NaN too),
  *  - counters, workspace and arena peaks of the dry run are those of the real one.
- * OVI_TEST_SEED sets the seed of the first case; failures print theirs. */
+ * OVI_TEST_SEED sets the seed of the first case; failures print theirs. OVI_TEST_REQUIRE names a
+ * backend without which the test fails. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -110,6 +110,7 @@ part_ways() {
 # Beside a program that holds all but 6 GiB, of which no option tells.
 part_ballast() {
     local ballast held=$WORK/held.json
+    [ -e "$WORK/resident.safetensors" ] || part_clip
     timeout 150 python3 bench/ballast.py 6 >"$held" 2>"$WORK/held.err" &
     ballast=$!
     until [ -s "$held" ] || ! kill -0 $ballast 2>/dev/null; do
