@@ -46,11 +46,12 @@ nvidia-smi --query-gpu=name,driver_version,memory.used,clocks.sm,clocks.max.sm,p
     tee "$WORK/device.txt"
 echo "$PARTS" >"$WORK/parts.txt"
 
-if wanted check || wanted sanitize; then
-    wanted sanitize && sanitize # the slowest first
-    wanted check && check
-fi
-piece models 300 make_models || exit 1
+(noted models 300 make_models; echo $? >"$WORK/models.rc") &
+MODELS_MADE=$!
+wanted sanitize && sanitize # the slowest first
+wanted check && check
+wait $MODELS_MADE
+[ "$(cat "$WORK/models.rc")" = 0 ] || exit 1
 wanted check && check_block
 settle
 at checks

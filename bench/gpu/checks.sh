@@ -3,7 +3,8 @@
 
 export OVI_TEST_REQUIRE=cuda # a test without the GPU is no test
 CLONE=tests/data/golden
-# Kernels of other devices; the last four say where weights and tensors lie.
+LIMIT=400 # of each, with all that runs beside
+# As whom: with kernels of other devices; with weights that come on other ways, tensors elsewhere.
 KERNELS="sm80 sm86 sm80,no-cudnn no-cudnn no-workspace sm80,no-workspace watchdog sm86,watchdog"
 PLACES="slow-link no-pin,no-cache direct poisoned apart"
 SMALL_PROMPT="A dog barks at the sea. <S>Hello there.<E> <AUDCAP>Barking, waves.<ENDAUDCAP>"
@@ -12,7 +13,7 @@ SMALL_PROMPT="A dog barks at the sea. <S>Hello there.<E> <AUDCAP>Barking, waves.
 golden() {
     local dtype
     for dtype in f32 bf16; do
-        beside "golden-$1-$dtype" 200 sh tests/golden.sh "$BIN/ovi-golden" "$DEVICE" $dtype "$2" "$3"
+        beside "golden-$1-$dtype" $LIMIT sh tests/golden.sh "$BIN/ovi-golden" "$DEVICE" $dtype "$2" "$3"
     done
 }
 
@@ -20,12 +21,12 @@ golden() {
 small() {
     local name=small-$1
     shift
-    beside "$name" 100 small_clip "$name" "$@"
+    beside "$name" $LIMIT small_clip "$name" "$@"
 }
 small_clip() {
     local at=$WORK/$1
     shift
-    timeout -k 5 90 "$BIN/ovi" generate "$SMALL_PROMPT" --models models/tiny --device "$DEVICE" --dtype bf16 --seed 3 \
+    timeout -k 5 $LIMIT "$BIN/ovi" generate "$SMALL_PROMPT" --models models/tiny --device "$DEVICE" --dtype bf16 --seed 3 \
         --steps 8 --cache "$at.cache" --save-latents "$at.safetensors" -o "$at.y4m" --quiet "$@"
     local rc=$?
     rm -rf "$at.cache"
@@ -33,33 +34,32 @@ small_clip() {
     return $rc
 }
 
-# A module of PTX alone, which the driver compiles. (CUDA_FORCE_PTX_JIT would want PTX of cuBLASLt
-# too, which has none.)
+# A module of PTX alone, which the driver compiles. (With CUDA_FORCE_PTX_JIT cuBLASLt does not start.)
 check_ptx() {
     local bin=$WORK/ptx.bin
     [ -e "$BIN/ptx/libovi_cuda.so" ] || { beside ptx 1 missing "$BIN/ptx/libovi_cuda.so"; return; }
     mkdir -p "$bin"
     cp "$BIN"/ovi-golden "$BIN"/test_ops "$BIN"/lib*.so* "$bin" 2>/dev/null
     cp "$BIN/ptx/libovi_cuda.so" "$bin"
-    beside ptx 400 compiled_by_the_driver "$bin"
+    beside ptx $LIMIT compiled_by_the_driver "$bin"
 }
 compiled_by_the_driver() {
     local bin=$1 dtype worst=0
     export LD_LIBRARY_PATH=$bin:$LD_LIBRARY_PATH CUDA_CACHE_PATH=$WORK/jit CUDA_CACHE_MAXSIZE=2147483648
     for dtype in f32 bf16; do
-        timeout 150 sh tests/golden.sh "$bin/ovi-golden" "$DEVICE" $dtype "$CLONE" || worst=$?
+        timeout $LIMIT sh tests/golden.sh "$bin/ovi-golden" "$DEVICE" $dtype "$CLONE" || worst=$?
     done
-    timeout 150 "$bin/test_ops" || worst=$?
+    timeout $LIMIT "$bin/test_ops" || worst=$?
     return $worst
 }
 
 check() {
     local words
-    beside ops 150 "$BIN/test_ops"
+    beside ops $LIMIT "$BIN/test_ops"
     golden clone "$CLONE" ""
     [ -z "$GOLDEN" ] || golden all "$GOLDEN" ""
     for words in $KERNELS; do
-        beside "ops-$words" 200 env OVI_TEST_EMULATE="$words" "$BIN/test_ops"
+        beside "ops-$words" $LIMIT env OVI_TEST_EMULATE="$words" "$BIN/test_ops"
     done
     for words in $KERNELS $PLACES; do
         golden "$words" "${GOLDEN:-$CLONE}" "$words"
@@ -75,7 +75,7 @@ check() {
 
 # A block of published widths on the GPU against f32 on the processor, and in fp8; needs the models.
 check_block() {
-    beside block 250 env OMP_NUM_THREADS=4 "$BIN/block_error" "$MODELS/Ovi/model.safetensors" 3 16
+    beside block $LIMIT env OMP_NUM_THREADS=4 "$BIN/block_error" "$MODELS/Ovi/model.safetensors" 3 16
 }
 
 # sanitizer TOOL NAME WORDS COMMAND...: as a device of these words. Hazards in cuDNN's own kernels
@@ -84,7 +84,7 @@ sanitizer() {
     local tool=$1 name=$2 words=$3 skip=()
     shift 3
     [ "$tool" = racecheck ] && skip=(--kernel-name-exclude kernel_substring=cudnn)
-    beside "$tool-$name" 500 env OVI_TEST_EMULATE="$words" "$SANITIZER" --tool "$tool" "${skip[@]}" --error-exitcode 9 "$@"
+    beside "$tool-$name" $LIMIT env OVI_TEST_EMULATE="$words" "$SANITIZER" --tool "$tool" "${skip[@]}" --error-exitcode 9 "$@"
 }
 
 # Every tensor an allocation of its own, full of NaN; the files dealt to four processes, of which
