@@ -19,13 +19,13 @@ noted() {
     return $rc
 }
 
-used_memory() { nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits "$@" 2>/dev/null; }
+USED=(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits)
 
 # piece NAME LIMIT COMMAND...: alone on the card; the driver is asked meanwhile for its memory.
 piece() {
     local watch rc
-    used_memory | head -1 >"$WORK/$1.before"
-    used_memory -lms 50 >"$WORK/$1.used" &
+    "${USED[@]}" | head -1 >"$WORK/$1.before"
+    "${USED[@]}" -lms 50 >"$WORK/$1.used" 2>/dev/null &
     watch=$!
     noted "$@"
     rc=$?
