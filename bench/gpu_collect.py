@@ -3,16 +3,32 @@
 
     gpu_collect.py FOLDER
 
-{"device", "driver", "pieces": [how each command ended], "reference": [rows of compare_gpu.py],
+{"gpu", "driver", "parts": as asked for, "pieces": [how each command ended], "reference": [rows of compare_gpu.py],
  "runs": {name: {"wall_s", "step_s", "host_bytes", "stages": {stage: {"load_s", "run_s", "release_s", bytes, ops}}}},
- "bench": what ovi bench --json said}
+ "checks": {name: {"passed", "failed", "said": [lines]}}, "same": [clips of which the bytes must be equal, and are],
+ "ballast": what it held, "bench": what ovi bench --json said}
 """
 import json
 import os
+import re
 import statistics
 import sys
 
 WARM_STEPS = 2  # the first steps meet cold caches
+CHECKS = ("golden-", "ops", "ptx", "block", "memcheck-", "racecheck-")
+SAID = re.compile(r"SUMMARY|of the stream|fallbacks on")
+# Names of pieces. The first of a group is the standard; libraries without workspace take other
+# algorithms.
+SAME = [
+    ["resident", "stream-4GiB", "stream-6G", "blocks-12GiB", "ballast", "decode-80G", "decode-5500M", "decode-3G",
+     "ballast-decode"],
+    ["step-fp8", "step-fp8-4GiB"],
+    ["long-resident", "long-stream-6GiB", "long-8GiB", "long-12GiB"],
+    ["way-plain", "way-no-pin", "way-no-pin,no-cache", "way-direct", "way-slow-link"],
+    ["small-plain", "small-ram", "small-sm80", "small-watchdog", "small-no-pin", "small-no-pin,no-cache", "small-direct",
+     "small-slow-link", "small-poisoned", "small-apart"],
+    ["small-no-workspace", "small-sm86,watchdog,no-workspace,slow-link"],
+]
 
 
 def read(path):
@@ -99,7 +115,40 @@ def reference_of(folder):
     found = [r for r in found if r]
     if not found:
         return None
-    return {**found[0], "rows": [row for r in found for row in r["rows"]], "counts": all(r["counts"] for r in found)}
+    return {**found[0], "rows": [row for r in found for row in r["rows"]]}
+
+
+def text_of(folder, name):
+    found = ""
+    for ending in (".out", ".err"):
+        with open(os.path.join(folder, name + ending), encoding="utf-8", errors="replace") as file:
+            found += file.read()
+    return found
+
+
+def check_of(folder, name):
+    """Golden files and tests that passed and failed, and what tools sum up."""
+    lines = text_of(folder, name).splitlines()
+    return {"passed": sum(x.startswith(("pass ", "[       OK ]")) for x in lines),
+            "failed": sum(x.startswith(("FAIL ", "[  FAILED  ] ")) and "test(s)" not in x for x in lines),
+            "said": [x.strip("= ") for x in lines if SAID.search(x)]}
+
+
+def checks_of(folder, pieces):
+    return {p["name"]: check_of(folder, p["name"]) for p in pieces if p["name"].startswith(CHECKS)}
+
+
+def same_of(folder):
+    """A row for each group and kind of bytes that two of the group have."""
+    rows = []
+    for group in SAME:
+        found = {name: read(os.path.join(folder, name + ".digest.json")) or {} for name in group}
+        for what in ("latents", "frames", "sound"):
+            has = {name: digests[what] for name, digests in found.items() if what in digests}
+            if len(has) > 1:
+                standard = next(iter(has.values()))
+                rows.append({"what": what, "clips": list(has), "others": [n for n, d in has.items() if d != standard]})
+    return rows
 
 
 def main():
@@ -109,9 +158,13 @@ def main():
     pieces = pieces_of(folder)
     with open(os.path.join(folder, "device.txt"), encoding="utf-8") as file:
         name, driver = (word.strip() for word in file.read().split(",")[:2])
-    runs = {p["name"]: run_of(folder, p) for p in pieces}
-    json.dump({"gpu": name, "driver": driver, "pieces": pieces, "reference": reference_of(folder),
-               "runs": {k: v for k, v in runs.items() if v}, "bench": read(os.path.join(folder, "bench.out"))},
+    with open(os.path.join(folder, "parts.txt"), encoding="utf-8") as file:
+        parts = file.read().split()
+    runs = {p["name"]: run_of(folder, p) for p in pieces if "most_mib" in p}
+    json.dump({"gpu": name, "driver": driver, "parts": parts, "pieces": pieces, "reference": reference_of(folder),
+               "runs": {k: v for k, v in runs.items() if v}, "checks": checks_of(folder, pieces),
+               "same": same_of(folder), "ballast": read(os.path.join(folder, "held.json")),
+               "bench": read(os.path.join(folder, "bench.out"))},
               sys.stdout, indent=1)
     print()
 

@@ -18,19 +18,23 @@ def excess(run):
     return run["driver_peak_bytes"] - largest - run["overhead_bytes"]
 
 
-def main():
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    with open(sys.argv[1], encoding="utf-8") as file:
-        runs = json.load(file)["runs"]
-    found = {name: excess(run) for name, run in runs.items()}
-    held = {name: more for name, more in found.items() if more is not None}
+def tell(runs):
+    """False: a run took more, or none can be held."""
+    held = {name: excess(run) for name, run in runs.items() if excess(run) is not None}
     for name, more in held.items():
         print(f"overhead: {name}: {runs[name]['overhead_bytes'] / 2**20:.0f} MiB named, process at "
               f"{more / 2**20:+.0f} MiB of it{'' if more <= SLACK else ': TOO MUCH'}")
     if not held:
         print("overhead: no run names its own")
-    return 0 if held and all(more <= SLACK for more in held.values()) else 1
+    return bool(held) and all(more <= SLACK for more in held.values())
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    with open(sys.argv[1], encoding="utf-8") as file:
+        runs = json.load(file)["runs"]
+    return 0 if tell(runs) else 1
 
 
 if __name__ == "__main__":

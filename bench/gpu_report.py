@@ -12,6 +12,9 @@ def seconds(s):
     return f"{s * 1e3:.1f} ms" if s < 0.1 else f"{s:.3f} s" if s < 10 else f"{s:.1f} s"
 
 
+AUTOCAST = ", under autocast"
+
+
 class Published(float):
     """Seconds measured with the published code before, not in this run."""
 
@@ -21,19 +24,32 @@ class Gpu:
 
     def __init__(self, data):
         self.data, self.runs = data, data["runs"]
+        self.rows = (data["reference"] or {"rows": []})["rows"]
+        self.code = self.rows[0].get("code", "published") if self.rows else None
 
-    def row(self, what, preset):
-        rows = (self.data["reference"] or {"rows": []})["rows"]
-        return next((r for r in rows if r["what"] == what and r["preset"] == preset), None)
+    def row(self, what, preset, code=None):
+        code = code or self.code
+        return next((r for r in self.rows
+                     if (r["what"], r["preset"], r.get("code", self.code)) == (what, preset, code)), None)
+
+    def seconds(self, what, preset, code=None):
+        found = self.row(what, preset, code)
+        return found and found["seconds"]
+
+    def recorded(self, what, preset):
+        found = self.row("forward" if what == "guided step" else what, preset)
+        if not found or "published_seconds" not in found:
+            return None
+        return Published(found["published_seconds"] * (GUIDED if what == "guided step" else 1))
 
     def reference(self, what, preset="720x720_5s"):
-        """Seconds; the published figure in place of a time that is too far from it to count."""
-        judged = self.row("forward" if what == "guided step" else what, preset)
-        if not judged or "published_seconds" not in judged:
-            return None
-        if judged["counts"]:
-            return self.row(what, preset)["seconds"]
-        return Published(judged["published_seconds"] * (GUIDED if what == "guided step" else 1))
+        """Seconds of a way whose judged time counts, first of that in which the published engine calls
+        the model; else the recorded figure."""
+        for way in (AUTOCAST, ""):
+            judged = self.row(("forward" if what == "guided step" else what) + way, preset)
+            if judged and judged.get("counts") and self.row(what + way, preset):
+                return self.seconds(what + way, preset)
+        return self.recorded(what, preset)
 
     def step(self, run):
         found = self.runs.get(run, {}).get("step_s")
@@ -64,7 +80,12 @@ def target_rows(g):
         ("guided step 960x960_10s, resident", g.step("long-resident"), g.reference("guided step", long), 0.81, 0.75),
         ("guided step 720x720_5s in bf16, streamed, --vram 4GiB (to ours resident)", g.step("stream-4GiB"), g.step("resident"), 1.10, 1.04),
         ("streamed, --vram 6G (to ours resident)", g.step("stream-6G"), g.step("resident"), None, None),
+        ("some blocks resident, --vram 12GiB (to ours resident)", g.step("blocks-12GiB"), g.step("resident"), None, None),
+        ("beside a program that holds all but 6 GiB (to ours resident)", g.step("ballast"), g.step("resident"), None, None),
+        ("guided step from an image, resident (to ours without)", g.step("image"), g.step("resident"), None, None),
         ("960x960_10s streamed, --vram 6GiB (to ours resident)", g.step("long-stream-6GiB"), g.step("long-resident"), 1.05, 1.02),
+        ("960x960_10s, --vram 8GiB (to ours resident)", g.step("long-8GiB"), g.step("long-resident"), None, None),
+        ("960x960_10s, --vram 12GiB (to ours resident)", g.step("long-12GiB"), g.step("long-resident"), None, None),
         ("video decode 720x720, 121 frames", whole, g.reference("decode"), 2.0 / 3.9, 1.75 / 3.9),
         ("video decode, --vram 5500M (to ours whole)", g.stage("decode-5500M", "decode_video", "run_s"), whole, None, None),
         ("video decode, split, --vram 3G (to ours whole)", g.stage("decode-3G", "decode_video", "run_s"), whole, None, 1.7),
@@ -75,7 +96,7 @@ def target_rows(g):
         ("audio decode 5 s", g.warm("decode_audio"), SECONDS, 0.030, 0.010),
         ("giving the fusion model back", g.stage("resident", "diffuse", "release_s"), SECONDS, 0.1, 0.02),
         ("bringing it back, file in the page cache", g.stage("resident", "diffuse", "load_s"), SECONDS, 0.9, 0.5),
-        ("whole clip, 50 steps, start of the process to raw frames and sound", g.wall("resident", 50), SECONDS, 50, 43),
+        ("whole clip, 50 steps, start of the process to raw frames and sound", g.wall("whole-50", 50), SECONDS, 50, 43),
     ]
 
 
@@ -109,21 +130,48 @@ def targets_table(g):
     return "\n".join(lines + [target_line(*row) for row in target_rows(g) if row[1] is not None])
 
 
+CODES = {"published": "the published code", "ours": "our writing of it"}
+LONG = "960x960_10s"
+
+
+def choice_line(name, g, by):
+    """by(what, preset): seconds. What ours is of them."""
+    ours = [(g.step("resident"), "guided step", "720x720_5s"), (g.step("step-fp8"), "guided step", "720x720_5s"),
+            (g.stage("resident", "decode_video", "run_s"), "decode", "720x720_5s"),
+            (g.step("long-resident"), "guided step", LONG), (g.stage("long-resident", "decode_video", "run_s"), "decode", LONG)]
+    cells = [number(s / by(what, preset)) if s and by(what, preset) else "" for s, what, preset in ours]
+    return "| " + " | ".join([name] + cells) + " |" if any(cells) else None
+
+
+def choices_table(g):
+    """None: nothing was measured beside ours."""
+    if not g.rows:
+        return None
+    lines = ["| ours divided by | 720x720_5s step | fp8 step | decode | 960x960_10s step | decode |", "|---|---|---|---|---|---|",
+             choice_line("the recorded figures", g, g.recorded)]
+    for code, name in CODES.items():
+        for way, called in ((AUTOCAST, ", as the published engine calls it"), ("", ", without autocast")):
+            lines.append(choice_line(name + called, g, lambda what, preset: g.seconds(
+                what + way if what == "guided step" else what, preset, code)))
+    lines.append("| must, aim | 0.61, 0.55 | 0.48, 0.43 | 0.513, 0.449 | 0.81, 0.75 | 0.524, 0.455 |")
+    return "\n".join(line for line in lines if line)
+
+
+def reference_line(row):
+    counts = {True: "yes", False: "no", None: ""}[row.get("counts")]
+    off = f"{row['off'] * 100:+.1f} %" if "off" in row else ""
+    return f"| {row['preset']} | {CODES[row.get('code', 'published')]} | {row['what']} | {seconds(row['seconds'])} | " \
+           f"{seconds(row.get('published_seconds'))} | {off} | {counts} | " \
+           f"{row['peak_bytes'] / GB:.1f} / {row['reserved_bytes'] / GB:.1f} GB |"
+
+
 def reference_table(g):
     r = g.data["reference"]
     if not r:
         return "The reference was not run."
-    whose = "the published code" if r.get("published_code") else "our writing of the published code"
-    lines = [f"PyTorch {r['torch']}, cuDNN {r['cudnn']}, {whose}; " +
-             ("every time is within 5 % of the published one." if r["counts"]
-              else "**not every time is within 5 % of the published one: such a row is no reference.**"), "",
-             "| | | measured | published | off | memory, allocated / reserved |", "|---|---|---|---|---|---|"]
-    for row in r["rows"]:
-        off = f"{row['off'] * 100:+.1f} %" if "off" in row else ""
-        lines.append(f"| {row['preset']} | {row['what']} | {seconds(row['seconds'])} | "
-                     f"{seconds(row.get('published_seconds'))} | {off} | "
-                     f"{row['peak_bytes'] / GB:.1f} / {row['reserved_bytes'] / GB:.1f} GB |")
-    return "\n".join(lines)
+    lines = [f"PyTorch {r['torch']}, cuDNN {r['cudnn']}. A time counts as a reference if it is within 5 % of the recorded one.", "",
+             "| | | | measured | recorded | off | counts | memory, allocated / reserved |", "|---|---|---|---|---|---|---|---|"]
+    return "\n".join(lines + [reference_line(row) for row in r["rows"]])
 
 
 def memory_table(g):
@@ -177,16 +225,87 @@ def ops_table(g):
     return "\n".join(lines) + f"\n\nFallbacks to the reference in all runs: {fallbacks}."
 
 
-def page(data):
-    """The section's generated parts by the name of their marker."""
-    g = Gpu(data)
-    tops = ceilings(g)
+def passed_of(g, name):
+    found = g.data.get("checks", {}).get(name)
+    if not found:
+        return ""
+    return str(found["passed"]) + (f", **{found['failed']} failed**" if found["failed"] else "")
+
+
+def devices_table(g):
+    """Golden files and tests that passed, as the card is and as lesser ones."""
+    names = [p["name"] for p in g.data["pieces"]]
+    words = [n[len("golden-"):-len("-f32")] for n in names if n.startswith("golden-") and n.endswith("-f32")]
+    lines = ["| the card as | golden files in f32 | in bf16 | tests of test_ops |", "|---|---|---|---|"]
+    for word in words:
+        ops = "ops" if word == "clone" else f"ops-{word}"
+        cells = [passed_of(g, name) for name in (f"golden-{word}-f32", f"golden-{word}-bf16", ops)]
+        name = {"clone": "it is", "all": "it is, shared/golden"}.get(word, f"`{word}`")
+        lines.append("| " + " | ".join([name] + cells) + " |")
+    if passed_of(g, "ptx"):
+        lines.append(f"| PTX alone, compiled by the driver; all together | {passed_of(g, 'ptx')} | | |")
+    return lines
+
+
+def said_lines(g):
+    found = g.data.get("checks", {})
+    lines = [f"- {name}: {' '.join(check['said'])}" + (", cuDNN's own kernels left out" if "racecheck" in name else "")
+             for name, check in found.items() if name.startswith(("memcheck-", "racecheck-"))]
+    return lines + [f"- {line}" for line in found.get("block", {"said": []})["said"]]
+
+
+def same_lines(g):
+    lines = []
+    for row in g.data.get("same", []):
+        text = f"- {row['what']} of {', '.join(row['clips'])}: "
+        lines.append(text + (f"**others in {', '.join(row['others'])}**" if row["others"] else "the same bytes"))
+    return lines
+
+
+def checks_table(g):
+    """None: nothing was checked."""
+    if not g.data.get("checks"):
+        return None
+    held = g.data.get("ballast")
+    beside = [f"- ballast: beside a program that held all but {held['free_bytes'] / GB:.2f} GB of the card"] if held else []
+    return "\n".join(devices_table(g) + [""] + said_lines(g) + same_lines(g) + beside)
+
+
+def head_of(g):
+    data, tops = g.data, ceilings(g)
     head = f"{data['gpu']}, driver {data['driver']}."
+    if data.get("calls"):
+        head += " Calls of gpu_run.sh, with their parts: " + "; ".join(data["calls"]) + "."
     if tops:
         head += f" Ceilings of the same run: {tops[0] / 1e12:.0f} TFLOP/s (a large product in bf16), " \
                 f"{tops[1] / 1e12:.2f} TB/s (a large copy, read and written)."
-    return {"gpu-targets": head + "\n\n" + targets_table(g), "gpu-reference": reference_table(g),
+    return head
+
+
+def page(data):
+    """The section's generated parts by the name of their marker; None: not measured, stays as it is."""
+    g = Gpu(data)
+    return {"gpu-targets": head_of(g) + "\n\n" + targets_table(g), "gpu-choices": choices_table(g),
+            "gpu-reference": reference_table(g), "gpu-checks": checks_table(g),
             "gpu-memory": memory_table(g), "gpu-ops": ops_table(g)}
+
+
+def joined(runs):
+    """Several gpu.json of one kind of card and driver as one."""
+    first = runs[0]
+    for run in runs[1:]:
+        if (run["gpu"], run["driver"]) != (first["gpu"], first["driver"]):
+            raise ValueError(f"expected {first['gpu']}, driver {first['driver']}, found {run['gpu']}, {run['driver']}")
+    found = {**first, "calls": [" ".join(run.get("parts", [])) for run in runs if run.get("parts")]}
+    for key in ("pieces", "same"):
+        found[key] = [x for run in runs for x in run.get(key, [])]
+    for key in ("runs", "checks"):
+        found[key] = {name: x for run in runs for name, x in run.get(key, {}).items()}
+    for key in ("bench", "ballast"):
+        found[key] = next((run[key] for run in runs if run.get(key)), None)
+    references = [run["reference"] for run in runs if run["reference"]]
+    found["reference"] = references and {**references[0], "rows": [x for r in references for x in r["rows"]]} or None
+    return found
 
 
 # --------------------------------------------------------------------------- roofline ----

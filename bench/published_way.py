@@ -4,8 +4,8 @@ The weights lie in the modules of train/nets; what is written here is the order 
 their types, because those are what the time goes to: a row of modulation for every token, rotation
 in complex128, 512 padded text tokens whose keys and values are made anew in every step, a
 comparison of the audio tokens with what they were in every block; the decoder in f32 with TF32
-convolutions, one latent frame after the other, its history cloned. The fusion model runs under
-autocast to bf16 as published: norms and powers in f32, products in bf16.
+convolutions, one latent frame after the other, its history cloned. Under autocast to bf16, which is how
+the published engine calls the fusion model, its norms and powers are in f32 and its products in bf16.
 """
 import contextlib
 import math

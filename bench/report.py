@@ -5,6 +5,7 @@
     bench/run.sh build --json --threads 1 --clock cpu >cpu.json
     bench/report.py wall.json cpu.json
     bench/gpu_run.sh && bench/report.py bench/out/gpu.json  # on a machine with a GPU
+    bench/report.py check.json clips.json                   # calls of gpu_run.sh with other PARTS, as one
     bench/report.py --show gpu.json                         # prints its tables, writes nothing
 
 Each of the first two holds JSON objects one after the other. Each run (threads and clock) becomes a
@@ -137,7 +138,7 @@ def fill_cpu(page, runs):
 
 def fill_gpu(page, run):
     for name, text in gpu_report.page(run).items():
-        page = replace(page, name, text)
+        page = page if text is None else replace(page, name, text)
     picture = gpu_report.roofline(run)
     if picture:
         write(os.path.join(os.path.dirname(PAGE), "roofline.svg"), picture)
@@ -150,9 +151,10 @@ def main():
         sys.exit(__doc__)
     runs = [run for path in paths for run in objects_of(path)]
     gpu = [run for run in runs if "gpu" in run]
+    gpu = [gpu_report.joined(gpu)] if gpu else []
     if "--show" in sys.argv:
         for run in gpu:
-            print("\n\n".join(gpu_report.page(run).values()))
+            print("\n\n".join(text for text in gpu_report.page(run).values() if text))
         return
     with open(PAGE, encoding="utf-8") as file:
         page = file.read()

@@ -9,7 +9,8 @@
  *  - nothing is written outside the output view, nothing outside the input views is read
  *    (it is NaN), no output or workspace is read before it is written (they are NaN too),
  *  - counters, workspace and arena peaks of the dry run are those of the real one.
- * OVI_TEST_SEED sets the seed of the first case; failures print theirs. */
+ * OVI_TEST_SEED sets the seed of the first case; failures print theirs. OVI_TEST_REQUIRE names a
+ * backend without which the test fails. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -46,13 +47,17 @@ static int open_subjects(void **state) {
         int n_threads;
     } wanted[MAX_SUBJECTS] = {
         {"ref", 1}, {"cpu", 1}, {"cpu", 2}, {"cpu", 4}, {"cuda", 1}};
+    const char *required = getenv("OVI_TEST_REQUIRE");
     for (int i = 0; i < MAX_SUBJECTS; i++) {
         const backend *b = backend_find(wanted[i].name);
         device_options o = {.compute = DTYPE_F32,
                             .n_threads = wanted[i].n_threads,
                             .emulate = getenv("OVI_TEST_EMULATE")};
-        if (!b || (b->missing && b->missing(&o)))
+        if (!b || (b->missing && b->missing(&o))) {
+            if (required && strcmp(required, wanted[i].name) == 0)
+                fail_msg("%s is required, and not here", required);
             continue;
+        }
         subject *s = &subjects[n_subjects++];
         *s = (subject){b, o.n_threads, device_open(&test_host, b, &o),
                        device_open_null(&test_host, b, &o)};
