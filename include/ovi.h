@@ -432,7 +432,7 @@ typedef struct ovi_stage_plan {
 } ovi_stage_plan;
 
 #define OVI_MAX_WAYS   48
-#define OVI_ADVICE_MAX 160
+#define OVI_ADVICE_MAX 320
 
 /* One way of running a stage, as the planner weighed it. */
 typedef struct ovi_way {

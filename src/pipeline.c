@@ -10,6 +10,7 @@
  * A stage's code runs twice: on the dry device, which counts what it needs, and on the real
  * one, in an arena of just that size. Before each stage the free memory is read again and the
  * first way of running it that fits is taken. Between stages nothing is on the device. */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -169,6 +170,7 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     int n = stage_at(id)->candidates(engine, candidates);
     stage_profile first = {0};
     const int least = j->least_way[id] < n ? j->least_way[id] : n - 1;
+    assert(j->stages & STAGE(id));
     for (int i = least; i < n; i++) {
         choice->way = i;
         choice->candidate = candidates[i];
@@ -336,6 +338,7 @@ ovi_status stage_run(job *j, stage_id id) {
     }
     device_range_end(c.dev);
     const bool no_memory = engine->host.err.status == OVI_MEMORY;
+    j->ran_out = no_memory;
     if (no_memory)
         memory_log_answers(engine, answers);
     release_stage(&c, st);
@@ -346,6 +349,38 @@ ovi_status stage_run(job *j, stage_id id) {
 }
 
 /* ---- the way through ---- */
+
+uint32_t stages_to_decode(const job *j) {
+    const media_parts parts = job_parts(j);
+    return (parts.sound ? STAGE(STAGE_DECODE_AUDIO) : 0) |
+           (parts.picture ? STAGE(STAGE_DECODE_VIDEO) : 0);
+}
+
+uint32_t stages_to_clip(const job *j) {
+    uint32_t set = STAGE(STAGE_DIFFUSE) | stages_to_decode(j);
+    if (j->image && !j->resume)
+        set |= STAGE(STAGE_IMAGE_ENCODE);
+    if (!j->resume && !keep_has_all_texts(j))
+        set |= STAGE(STAGE_TEXT_ENCODE);
+    return set;
+}
+
+ovi_status job_require(const job *j) {
+    uint32_t files = 0;
+    for (int id = 0; id < STAGE_COUNT; id++)
+        if (j->stages & STAGE(id))
+            files |= stage_at((stage_id)id)->files;
+    return call_require(j->engine, files);
+}
+
+ovi_status pipeline_expect_memory(job *j) {
+    err *e = &j->engine->host.err;
+    stage_choice choice;
+    for (int id = 0; id < STAGE_COUNT && !err_failed(e); id++)
+        if (j->stages & STAGE(id))
+            (void)(stage_choose(j, (stage_id)id, &choice) == OVI_OK);
+    return e->status;
+}
 
 char *job_path_beside(const job *j, const char *ending, err *e) {
     const char *output = j->request->output;
@@ -376,30 +411,30 @@ static ovi_status decode_once(job *j, const media_format *format) {
     return writer ? media_finish(writer) : OVI_OK;
 }
 
-/* Memory vanished while decoding: the next smaller way, once. */
+/* Memory vanished while decoding: the next smaller way, once. Where no way fits there is none. */
 static bool may_try_smaller(job *j) {
     err *e = &j->engine->host.err;
-    if (e->status != OVI_MEMORY || j->handed_on)
+    if (e->status != OVI_MEMORY || !j->ran_out || j->handed_on)
         return false;
     host_log(&j->engine->host, OVI_LOG_WARN, "decoding again with less memory: %s",
              e->text);
     j->least_way[STAGE_DECODE_VIDEO]++;
     media_abort(j->writer);
     j->writer = NULL;
+    j->ran_out = false;
     err_clear(e);
     return true;
 }
 
 ovi_status pipeline_decode(job *j) {
     err *e = &j->engine->host.err;
-    media_parts parts = job_parts(j);
-    bool picture = j->video && parts.picture;
+    const bool picture = (j->stages & STAGE(STAGE_DECODE_VIDEO)) != 0;
+    const bool sound = (j->stages & STAGE(STAGE_DECODE_AUDIO)) != 0;
     char *metadata = job_request_json(j, true, e);
     media_format format = {.width = picture ? j->shape.width : 0,
                            .height = picture ? j->shape.height : 0,
                            .fps = j->shape.fps,
-                           .sample_rate =
-                               j->audio && parts.sound ? j->shape.sample_rate : 0,
+                           .sample_rate = sound ? j->shape.sample_rate : 0,
                            .quality = j->request->quality,
                            .sound = j->request->sound,
                            .metadata = metadata};
@@ -412,11 +447,8 @@ ovi_status pipeline_decode(job *j) {
 
 /* Can the outputs be written, and does every stage fit? Asked before any work. */
 static ovi_status check_before_work(job *j) {
-    static const stage_id order[] = {STAGE_IMAGE_ENCODE, STAGE_TEXT_ENCODE, STAGE_DIFFUSE,
-                                     STAGE_DECODE_AUDIO, STAGE_DECODE_VIDEO};
     err *e = &j->engine->host.err;
     const ovi_request *r = j->request;
-    const media_parts parts = job_parts(j);
     if (r->output && media_check_output(r->output, r->sound, e) != OVI_OK)
         return e->status;
     if (r->save_latents) {
@@ -430,17 +462,7 @@ static ovi_status check_before_work(job *j) {
     if (r->checkpoint_every > 0 && (!r->output || strcmp(r->output, "-") == 0))
         return err_set(e, OVI_ARGUMENT,
                        "checkpoint-every: expected an output to save the state beside");
-    stage_choice choice;
-    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
-        bool skipped =
-            (order[i] == STAGE_DECODE_VIDEO && !parts.picture) ||
-            (order[i] == STAGE_DECODE_AUDIO && !parts.sound) ||
-            (order[i] == STAGE_TEXT_ENCODE && (j->resume || keep_has_all_texts(j))) ||
-            (order[i] == STAGE_IMAGE_ENCODE && (!j->image || j->resume));
-        if (!skipped && stage_choose(j, order[i], &choice) != OVI_OK)
-            return e->status;
-    }
-    return OVI_OK;
+    return pipeline_expect_memory(j);
 }
 
 /* First frame and features: made here, or by the run that is continued. */
