@@ -221,16 +221,23 @@ static void report_ops(const device_counters *n, ovi_stage_report *r) {
                                                 .seconds = n->op_seconds[i]};
 }
 
+/* P3 */
+static void expect_planned(device *d, const char *name, const char *what, size_t planned,
+                           size_t measured) {
+    if (planned != measured && !device_failed(d))
+        device_fail(d, OVI_INTERNAL, "%s: planned %zu bytes of %s, measured %zu", name,
+                    planned, what, measured);
+}
+
 static void report_stage(const stage_context *c, const stage *st,
                          const stage_profile *planned, double seconds) {
     ovi_engine *engine = c->job->engine;
     ovi_report *r = &engine->report;
     device_memory m = device_get_memory(c->dev);
-    size_t arena = device_round(c->dev, m.arena_peak);
-    if (arena != planned->arena && !device_failed(c->dev)) /* P3 */
-        device_fail(c->dev, OVI_INTERNAL,
-                    "%s: planned %zu bytes of activations, measured %zu", planned->name,
-                    planned->arena, arena);
+    const size_t arena = device_round(c->dev, m.arena_peak),
+                 of_weights = m.peak - m.arena_capacity;
+    expect_planned(c->dev, planned->name, "activations", planned->arena, arena);
+    expect_planned(c->dev, planned->name, "weights", planned->weights, of_weights);
     if (r->n_stages == OVI_MAX_STAGES)
         return;
     ovi_stage_report *row = &r->stage[r->n_stages++];
@@ -239,7 +246,7 @@ static void report_stage(const stage_context *c, const stage *st,
         .resident = st->models,
         .planned_peak_bytes = profile_peak(planned),
         .measured_peak_bytes = c->dev == engine->dev
-                                   ? m.peak - m.arena_capacity + arena
+                                   ? of_weights + arena
                                    : device_get_memory(engine->dev).peak,
         .seconds = seconds,
         .load_seconds = c->load_seconds,

@@ -650,7 +650,9 @@ bool stage_enter(stage_context *c, const stage *st, int phase) {
     store_needs needs = {0};
     if (!st->needs(c, phase, &needs))
         return false;
-    if (phase > 0 && !c->dry)
-        return change_weights(c, st, &needs);
-    return store_enter(c->store, &needs) == OVI_OK;
+    device_seal(c->dev, false);
+    const bool entered = phase > 0 && !c->dry ? change_weights(c, st, &needs)
+                                              : store_enter(c->store, &needs) == OVI_OK;
+    device_seal(c->dev, entered); /* P1 */
+    return entered;
 }
