@@ -136,19 +136,30 @@ memory_budget engine_budget_now(const ovi_engine *engine) {
     return b;
 }
 
+/* An amount that people can compare, or to the byte. */
+static const char *amount(char text[32], size_t bytes, bool exact) {
+    if (exact)
+        snprintf(text, 32, "%zu bytes", bytes);
+    else if (bytes >= 1000000000)
+        snprintf(text, 32, "%.2f GB", (double)bytes / 1e9);
+    else
+        snprintf(text, 32, "%.2f MB", (double)bytes / 1e6);
+    return text;
+}
+
 static ovi_status nothing_fits(const job *j, const char *what,
                                const stage_profile *smallest,
                                const memory_budget *budget) {
-    char advice[PLAN_ADVICE_MAX];
+    char advice[PLAN_ADVICE_MAX], peak[32], host_bytes[32], usable[32], ram[32];
     plan_advice(j, budget, advice);
-    return err_set(
-        &j->engine->host.err, OVI_MEMORY,
-        "%s: no way of running it fits: the smallest (%s) needs %.3f GB on the "
-        "device and %.3f GB of our own on the host, what may be used is %.3f GB "
-        "and %.3f GB%s%s",
-        smallest->name, what, (double)profile_peak(smallest) / 1e9,
-        (double)smallest->host / 1e9, (double)budget->device / 1e9,
-        (double)budget->ram / 1e9, budget->unified ? " for both together" : "", advice);
+    return err_set(&j->engine->host.err, OVI_MEMORY,
+                   "%s: no way of running it fits: the smallest (%s) needs %s on the "
+                   "device and %s of our own on the host, what may be used is %s and "
+                   "%s%s%s",
+                   smallest->name, what, amount(peak, profile_peak(smallest), false),
+                   amount(host_bytes, smallest->host, false),
+                   amount(usable, budget->device, false), amount(ram, budget->ram, false),
+                   budget->unified ? " for both together" : "", advice);
 }
 
 /* The plain way with its weights left on the device for the next call. */
@@ -190,22 +201,35 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     return nothing_fits(j, choice->candidate.what, &choice->profile, &budget);
 }
 
+/* Two amounts, to the byte where they would read the same. */
+static void amounts(char a[32], size_t a_bytes, char b[32], size_t b_bytes) {
+    const bool same = strcmp(amount(a, a_bytes, false), amount(b, b_bytes, false)) == 0;
+    (void)amount(a, a_bytes, same);
+    (void)amount(b, b_bytes, same);
+}
+
 /* Why this way, in one line, unless it is the plain one. */
 static void log_choice(ovi_engine *engine, const stage_choice *choice) {
     const memory_budget now = engine_budget_now(engine);
     const stage_profile *p = &choice->profile, *plain = &choice->plain;
+    const bool by_ram = profile_peak(plain) <= now.device;
+    char peak[32], takes[32], usable[32], price[48] = "";
     if (choice->way == 0)
         return;
-    const bool by_ram = !now.device || profile_peak(plain) <= now.device ||
-                        (now.unified && now.ram < now.device);
+    const double times = engine_seconds(engine, p) / engine_seconds(engine, plain);
+    if (times >= 1.005)
+        snprintf(price, sizeof price, "; about %.2f times as long", times);
+    if (by_ram)
+        amounts(takes, profile_host(plain, now.unified), usable, now.ram);
+    else
+        amounts(takes, profile_peak(plain), usable, now.device);
     host_log(&engine->host, OVI_LOG_INFO,
-             "%s: %s, %.2f GB, because all at once takes %.2f GB and %.2f GB may be "
-             "used%s; about %.2f times as long",
-             p->name, choice->candidate.what, (double)profile_peak(p) / 1e9,
-             (double)profile_peak(plain) / 1e9,
-             (double)(by_ram ? now.ram : now.device) / 1e9,
-             by_ram ? " together with host memory" : "",
-             engine_seconds(engine, p) / engine_seconds(engine, plain));
+             "%s: %s, %s, because all at once takes %s%s and %s may be used%s", p->name,
+             choice->candidate.what, amount(peak, profile_peak(p), false), takes,
+             !by_ram       ? ""
+             : now.unified ? " together with host memory"
+                           : " of host memory",
+             usable, price);
 }
 
 /* ---- running ---- */
