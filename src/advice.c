@@ -247,9 +247,7 @@ static bool variant_fits(const job *j, const memory_budget *budget, const char *
         if (budget->device) /* planning takes it off again */
             engine->budget.device += device_overhead(engine->dev);
     }
-    fits = fits && plan_make(engine, j->request, &plan, false) == OVI_OK;
-    for (int i = 0; fits && i < plan.n_stages; i++)
-        fits = plan.stage[i].fits;
+    fits = fits && plan_make(engine, j->request, &plan, false) == OVI_OK && plan.fits;
     ovi_close(engine);
     return fits;
 }

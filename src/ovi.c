@@ -122,7 +122,9 @@ static ovi_status choose_models(ovi_engine *engine, const ovi_settings *s, bool 
 static ovi_status choose_speed(ovi_engine *engine, const ovi_settings *s) {
     err *e = &engine->host.err;
     ovi_device_speed *told = &engine->told_speed;
-    const device_speed *known = speed_find(s->speed);
+    const bool any = strcmp(s->speed, "auto") == 0;
+    const char *usual = device_backend(engine->dev)->host_memory ? "cpu" : "h100";
+    const device_speed *known = speed_find(any ? usual : s->speed);
     if (known)
         engine->speed = *known;
     else if (!os_is_file(s->speed))

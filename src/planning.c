@@ -52,6 +52,8 @@ static ovi_status plan_stage(job *j, stage_id id, const memory_budget *budget,
         memcpy(way->what, candidates[i].what, sizeof way->what);
         if (!found) {
             take_way(plan, &p, st->models, index);
+            plan->stage[plan->n_stages].disk_seconds =
+                (double)p.from_disk / engine->speed.disk_bytes;
             *taken = p;
         }
         found = found || way->fits;
@@ -80,16 +82,19 @@ ovi_status plan_make(ovi_engine *engine, const ovi_request *request, ovi_plan *p
     if (budget.device) /* the bound is for all that the process holds on the device */
         budget.device = engine_less_overhead(engine, budget.device);
     plan->budget_bytes = engine->budget.device;
+    plan->host_budget_bytes = engine->budget.ram;
+    plan->shared = engine->budget.unified;
+    plan->fits = true;
+    snprintf(plan->speed, sizeof plan->speed, "%s", engine->speed.name);
     stage_profile taken[OVI_MAX_STAGES];
-    bool fits = true;
     for (int id = 0; id < STAGE_COUNT; id++) {
         if (!(j.stages & STAGE(id)))
             continue;
         if (plan_stage(&j, (stage_id)id, &budget, plan, &taken[plan->n_stages]) != OVI_OK)
             break;
-        fits = fits && plan->stage[plan->n_stages - 1].fits;
+        plan->fits = plan->fits && plan->stage[plan->n_stages - 1].fits;
     }
-    if (!fits && advise && !err_failed(&engine->host.err))
+    if (!plan->fits && advise && !err_failed(&engine->host.err))
         plan_advice(&j, &budget, plan->advice);
     plan->warm_bytes = keep_planned_bytes(&j, &budget, taken, plan->n_stages);
     return call_end(&j, engine);

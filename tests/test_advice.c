@@ -40,6 +40,7 @@ static bool plan_of(const subject *s, ovi_plan *plan) {
     bool fits = true;
     for (int i = 0; i < plan->n_stages; i++)
         fits = fits && plan->stage[i].fits;
+    assert_int_equal(fits, plan->fits);
     assert_int_equal(fits, plan->advice[0] == '\0');
     return fits;
 }
