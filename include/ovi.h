@@ -123,7 +123,7 @@ typedef struct ovi_settings {
     /* no, yes: what the next clip would make again (text features; weights as converted for a
      * device with memory of its own) is kept on the host, within ram. */
     const char *keep_warm;
-    const char *speed; /* what time estimates are for: cpu, h100, ..., or a file */
+    const char *speed; /* what time estimates are for: auto, cpu, h100, ..., or a file */
     int profile;       /* 1: waits after every operation to time it; slower */
     const char
         *emulate; /* for tests: "sm80,no-cudnn": as if the device were a lesser one */
@@ -430,13 +430,14 @@ typedef struct ovi_stage_plan {
     size_t host_bytes;      /* buffers of our own on the host */
     size_t disk_bytes; /* weights read from disk, as often as ram does not hold them */
     double flops, bytes_moved;
-    double seconds; /* estimate, for the device that the settings' speed names */
-    int way;        /* how it is run: index into the plan's ways */
-    int fits;       /* within the budget */
+    double seconds;      /* estimate, for the device that the settings' speed names */
+    double disk_seconds; /* of reading disk_bytes, beside which the rest goes on */
+    int way;             /* how it is run: index into the plan's ways */
+    int fits;            /* within the budget */
 } ovi_stage_plan;
 
 #define OVI_MAX_WAYS   48
-#define OVI_ADVICE_MAX 160
+#define OVI_ADVICE_MAX 320
 
 /* One way of running a stage, as the planner weighed it. */
 typedef struct ovi_way {
@@ -451,8 +452,13 @@ typedef struct ovi_plan {
     int n_stages;
     ovi_stage_plan stage[OVI_MAX_STAGES];
     size_t peak_bytes;   /* largest of the stages */
-    size_t budget_bytes; /* that the ways were held against */
-    size_t warm_bytes;   /* with keep_warm: host bytes beside those of every stage */
+    size_t budget_bytes; /* that the ways were held against: of the device */
+    size_t
+        host_budget_bytes; /* and of the host, or of both where they share one; 0: none */
+    int shared;            /* device and host share one memory */
+    int fits;              /* every stage has a way */
+    char speed[64];        /* that times are for: "cpu", "h100", a name from a file */
+    size_t warm_bytes;     /* with keep_warm: host bytes beside those of every stage */
     double flops, seconds;
     char advice[OVI_ADVICE_MAX]; /* where nothing fits: what would; else "" */
     int n_ways;
@@ -462,7 +468,7 @@ typedef struct ovi_plan {
 
 /* Plans a request. Without a prompt the 512 tokens are counted that one may have, without a
  * tokenizer as many as the length of a text allows. Works on an engine opened without weights.
- * The plan succeeds also where nothing fits: see fits. */
+ * The plan succeeds also where it does not fit: see fits. */
 OVI_API ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request,
                                  ovi_plan *plan);
 

@@ -24,8 +24,8 @@ static ovi_status take_frames(job *j, const media_clip *clip) {
     return e->status;
 }
 
-static ovi_status encode_picture(job *j, const media_clip *clip, ovi_latents *latents) {
-    err *e = &j->engine->host.err;
+/* Sizes of what is encoded, before anything is. */
+static void size_picture(job *j, const media_clip *clip) {
     const model_spec *spec = &j->engine->models.spec;
     int time = (int)video_vae_time(&spec->video_vae);
     frame_size size = size_for_image(clip->height, clip->width, spec->target_area);
@@ -34,6 +34,20 @@ static ovi_status encode_picture(job *j, const media_clip *clip, ovi_latents *la
         host_log(&j->engine->host, OVI_LOG_WARN, "encode: %d frames are cut to %d",
                  clip->n_frames, frames);
     job_set_pixels(j, frames, size.height, size.width);
+}
+
+static ovi_status size_sound(job *j, const media_clip *clip, const char *path) {
+    const audio_vae_config *cfg = &j->engine->models.spec.audio_vae;
+    j->mel_frames = mel_frames((int64_t)clip->n_samples);
+    if (j->mel_frames / audio_vae_ratio(cfg) >= 1 && cfg->data_dim == MEL_BANDS)
+        return OVI_OK;
+    return err_set(&j->engine->host.err, OVI_ARGUMENT,
+                   "%s: expected at least %d samples of sound at 16 kHz, found %zu", path,
+                   MEL_HOP * (int)audio_vae_ratio(cfg), clip->n_samples);
+}
+
+static ovi_status encode_picture(job *j, const media_clip *clip, ovi_latents *latents) {
+    err *e = &j->engine->host.err;
     if (take_frames(j, clip) != OVI_OK)
         return e->status;
     memcpy(latents->video_shape, j->shape.video, sizeof latents->video_shape);
@@ -45,18 +59,11 @@ static ovi_status encode_picture(job *j, const media_clip *clip, ovi_latents *la
     return stage_run(j, STAGE_IMAGE_ENCODE);
 }
 
-static ovi_status encode_sound(job *j, const media_clip *clip, const char *path,
-                               ovi_latents *latents) {
+static ovi_status encode_sound(job *j, const media_clip *clip, ovi_latents *latents) {
     err *e = &j->engine->host.err;
     const audio_vae_config *cfg = &j->engine->models.spec.audio_vae;
-    int64_t frames = mel_frames((int64_t)clip->n_samples);
-    if (frames / audio_vae_ratio(cfg) < 1 || cfg->data_dim != MEL_BANDS)
-        return err_set(e, OVI_ARGUMENT,
-                       "%s: expected at least %d samples of sound at 16 kHz, found %zu",
-                       path, MEL_HOP * (int)audio_vae_ratio(cfg), clip->n_samples);
-    j->mel_frames = frames;
-    j->mel = job_alloc(j, (size_t)frames * MEL_BANDS, sizeof(float));
-    latents->audio_shape[0] = (int)(frames / audio_vae_ratio(cfg));
+    j->mel = job_alloc(j, (size_t)j->mel_frames * MEL_BANDS, sizeof(float));
+    latents->audio_shape[0] = (int)(j->mel_frames / audio_vae_ratio(cfg));
     latents->audio_shape[1] = (int)cfg->embed_dim;
     size_t count = (size_t)latents->audio_shape[0] * (size_t)cfg->embed_dim;
     j->audio = latents->audio = mem_alloc(e, count, sizeof(float));
@@ -81,6 +88,18 @@ static ovi_status load(media_clip *clip, const char *path, int max_frames, err *
     return OVI_OK;
 }
 
+/* Files, sizes and memory of all that is to be encoded. */
+static ovi_status prepare(job *j, const media_clip *clip, const char *path) {
+    err *e = &j->engine->host.err;
+    if (job_require(j) != OVI_OK)
+        return e->status;
+    if (clip->rgb)
+        size_picture(j, clip);
+    if (clip->samples && size_sound(j, clip, path) != OVI_OK)
+        return e->status;
+    return pipeline_expect_memory(j);
+}
+
 ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
                            const ovi_request *request, ovi_latents *latents,
                            const ovi_sinks *sinks) {
@@ -90,13 +109,13 @@ ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
     *latents = (ovi_latents){.owned = 1};
     if (call_begin(&j, engine, request, sinks) == OVI_OK &&
         load(&clip, path, j.shape.frames, e) == OVI_OK) {
-        uint32_t needed = (clip.rgb ? NEEDS(MODEL_VIDEO_VAE) : 0) |
-                          (clip.samples ? NEEDS(MODEL_AUDIO_VAE) : 0);
-        j.in_a_row = clip.rgb && clip.samples;
-        if (call_require(engine, needed) == OVI_OK && clip.rgb)
+        j.stages = (clip.rgb ? STAGE(STAGE_IMAGE_ENCODE) : 0) |
+                   (clip.samples ? STAGE(STAGE_ENCODE_AUDIO) : 0);
+        job_drop_texts(&j);
+        if (prepare(&j, &clip, path) == OVI_OK && clip.rgb)
             (void)(encode_picture(&j, &clip, latents) == OVI_OK);
         if (!err_failed(e) && clip.samples)
-            (void)(encode_sound(&j, &clip, path, latents) == OVI_OK);
+            (void)(encode_sound(&j, &clip, latents) == OVI_OK);
     }
     media_clip_release(&clip);
     if (err_failed(e))

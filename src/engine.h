@@ -8,7 +8,8 @@
  * keep.c     what stays on the host for the next clip
  * resume.c   runs in the middle, on disk
  * request_json.c, replay.c  how a clip was made, in it; the same again
- * planning.c plans */
+ * planning.c plans
+ * advice.c   what would fit, where a request does not */
 #ifndef OVI_ENGINE_H
 #define OVI_ENGINE_H
 
@@ -79,16 +80,17 @@ struct ovi_engine {
     size_t caller_bytes; /* host memory of the caller's that the budget counts */
 };
 
-/* The stages, in the order of the flow; stages.h knows them. */
+/* The stages, in the order in which a call runs them; stages.h knows them. */
 typedef enum stage_id {
-    STAGE_TEXT_ENCODE,
     STAGE_IMAGE_ENCODE,
+    STAGE_ENCODE_AUDIO,
+    STAGE_TEXT_ENCODE,
     STAGE_DIFFUSE,
     STAGE_DECODE_AUDIO,
     STAGE_DECODE_VIDEO,
-    STAGE_ENCODE_AUDIO,
     STAGE_COUNT
 } stage_id;
+#define STAGE(id) (1u << (id))
 
 #define JOB_MAX_BUFFERS 12
 
@@ -99,6 +101,8 @@ typedef struct job {
     const ovi_request *request;
     const ovi_sinks *sinks; /* never NULL */
     ovi_shape shape;
+    uint32_t stages;                /* that this call runs, as bits (STAGE) */
+    bool ran_out;                   /* of memory, while a stage ran */
     bool guided;                    /* is there a negative pass? */
     bool image;                     /* is there (or will there be) a first frame? */
     int n_prompts;                  /* 1 or 3 */
@@ -113,11 +117,10 @@ typedef struct job {
     float *video, *audio;           /* latents; NULL: that part is left out */
     float *mel;                     /* [M, bands]: what is encoded to audio */
     int64_t mel_frames;
-    media_writer *writer; /* owned; NULL: sinks only */
-    bool handed_on;       /* the caller's sinks have had frames or samples */
-    bool in_a_row;        /* stages of this call follow each other: none is held */
-    double stage_start;   /* seconds, for progress */
-    int first_step;       /* of the running stage, for progress */
+    media_writer *writer;             /* owned; NULL: sinks only */
+    bool handed_on;                   /* the caller's sinks have had frames or samples */
+    double stage_start;               /* seconds, for progress */
+    int first_step;                   /* of the running stage, for progress */
     const struct resume_file *resume; /* the run that is continued; NULL: from noise */
     fusion_scales *scales;            /* borrowed: of a running diffusion in fp8; NULL */
     const char *made;   /* the request of latents from a file, as JSON text; NULL: none */
@@ -145,6 +148,8 @@ ovi_status job_tokenize(job *j) OVI_MUST_CHECK;
 ovi_status job_take_image(job *j) OVI_MUST_CHECK;
 /* Buffers of a whole clip: features, first frame, latents. */
 ovi_status job_take_buffers(job *j) OVI_MUST_CHECK;
+/* A job without texts: encoding and decoding hold none. */
+void job_drop_texts(job *j);
 /* Sizes from pixels or from latents instead of the request. */
 void job_set_pixels(job *j, int frames, int height, int width);
 void job_set_latents(job *j, const ovi_latents *latents);
@@ -167,8 +172,13 @@ ovi_status call_reset(ovi_engine *engine) OVI_MUST_CHECK;
  * the job; end releases it. require: files by number, as bits. */
 ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,
                       const ovi_sinks *sinks) OVI_MUST_CHECK;
+/* The same for a call that runs one stage, whose files must be there. */
+ovi_status call_begin_stage(job *j, ovi_engine *engine, const ovi_request *request,
+                            const ovi_sinks *sinks, stage_id id) OVI_MUST_CHECK;
 /* What every call that computes begins with: these files are there, and so is the device. */
 ovi_status call_require(ovi_engine *engine, uint32_t files) OVI_MUST_CHECK;
+/* The same for the files of the job's stages. */
+ovi_status job_require(const job *j) OVI_MUST_CHECK;
 ovi_status call_end(job *j, ovi_engine *engine);
 /* From a request to a clip, between call_reset and call_end. */
 ovi_status call_generate(job *j, ovi_engine *engine, const ovi_request *request,
@@ -177,6 +187,12 @@ ovi_status call_generate(job *j, ovi_engine *engine, const ovi_request *request,
 
 /* Estimated seconds of a way of running a stage. */
 double engine_seconds(const ovi_engine *engine, const stage_profile *p);
+/* What is still to be run from a request, or from a run that is continued, to a clip. */
+uint32_t stages_to_clip(const job *j);
+/* Of them, those that make a clip of latents. */
+uint32_t stages_to_decode(const job *j);
+/* Has every stage of the job a way that fits now? Asked before any work. */
+ovi_status pipeline_expect_memory(job *j) OVI_MUST_CHECK;
 /* Chooses a way that fits, brings in, runs, releases; adds a row to the report. */
 ovi_status stage_run(job *j, stage_id id) OVI_MUST_CHECK;
 /* The way through: text -> (image) -> diffusion -> latents file -> sound -> picture. */
@@ -192,6 +208,8 @@ char *job_path_beside(const job *j, const char *ending, err *e);
 ovi_status job_save_latents(const job *j, const char *path) OVI_MUST_CHECK;
 /* Of a bound on a device, what is left beside its context and libraries. */
 size_t engine_less_overhead(const ovi_engine *engine, size_t bytes);
+/* The weights of all models on a device of the engine's. */
+ovi_status engine_make_store(ovi_engine *engine, device *dev, store **out) OVI_MUST_CHECK;
 /* What may be used now: the budget, or what is free if that is less. */
 memory_budget engine_budget_now(const ovi_engine *engine);
 #endif

@@ -347,6 +347,10 @@ ovi_status job_take_buffers(job *j) {
     return j->engine->host.err.status;
 }
 
+void job_drop_texts(job *j) {
+    j->n_prompts = 0;
+}
+
 void job_set_pixels(job *j, int frames, int height, int width) {
     const video_vae_config *cfg = &j->engine->models.spec.video_vae;
     int space = (int)video_vae_space(cfg), time = (int)video_vae_time(cfg);

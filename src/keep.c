@@ -71,10 +71,10 @@ static size_t room_beside(const ovi_engine *engine, const stage_profile *p,
     const size_t free_now = os_free_memory();
     const bool shared = budget->unified || device_shares_memory(engine->dev);
     size_t most = free_now - free_now / 16 + warm_get_stats(engine->warm).bytes;
-    size_t used = p->host + (shared ? profile_peak(p) : 0);
+    size_t used = profile_host(p, shared);
     if (budget->ram && budget->ram < most) {
         most = budget->ram;
-        used = p->host + (budget->unified ? profile_peak(p) : 0);
+        used = profile_host(p, budget->unified);
     }
     return most > used ? most - used : 0;
 }
@@ -139,7 +139,7 @@ size_t keep_planned_bytes(const job *j, const memory_budget *budget,
         bytes += feature_bytes(j, i);
     for (int i = 0; i < n; i++) {
         bytes += budget->unified ? 0 : p[i].warm;
-        size_t used = p[i].host + (budget->unified ? profile_peak(&p[i]) : 0);
+        size_t used = profile_host(&p[i], budget->unified);
         size_t left = !budget->ram         ? SIZE_MAX
                       : budget->ram > used ? budget->ram - used
                                            : 0;

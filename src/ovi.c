@@ -148,7 +148,9 @@ static ovi_status choose_models(ovi_engine *engine, const ovi_settings *s, bool 
 static ovi_status choose_speed(ovi_engine *engine, const ovi_settings *s) {
     err *e = &engine->host.err;
     ovi_device_speed *told = &engine->told_speed;
-    const device_speed *known = speed_find(s->speed);
+    const bool any = strcmp(s->speed, "auto") == 0;
+    const char *usual = device_backend(engine->dev)->host_memory ? "cpu" : "h100";
+    const device_speed *known = speed_find(any ? usual : s->speed);
     if (known)
         engine->speed = *known;
     else if (!os_is_file(s->speed))
@@ -181,7 +183,7 @@ static ovi_status choose_budget(ovi_engine *engine, const ovi_settings *s) {
     return OVI_OK;
 }
 
-static ovi_status make_store(ovi_engine *engine, device *dev, store **out) {
+ovi_status engine_make_store(ovi_engine *engine, device *dev, store **out) {
     *out = store_create(dev, &engine->host.err);
     if (!*out)
         return engine->host.err.status;
@@ -194,11 +196,12 @@ static ovi_status make_store(ovi_engine *engine, device *dev, store **out) {
 }
 
 static ovi_status make_stores(ovi_engine *engine) {
-    if (make_store(engine, engine->dev, &engine->store) == OVI_OK &&
-        make_store(engine, engine->dry, &engine->dry_store) == OVI_OK &&
+    if (engine_make_store(engine, engine->dev, &engine->store) == OVI_OK &&
+        engine_make_store(engine, engine->dry, &engine->dry_store) == OVI_OK &&
         engine->cpu.dev &&
-        make_store(engine, engine->cpu.dev, &engine->cpu.store) == OVI_OK)
-        (void)(make_store(engine, engine->cpu.dry, &engine->cpu.dry_store) == OVI_OK);
+        engine_make_store(engine, engine->cpu.dev, &engine->cpu.store) == OVI_OK)
+        (void)(engine_make_store(engine, engine->cpu.dry, &engine->cpu.dry_store) ==
+               OVI_OK);
     return engine->host.err.status;
 }
 
@@ -282,6 +285,14 @@ ovi_status call_begin(job *j, ovi_engine *engine, const ovi_request *request,
     return job_init(j, engine, request, sinks);
 }
 
+ovi_status call_begin_stage(job *j, ovi_engine *engine, const ovi_request *request,
+                            const ovi_sinks *sinks, stage_id id) {
+    if (call_begin(j, engine, request, sinks) != OVI_OK)
+        return engine->host.err.status;
+    j->stages = STAGE(id);
+    return job_require(j);
+}
+
 ovi_status call_end(job *j, ovi_engine *engine) {
     job_release(j);
     os_give_back();
@@ -333,13 +344,13 @@ ovi_status ovi_lint(ovi_engine *engine, const ovi_request *request, ovi_notice_f
 
 ovi_status call_generate(job *j, ovi_engine *engine, const ovi_request *request,
                          const ovi_sinks *sinks) {
-    uint32_t needed = NEEDS(MODEL_TEXT_ENCODER) | NEEDS(MODEL_FUSION) |
-                      NEEDS(MODEL_VIDEO_VAE) | NEEDS(MODEL_AUDIO_VAE) |
-                      NEEDS(MODEL_VOCODER) | NEEDS(FILE_TOKENIZER);
-    if (job_init(j, engine, request, sinks) == OVI_OK &&
-        call_require(engine, needed) == OVI_OK && job_tokenize(j) == OVI_OK &&
+    if (job_init(j, engine, request, sinks) != OVI_OK)
+        return engine->host.err.status;
+    j->stages = stages_to_clip(j);
+    if (job_require(j) == OVI_OK && job_tokenize(j) == OVI_OK &&
         job_take_buffers(j) == OVI_OK) {
         keep_take_texts(j);
+        j->stages = stages_to_clip(j);
         (void)(pipeline_run(j) == OVI_OK);
         memory_log_report(engine, request->memory_report);
     }
@@ -358,14 +369,16 @@ ovi_status ovi_resume(ovi_engine *engine, const char *path, const ovi_request *r
                       const ovi_sinks *sinks) {
     job j = {0};
     resume_file r = {0};
-    uint32_t needed = NEEDS(MODEL_FUSION) | NEEDS(MODEL_VIDEO_VAE) |
-                      NEEDS(MODEL_AUDIO_VAE) | NEEDS(MODEL_VOCODER);
-    if (call_reset(engine) == OVI_OK && call_require(engine, needed) == OVI_OK &&
+    if (call_reset(engine) == OVI_OK &&
+        call_require(engine, NEEDS(MODEL_FUSION)) == OVI_OK &&
         resume_open(&r, engine, path, request) == OVI_OK &&
         job_init(&j, engine, &r.request, sinks) == OVI_OK &&
         resume_take(&r, &j) == OVI_OK) {
-        (void)(pipeline_run(&j) == OVI_OK);
-        memory_log_report(engine, r.request.memory_report);
+        j.stages = stages_to_clip(&j);
+        if (job_require(&j) == OVI_OK) {
+            (void)(pipeline_run(&j) == OVI_OK);
+            memory_log_report(engine, r.request.memory_report);
+        }
     }
     resume_close(&r);
     return call_end(&j, engine);
@@ -376,9 +389,8 @@ ovi_status ovi_resume(ovi_engine *engine, const char *path, const ovi_request *r
 ovi_status ovi_encode_text(ovi_engine *engine, const ovi_request *request, ovi_text *text,
                            const ovi_sinks *sinks) {
     job j = {0};
-    uint32_t needed = NEEDS(MODEL_TEXT_ENCODER) | NEEDS(FILE_TOKENIZER);
-    if (call_begin(&j, engine, request, sinks) == OVI_OK &&
-        call_require(engine, needed) == OVI_OK && job_tokenize(&j) == OVI_OK) {
+    if (call_begin_stage(&j, engine, request, sinks, STAGE_TEXT_ENCODE) == OVI_OK &&
+        job_tokenize(&j) == OVI_OK) {
         for (int i = 0; i < N_PROMPTS; i++) {
             j.features[i] = text->data[i];
             text->rows[i] = i < j.n_prompts ? j.rows[i] : 0;
@@ -411,11 +423,11 @@ static ovi_status expect_latents(ovi_engine *engine, const ovi_latents *l,
 ovi_status ovi_encode_image(ovi_engine *engine, const ovi_request *request,
                             ovi_latents *latents, const ovi_sinks *sinks) {
     job j = {0};
-    if (call_begin(&j, engine, request, sinks) != OVI_OK ||
-        call_require(engine, NEEDS(MODEL_VIDEO_VAE)) != OVI_OK)
+    if (call_begin_stage(&j, engine, request, sinks, STAGE_IMAGE_ENCODE) != OVI_OK)
         return call_end(&j, engine);
     if (!request->image)
         err_set(&engine->host.err, OVI_ARGUMENT, "image: expected one, found none");
+    job_drop_texts(&j);
     job_set_pixels(&j, 1, j.shape.height, j.shape.width);
     if (!err_failed(&engine->host.err) &&
         expect_latents(engine, latents, &j.shape) == OVI_OK &&
@@ -443,8 +455,7 @@ ovi_status ovi_diffuse(ovi_engine *engine, const ovi_request *request,
                        const ovi_text *text, const ovi_latents *first_frame,
                        ovi_latents *latents, const ovi_sinks *sinks) {
     job j = {0};
-    if (call_begin(&j, engine, request, sinks) == OVI_OK &&
-        call_require(engine, NEEDS(MODEL_FUSION)) == OVI_OK &&
+    if (call_begin_stage(&j, engine, request, sinks, STAGE_DIFFUSE) == OVI_OK &&
         take_text(&j, text) == OVI_OK &&
         expect_latents(engine, latents, &j.shape) == OVI_OK) {
         j.video = latents->video;
@@ -492,23 +503,33 @@ static ovi_status check_channels(job *j, const ovi_latents *l) {
     return OVI_OK;
 }
 
+/* What can be made of these latents. */
+static uint32_t stages_of(const job *j, const ovi_latents *latents) {
+    return stages_to_decode(j) & ((latents->audio ? STAGE(STAGE_DECODE_AUDIO) : 0) |
+                                  (latents->video ? STAGE(STAGE_DECODE_VIDEO) : 0));
+}
+
+/* Can the clip and its report be written? Asked before any work. */
+static ovi_status check_outputs(const ovi_request *r, err *e) {
+    if (r->memory_report && memory_log_check(r->memory_report, e) != OVI_OK)
+        return e->status;
+    return r->output ? media_check_output(r->output, r->sound, e) : OVI_OK;
+}
+
 ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *latents,
                               const ovi_request *request, const ovi_sinks *sinks) {
     job j = {0};
-    uint32_t needed = 0;
-    if (latents->audio)
-        needed |= NEEDS(MODEL_AUDIO_VAE) | NEEDS(MODEL_VOCODER);
-    if (latents->video)
-        needed |= NEEDS(MODEL_VIDEO_VAE);
-    if (call_begin(&j, engine, request, sinks) == OVI_OK &&
-        call_require(engine, needed) == OVI_OK && check_channels(&j, latents) == OVI_OK) {
-        const char *report = request->memory_report;
+    err *e = &engine->host.err;
+    if (call_begin(&j, engine, request, sinks) != OVI_OK)
+        return call_end(&j, engine);
+    j.stages = stages_of(&j, latents);
+    job_drop_texts(&j);
+    if (job_require(&j) == OVI_OK && check_channels(&j, latents) == OVI_OK &&
+        check_outputs(request, e) == OVI_OK) {
         job_set_latents(&j, latents);
-        if ((!report || memory_log_check(report, &engine->host.err) == OVI_OK) &&
-            (!request->output || media_check_output(request->output, request->sound,
-                                                    &engine->host.err) == OVI_OK))
+        if (pipeline_expect_memory(&j) == OVI_OK)
             (void)(pipeline_decode(&j) == OVI_OK);
-        memory_log_report(engine, report);
+        memory_log_report(engine, request->memory_report);
     }
     return call_end(&j, engine);
 }

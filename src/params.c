@@ -79,9 +79,9 @@ static const row rows[] = {
             "device and host share one memory; auto: what the device says"),
     SETTING("keep-warm", CHOICE, keep_warm, 0, 0, "no", "no|yes", "",
             "keep on the host what the next clip of this engine would make again"),
-    SETTING("speed", STRING, speed, 0, 0, "cpu", NULL, "NAME|FILE",
+    SETTING("speed", STRING, speed, 0, 0, "auto", NULL, "NAME|FILE",
             "device that time estimates are for: cpu, h100, h200, rtx4090, rtx3060, or a "
-            "file of ovi bench --save"),
+            "file of ovi bench --save; auto: cpu for the processor, h100 for a GPU"),
     SETTING("profile", INT, profile, 0, 1, "0", NULL, "0|1",
             "1: waits after every operation and reports its time; slower"),
     SETTING("emulate", STRING, emulate, 0, 0, NULL, NULL, "WORDS",

@@ -10,6 +10,7 @@
  * A stage's code runs twice: on the dry device, which counts what it needs, and on the real
  * one, in an arena of just that size. Before each stage the free memory is read again and the
  * first way of running it that fits is taken. Between stages nothing is on the device. */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -137,19 +138,30 @@ memory_budget engine_budget_now(const ovi_engine *engine) {
     return b;
 }
 
+/* An amount that people can compare, or to the byte. */
+static const char *amount(char text[32], size_t bytes, bool exact) {
+    if (exact)
+        snprintf(text, 32, "%zu bytes", bytes);
+    else if (bytes >= 1000000000)
+        snprintf(text, 32, "%.2f GB", (double)bytes / 1e9);
+    else
+        snprintf(text, 32, "%.2f MB", (double)bytes / 1e6);
+    return text;
+}
+
 static ovi_status nothing_fits(const job *j, const char *what,
                                const stage_profile *smallest,
                                const memory_budget *budget) {
-    char advice[PLAN_ADVICE_MAX];
+    char advice[PLAN_ADVICE_MAX], peak[32], host_bytes[32], usable[32], ram[32];
     plan_advice(j, budget, advice);
-    return err_set(
-        &j->engine->host.err, OVI_MEMORY,
-        "%s: no way of running it fits: the smallest (%s) needs %.3f GB on the "
-        "device and %.3f GB of our own on the host, what may be used is %.3f GB "
-        "and %.3f GB%s%s",
-        smallest->name, what, (double)profile_peak(smallest) / 1e9,
-        (double)smallest->host / 1e9, (double)budget->device / 1e9,
-        (double)budget->ram / 1e9, budget->unified ? " for both together" : "", advice);
+    return err_set(&j->engine->host.err, OVI_MEMORY,
+                   "%s: no way of running it fits: the smallest (%s) needs %s on the "
+                   "device and %s of our own on the host, what may be used is %s and "
+                   "%s%s%s",
+                   smallest->name, what, amount(peak, profile_peak(smallest), false),
+                   amount(host_bytes, smallest->host, false),
+                   amount(usable, budget->device, false), amount(ram, budget->ram, false),
+                   budget->unified ? " for both together" : "", advice);
 }
 
 /* The plain way with its weights left on the device for the next call. */
@@ -164,6 +176,11 @@ static bool fits_held(job *j, stage_id id, const memory_budget *budget,
     return fits;
 }
 
+/* Stages of such a call follow each other: none is held. */
+static bool runs_several(const job *j) {
+    return (j->stages & (j->stages - 1)) != 0;
+}
+
 ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     ovi_engine *engine = j->engine;
     const memory_budget budget = engine_budget_now(engine);
@@ -172,10 +189,12 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     stage_profile first = {0};
     const int least = j->least_way[id] < n ? j->least_way[id] : n - 1;
     choice->budget = budget;
+    assert(j->stages & STAGE(id));
     for (int i = least; i < n; i++) {
         choice->way = i;
         choice->candidate = candidates[i];
-        if (i == 0 && engine->hold && !j->in_a_row && fits_held(j, id, &budget, choice))
+        if (i == 0 && engine->hold && !runs_several(j) &&
+            fits_held(j, id, &budget, choice))
             return OVI_OK;
         if (stage_profile_count(j, id, &candidates[i].options, &choice->profile) !=
             OVI_OK)
@@ -191,22 +210,35 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
     return nothing_fits(j, choice->candidate.what, &choice->profile, &budget);
 }
 
+/* Two amounts, to the byte where they would read the same. */
+static void amounts(char a[32], size_t a_bytes, char b[32], size_t b_bytes) {
+    const bool same = strcmp(amount(a, a_bytes, false), amount(b, b_bytes, false)) == 0;
+    (void)amount(a, a_bytes, same);
+    (void)amount(b, b_bytes, same);
+}
+
 /* Why this way, in one line, unless it is the plain one. */
 static void log_choice(ovi_engine *engine, const stage_choice *choice) {
     const memory_budget now = engine_budget_now(engine);
     const stage_profile *p = &choice->profile, *plain = &choice->plain;
+    const bool by_ram = profile_peak(plain) <= now.device;
+    char peak[32], takes[32], usable[32], price[48] = "";
     if (choice->way == 0)
         return;
-    const bool by_ram = !now.device || profile_peak(plain) <= now.device ||
-                        (now.unified && now.ram < now.device);
+    const double times = engine_seconds(engine, p) / engine_seconds(engine, plain);
+    if (times >= 1.005)
+        snprintf(price, sizeof price, "; about %.2f times as long", times);
+    if (by_ram)
+        amounts(takes, profile_host(plain, now.unified), usable, now.ram);
+    else
+        amounts(takes, profile_peak(plain), usable, now.device);
     host_log(&engine->host, OVI_LOG_INFO,
-             "%s: %s, %.2f GB, because all at once takes %.2f GB and %.2f GB may be "
-             "used%s; about %.2f times as long",
-             p->name, choice->candidate.what, (double)profile_peak(p) / 1e9,
-             (double)profile_peak(plain) / 1e9,
-             (double)(by_ram ? now.ram : now.device) / 1e9,
-             by_ram ? " together with host memory" : "",
-             engine_seconds(engine, p) / engine_seconds(engine, plain));
+             "%s: %s, %s, because all at once takes %s%s and %s may be used%s", p->name,
+             choice->candidate.what, amount(peak, profile_peak(p), false), takes,
+             !by_ram       ? ""
+             : now.unified ? " together with host memory"
+                           : " of host memory",
+             usable, price);
 }
 
 /* ---- running ---- */
@@ -222,16 +254,23 @@ static void report_ops(const device_counters *n, ovi_stage_report *r) {
                                                 .seconds = n->op_seconds[i]};
 }
 
+/* P3 */
+static void expect_planned(device *d, const char *name, const char *what, size_t planned,
+                           size_t measured) {
+    if (planned != measured && !device_failed(d))
+        device_fail(d, OVI_INTERNAL, "%s: planned %zu bytes of %s, measured %zu", name,
+                    planned, what, measured);
+}
+
 static void report_stage(const stage_context *c, const stage *st,
                          const stage_profile *planned, double seconds) {
     ovi_engine *engine = c->job->engine;
     ovi_report *r = &engine->report;
     device_memory m = device_get_memory(c->dev);
-    size_t arena = device_round(c->dev, m.arena_peak);
-    if (arena != planned->arena && !device_failed(c->dev)) /* P3 */
-        device_fail(c->dev, OVI_INTERNAL,
-                    "%s: planned %zu bytes of activations, measured %zu", planned->name,
-                    planned->arena, arena);
+    const size_t arena = device_round(c->dev, m.arena_peak),
+                 of_weights = m.peak - m.arena_capacity;
+    expect_planned(c->dev, planned->name, "activations", planned->arena, arena);
+    expect_planned(c->dev, planned->name, "weights", planned->weights, of_weights);
     if (r->n_stages == OVI_MAX_STAGES)
         return;
     ovi_stage_report *row = &r->stage[r->n_stages++];
@@ -240,7 +279,7 @@ static void report_stage(const stage_context *c, const stage *st,
         .resident = st->models,
         .planned_peak_bytes = profile_peak(planned),
         .measured_peak_bytes = c->dev == engine->dev
-                                   ? m.peak - m.arena_capacity + arena
+                                   ? of_weights + arena
                                    : device_get_memory(engine->dev).peak,
         .seconds = seconds,
         .load_seconds = c->load_seconds,
@@ -304,7 +343,7 @@ static void release_stage(const stage_context *c, const stage *st) {
     const memory_release r = {.models = c->resident,
                               .stage = st->name,
                               .diffused = diffused,
-                              .for_vae = diffused && c->job->in_a_row};
+                              .for_vae = diffused && runs_several(c->job)};
     memory_log_before_release(engine, &r);
     device_arena_close(c->dev);
     store_leave(c->store);
@@ -350,6 +389,7 @@ ovi_status stage_run(job *j, stage_id id) {
     }
     device_range_end(c.dev);
     const bool no_memory = engine->host.err.status == OVI_MEMORY;
+    j->ran_out = no_memory;
     if (no_memory)
         memory_log_answers(engine, answers);
     release_stage(&c, st);
@@ -360,6 +400,38 @@ ovi_status stage_run(job *j, stage_id id) {
 }
 
 /* ---- the way through ---- */
+
+uint32_t stages_to_decode(const job *j) {
+    const media_parts parts = job_parts(j);
+    return (parts.sound ? STAGE(STAGE_DECODE_AUDIO) : 0) |
+           (parts.picture ? STAGE(STAGE_DECODE_VIDEO) : 0);
+}
+
+uint32_t stages_to_clip(const job *j) {
+    uint32_t set = STAGE(STAGE_DIFFUSE) | stages_to_decode(j);
+    if (j->image && !j->resume)
+        set |= STAGE(STAGE_IMAGE_ENCODE);
+    if (!j->resume && !keep_has_all_texts(j))
+        set |= STAGE(STAGE_TEXT_ENCODE);
+    return set;
+}
+
+ovi_status job_require(const job *j) {
+    uint32_t files = 0;
+    for (int id = 0; id < STAGE_COUNT; id++)
+        if (j->stages & STAGE(id))
+            files |= stage_at((stage_id)id)->files;
+    return call_require(j->engine, files);
+}
+
+ovi_status pipeline_expect_memory(job *j) {
+    err *e = &j->engine->host.err;
+    stage_choice choice;
+    for (int id = 0; id < STAGE_COUNT && !err_failed(e); id++)
+        if (j->stages & STAGE(id))
+            (void)(stage_choose(j, (stage_id)id, &choice) == OVI_OK);
+    return e->status;
+}
 
 char *job_path_beside(const job *j, const char *ending, err *e) {
     const char *output = j->request->output;
@@ -390,34 +462,33 @@ static ovi_status decode_once(job *j, const media_format *format) {
     return writer ? media_finish(writer) : OVI_OK;
 }
 
-/* Memory vanished while decoding: the next smaller way, once. */
+/* Memory vanished while decoding: the next smaller way, once. Where no way fits there is none. */
 static bool may_try_smaller(job *j) {
     err *e = &j->engine->host.err;
-    if (e->status != OVI_MEMORY || j->handed_on)
+    if (e->status != OVI_MEMORY || !j->ran_out || j->handed_on)
         return false;
     host_log(&j->engine->host, OVI_LOG_WARN, "decoding again with less memory: %s",
              e->text);
     j->least_way[STAGE_DECODE_VIDEO]++;
     media_abort(j->writer);
     j->writer = NULL;
+    j->ran_out = false;
     err_clear(e);
     return true;
 }
 
 ovi_status pipeline_decode(job *j) {
     err *e = &j->engine->host.err;
-    media_parts parts = job_parts(j);
-    bool picture = j->video && parts.picture;
+    const bool picture = (j->stages & STAGE(STAGE_DECODE_VIDEO)) != 0;
+    const bool sound = (j->stages & STAGE(STAGE_DECODE_AUDIO)) != 0;
     char *metadata = job_request_json(j, true, e);
     media_format format = {.width = picture ? j->shape.width : 0,
                            .height = picture ? j->shape.height : 0,
                            .fps = j->shape.fps,
-                           .sample_rate =
-                               j->audio && parts.sound ? j->shape.sample_rate : 0,
+                           .sample_rate = sound ? j->shape.sample_rate : 0,
                            .quality = j->request->quality,
                            .sound = j->request->sound,
                            .metadata = metadata};
-    j->in_a_row = j->in_a_row || (format.width && format.sample_rate);
     if (metadata && decode_once(j, &format) != OVI_OK && may_try_smaller(j))
         (void)(decode_once(j, &format) == OVI_OK);
     mem_free(metadata);
@@ -426,11 +497,8 @@ ovi_status pipeline_decode(job *j) {
 
 /* Can the outputs be written, and does every stage fit? Asked before any work. */
 static ovi_status check_before_work(job *j) {
-    static const stage_id order[] = {STAGE_IMAGE_ENCODE, STAGE_TEXT_ENCODE, STAGE_DIFFUSE,
-                                     STAGE_DECODE_AUDIO, STAGE_DECODE_VIDEO};
     err *e = &j->engine->host.err;
     const ovi_request *r = j->request;
-    const media_parts parts = job_parts(j);
     if (r->output && media_check_output(r->output, r->sound, e) != OVI_OK)
         return e->status;
     if (r->save_latents) {
@@ -444,17 +512,7 @@ static ovi_status check_before_work(job *j) {
     if (r->checkpoint_every > 0 && (!r->output || strcmp(r->output, "-") == 0))
         return err_set(e, OVI_ARGUMENT,
                        "checkpoint-every: expected an output to save the state beside");
-    stage_choice choice;
-    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
-        bool skipped =
-            (order[i] == STAGE_DECODE_VIDEO && !parts.picture) ||
-            (order[i] == STAGE_DECODE_AUDIO && !parts.sound) ||
-            (order[i] == STAGE_TEXT_ENCODE && (j->resume || keep_has_all_texts(j))) ||
-            (order[i] == STAGE_IMAGE_ENCODE && (!j->image || j->resume));
-        if (!skipped && stage_choose(j, order[i], &choice) != OVI_OK)
-            return e->status;
-    }
-    return OVI_OK;
+    return pipeline_expect_memory(j);
 }
 
 /* First frame and features: made here, or by the run that is continued. */
@@ -482,7 +540,6 @@ ovi_status pipeline_run(job *j) {
     char *state = job_path_beside(j, OVI_RESUME_ENDING, e);
     const char *keep = j->request->save_latents;
     j->checkpoint = j->request->checkpoint_every > 0 ? state : NULL;
-    j->in_a_row = true;
     if (!err_failed(e) && check_before_work(j) == OVI_OK &&
         (j->resume || job_take_digest(j) == OVI_OK) &&
         make_latents(j, keep ? keep : beside) == OVI_OK && pipeline_decode(j) == OVI_OK &&

@@ -6,10 +6,6 @@
 #include "keep.h"
 #include "memory_svg.h"
 
-static const stage_id planned[] = {STAGE_IMAGE_ENCODE, STAGE_TEXT_ENCODE, STAGE_DIFFUSE,
-                                   STAGE_DECODE_AUDIO, STAGE_DECODE_VIDEO};
-#define N_PLANNED (sizeof planned / sizeof planned[0])
-
 /* The chosen way of a stage becomes its row; if none fits, the last and smallest. */
 static void take_way(ovi_plan *plan, const stage_profile *p, const char *resident,
                      int index) {
@@ -56,6 +52,8 @@ static ovi_status plan_stage(job *j, stage_id id, const memory_budget *budget,
         memcpy(way->what, candidates[i].what, sizeof way->what);
         if (!found) {
             take_way(plan, &p, st->models, index);
+            plan->stage[plan->n_stages].disk_seconds =
+                (double)p.from_disk / engine->speed.disk_bytes;
             *taken = p;
         }
         found = found || way->fits;
@@ -69,128 +67,41 @@ static ovi_status plan_stage(job *j, stage_id id, const memory_budget *budget,
     return OVI_OK;
 }
 
-static ovi_status make_plan(ovi_engine *engine, const ovi_request *request,
-                            ovi_plan *plan, bool advise) {
+ovi_status plan_make(ovi_engine *engine, const ovi_request *request, ovi_plan *plan,
+                     bool advise) {
     job j = {0};
     *plan = (ovi_plan){0};
     if (call_begin(&j, engine, request, NULL) != OVI_OK)
         return call_end(&j, engine);
     if (job_plan_tokens(&j) != OVI_OK)
         return call_end(&j, engine);
+    j.stages = stages_to_clip(&j);
     plan->shape = j.shape;
     /* A plan holds a named budget against what is needed; without one everything fits. */
     memory_budget budget = engine->budget;
     if (budget.device) /* the bound is for all that the process holds on the device */
         budget.device = engine_less_overhead(engine, budget.device);
     plan->budget_bytes = engine->budget.device;
+    plan->host_budget_bytes = engine->budget.ram;
+    plan->shared = engine->budget.unified;
+    plan->fits = true;
+    snprintf(plan->speed, sizeof plan->speed, "%s", engine->speed.name);
     stage_profile taken[OVI_MAX_STAGES];
-    const media_parts parts = job_parts(&j);
-    bool fits = true;
-    for (size_t i = 0; i < N_PLANNED; i++) {
-        if ((planned[i] == STAGE_IMAGE_ENCODE && !j.image) ||
-            (planned[i] == STAGE_DECODE_AUDIO && !parts.sound) ||
-            (planned[i] == STAGE_DECODE_VIDEO && !parts.picture))
+    for (int id = 0; id < STAGE_COUNT; id++) {
+        if (!(j.stages & STAGE(id)))
             continue;
-        if (plan_stage(&j, planned[i], &budget, plan, &taken[plan->n_stages]) != OVI_OK)
+        if (plan_stage(&j, (stage_id)id, &budget, plan, &taken[plan->n_stages]) != OVI_OK)
             break;
-        fits = fits && plan->stage[plan->n_stages - 1].fits;
+        plan->fits = plan->fits && plan->stage[plan->n_stages - 1].fits;
     }
-    if (!fits && advise && !err_failed(&engine->host.err))
+    if (!plan->fits && advise && !err_failed(&engine->host.err))
         plan_advice(&j, &budget, plan->advice);
     plan->warm_bytes = keep_planned_bytes(&j, &budget, taken, plan->n_stages);
     return call_end(&j, engine);
 }
 
 ovi_status ovi_make_plan(ovi_engine *engine, const ovi_request *request, ovi_plan *plan) {
-    return make_plan(engine, request, plan, true);
-}
-
-/* Does another published variant or type fit this budget? Its words, else "". */
-static bool try_request(const job *j, const memory_budget *budget, const char *variant,
-                        dtype compute) {
-    const device *d = j->engine->dev;
-    ovi_settings settings;
-    ovi_settings_init(&settings);
-    settings.variant = variant;
-    settings.device = device_backend(d)->name;
-    settings.dtype = compute == DTYPE_BF16 ? "bf16" : "f32";
-    settings.threads = device_get_options(d)->n_threads;
-    ovi_engine *engine = NULL;
-    ovi_plan plan;
-    bool fits = ovi_open_without_weights(&settings, &engine) == OVI_OK;
-    if (fits) {
-        engine->budget = *budget;
-        if (budget->device) /* planning takes it off again */
-            engine->budget.device += device_overhead(engine->dev);
-    }
-    fits = fits && make_plan(engine, j->request, &plan, false) == OVI_OK;
-    for (int i = 0; fits && i < plan.n_stages; i++)
-        fits = plan.stage[i].fits;
-    ovi_close(engine);
-    return fits;
-}
-
-/* The nearest request that fits, as words to append: another type, then shorter, then
- * smaller. */
-static void advise_request(const job *j, const memory_budget *budget, char *text,
-                           size_t room) {
-    const char *name = j->engine->models.spec.name;
-    dtype compute = device_compute(j->engine->dev);
-    int own = 0;
-    while (spec_variant_name(own) && strcmp(spec_variant_name(own), name) != 0)
-        own++;
-    if (!spec_variant_name(own))
-        return;
-    if (compute == DTYPE_F32 && try_request(j, budget, name, DTYPE_BF16)) {
-        snprintf(text, room, "; it would fit with dtype bf16");
-        return;
-    }
-    for (int i = own - 1; i >= 0; i--) { /* shorter, then smaller */
-        if (try_request(j, budget, spec_variant_name(i), DTYPE_BF16)) {
-            snprintf(text, room, "; variant %s would fit", spec_variant_name(i));
-            return;
-        }
-    }
-}
-
-/* The least budget in which every stage has a way; by_ram: of host memory, else of the
- * device's. 0: it could not be counted. */
-static size_t least_budget(const job *j, const memory_budget *budget, bool by_ram) {
-    size_t least = 0;
-    job counted = *j;
-    for (size_t i = 0; i < N_PLANNED; i++) {
-        stage_candidate way[MAX_CANDIDATES];
-        size_t of_stage = SIZE_MAX;
-        int n = stage_at(planned[i])->candidates(j->engine, way);
-        if (planned[i] == STAGE_IMAGE_ENCODE && !j->image)
-            continue;
-        for (int k = 0; k < n; k++) {
-            stage_profile p;
-            if (stage_profile_count(&counted, planned[i], &way[k].options, &p) != OVI_OK)
-                return 0;
-            size_t bytes = profile_peak(&p);
-            if (by_ram)
-                bytes = p.host + (budget->unified ? bytes : 0);
-            of_stage = bytes < of_stage ? bytes : of_stage;
-        }
-        least = of_stage > least ? of_stage : least;
-    }
-    return least;
-}
-
-void plan_advice(const job *j, const memory_budget *budget, char text[PLAN_ADVICE_MAX]) {
-    int n = 0;
-    text[0] = '\0';
-    for (int by_ram = 0; by_ram < 2; by_ram++) {
-        size_t least = least_budget(j, budget, by_ram);
-        size_t given = by_ram ? budget->ram : budget->device;
-        if (given && least > given)
-            n += snprintf(text + n, PLAN_ADVICE_MAX - (size_t)n,
-                          "; the smallest --%s that would do is %zu bytes",
-                          by_ram ? "ram" : "vram",
-                          least + (by_ram ? 0 : device_overhead(j->engine->dev)));
-    }
-    advise_request(j, budget, text + n, PLAN_ADVICE_MAX - (size_t)n);
+    return plan_make(engine, request, plan, true);
 }
 
 /* Which of the picture's layers a stage's weights belong to. */

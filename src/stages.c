@@ -603,19 +603,23 @@ static int candidates_decode_video(const ovi_engine *engine, stage_candidate *ou
 /* ---- the table ---- */
 
 static const stage stages[STAGE_COUNT] = {
-    [STAGE_TEXT_ENCODE] = {"text_encode", "text encoder", MODEL_TEXT_ENCODER,
-                           run_text_encode, needs_text_encode, candidates_text_encode},
     [STAGE_IMAGE_ENCODE] = {"image_encode", "video VAE (encoder)", MODEL_VIDEO_VAE,
-                            run_image_encode, needs_image_encode, plain_only},
-    [STAGE_DIFFUSE] = {"diffuse", "fusion model", MODEL_FUSION, run_diffuse,
-                       needs_diffuse, candidates_diffuse},
+                            NEEDS(MODEL_VIDEO_VAE), run_image_encode, needs_image_encode,
+                            plain_only},
+    [STAGE_ENCODE_AUDIO] = {"encode_audio", "audio VAE (encoder)", MODEL_AUDIO_VAE,
+                            NEEDS(MODEL_AUDIO_VAE), run_encode_audio, needs_encode_audio,
+                            plain_only},
+    [STAGE_TEXT_ENCODE] = {"text_encode", "text encoder", MODEL_TEXT_ENCODER,
+                           NEEDS(MODEL_TEXT_ENCODER) | NEEDS(FILE_TOKENIZER),
+                           run_text_encode, needs_text_encode, candidates_text_encode},
+    [STAGE_DIFFUSE] = {"diffuse", "fusion model", MODEL_FUSION, NEEDS(MODEL_FUSION),
+                       run_diffuse, needs_diffuse, candidates_diffuse},
     [STAGE_DECODE_AUDIO] = {"decode_audio", "audio VAE, vocoder", MODEL_VOCODER,
+                            NEEDS(MODEL_AUDIO_VAE) | NEEDS(MODEL_VOCODER),
                             run_decode_audio, needs_decode_audio, plain_only},
     [STAGE_DECODE_VIDEO] = {"decode_video", "video VAE (decoder)", MODEL_VIDEO_VAE,
-                            run_decode_video, needs_decode_video,
+                            NEEDS(MODEL_VIDEO_VAE), run_decode_video, needs_decode_video,
                             candidates_decode_video},
-    [STAGE_ENCODE_AUDIO] = {"encode_audio", "audio VAE (encoder)", MODEL_AUDIO_VAE,
-                            run_encode_audio, needs_encode_audio, plain_only},
 };
 
 const stage *stage_at(stage_id id) {
@@ -642,7 +646,9 @@ bool stage_enter(stage_context *c, const stage *st, int phase) {
     store_needs needs = {0};
     if (!st->needs(c, phase, &needs))
         return false;
-    if (phase > 0 && !c->dry)
-        return change_weights(c, st, &needs);
-    return store_enter(c->store, &needs) == OVI_OK;
+    device_seal(c->dev, false);
+    const bool entered = phase > 0 && !c->dry ? change_weights(c, st, &needs)
+                                              : store_enter(c->store, &needs) == OVI_OK;
+    device_seal(c->dev, entered); /* P1 */
+    return entered;
 }

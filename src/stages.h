@@ -42,6 +42,7 @@ typedef struct stage_context {
 typedef struct stage {
     const char *name, *models; /* models: for people */
     model_id model;            /* the main one */
+    uint32_t files;            /* that must be there, as bits (NEEDS) */
     void (*run)(stage_context *c);
     /* What is resident in a phase of the stage (0, 1, ..); false: there is no such phase. */
     bool (*needs)(const stage_context *c, int phase, store_needs *needs);
@@ -71,6 +72,9 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) OVI_MUST_CHEC
 /* For a budget that this request does not fit: the smallest that would do, and the nearest
  * request that fits, as words to append; "": neither is known. Needs an engine at rest. */
 void plan_advice(const job *j, const memory_budget *budget, char text[PLAN_ADVICE_MAX]);
+/* ovi_make_plan; advise: also where it does not fit. */
+ovi_status plan_make(ovi_engine *engine, const ovi_request *request, ovi_plan *plan,
+                     bool advise) OVI_MUST_CHECK;
 /* False, with the weight that is to blame or else the value named, if one of n results of this
  * stage is NaN or infinite. */
 bool stage_expect_finite(stage_context *c, const char *what, const float *values,

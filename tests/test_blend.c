@@ -94,7 +94,8 @@ static clip decode(ovi_engine *engine, const ovi_request *request,
     ovi_report report;
     c.rgb = malloc(c.room);
     current = &c;
-    assert_int_equal(call_begin(&j, engine, request, &sinks), OVI_OK);
+    assert_int_equal(call_begin_stage(&j, engine, request, &sinks, STAGE_DECODE_VIDEO),
+                     OVI_OK);
     job_set_latents(&j, latents);
     j.least_way[STAGE_DECODE_VIDEO] = way;
     if (stage_run(&j, STAGE_DECODE_VIDEO) != OVI_OK)

@@ -208,8 +208,8 @@ static void json_events_are_lines(void **state) {
 
 static void nothing_is_replaced_unasked(void **state) {
     (void)state;
-    assert_int_equal(run("--version && echo mine | tee mine.wav mine.y4m m.json").code,
-                     0);
+    assert_int_equal(
+        run("--version && echo mine | tee mine.wav mine.y4m m.json m.svg").code, 0);
     const char *const refused[] = {
         "generate --steps 1 --quiet x -o mine.wav",
         "generate --steps 1 --quiet x -o mine.y4m",
@@ -217,7 +217,7 @@ static void nothing_is_replaced_unasked(void **state) {
         "generate --steps 1 --quiet x -o new.wav --save-latents m.json",
         "decode clip.safetensors --quiet -o mine.wav",
         "encode new2.wav --quiet -o m.json",
-        "plan --svg m.json"};
+        "plan --svg m.svg"};
     assert_int_equal(
         run("generate --steps 1 --quiet -o new2.wav --save-latents clip.safetensors x")
             .code,
@@ -228,7 +228,7 @@ static void nothing_is_replaced_unasked(void **state) {
             fail_msg("%s: code %d: %s", refused[i], o.code, o.err);
         assert_false(exists("new.wav"));
         assert_int_equal(
-            run("--version && test \"$(cat mine.wav mine.y4m m.json | uniq)\" "
+            run("--version && test \"$(cat mine.wav mine.y4m m.json m.svg | uniq)\" "
                 "= mine")
                 .code,
             0);

@@ -328,6 +328,44 @@ static size_t room_for_one(const ovi_plan *plan) {
     return plan->peak_bytes;
 }
 
+static backend scarce; /* the table of a device that refuses regions */
+static const backend *plenty;
+
+static void replace_alloc(watch *w, void *(*alloc)(void *self, size_t bytes)) {
+    plenty = w->engine->dev->table;
+    scarce = *plenty;
+    scarce.region_alloc = alloc;
+    w->engine->dev->table = &scarce;
+}
+
+static const watch *small;
+static size_t small_bytes; /* of its device; weights in place count as there */
+
+static void *alloc_in_small(void *self, size_t bytes) {
+    const size_t held = device_get_memory(small->engine->dev).allocated;
+    return held + bytes <= small_bytes ? plenty->region_alloc(self, bytes) : NULL;
+}
+
+static void make_small(watch *w, size_t bytes) {
+    replace_alloc(w, alloc_in_small);
+    small = w;
+    small_bytes = bytes;
+}
+
+/* That device with the fusion model still there: the decoder does not come. */
+static void expect_no_room_for_both(const watch *w, const ovi_stage_plan *decode) {
+    device *d = w->engine->dev;
+    const store_needs both = {.parts = {[MODEL_FUSION] = STORE_ALL_PARTS,
+                                        [MODEL_VIDEO_VAE] = VIDEO_VAE_DECODER_PARTS}},
+                      first = {.parts = {[MODEL_FUSION] = STORE_ALL_PARTS}};
+    assert_int_equal(store_enter(w->engine->store, &first), OVI_OK);
+    device_arena_open(d, decode->kept_bytes + decode->scratch_bytes);
+    assert_int_equal(store_enter(w->engine->store, &both), OVI_MEMORY);
+    device_arena_close(d);
+    store_leave(w->engine->store);
+    err_clear(&w->engine->host.err);
+}
+
 #define TAG       "^\\[OVI\\]\\[ENGINE\\]\\[DEBUG\\] "
 #define AMOUNT    "[0-9]+\\.[0-9][0-9] GB"
 #define SOMETHING "(0\\.0[1-9]|0\\.[1-9][0-9]) GB"
@@ -358,6 +396,8 @@ static void decode_does_not_die_with_the_fusion_model_on_the_device(void **state
     char room[32];
     snprintf(room, sizeof room, "%zu", room_for_one(&plan));
     watch_open(&w, room);
+    make_small(&w, room_for_one(&plan));
+    expect_no_room_for_both(&w, &plan.stage[3]);
     must(w.engine, ovi_generate(w.engine, &request, &sinks));
     int first = find_line(&w, "Starting aggressive");
     for (int i = 0; i < (int)(sizeof story / sizeof story[0]); i++)
@@ -376,8 +416,6 @@ static void decode_does_not_die_with_the_fusion_model_on_the_device(void **state
 
 /* ---- and if memory runs out all the same ---- */
 
-static backend scarce; /* the table of a device whose memory others take */
-static const backend *plenty;
 static const watch *tenant; /* whose stage it happens in */
 static const char *when;
 static int refusals;
@@ -391,10 +429,7 @@ static void *refuse_regions(void *self, size_t bytes) {
 }
 
 static void make_scarce(watch *w, const char *stage, int n) {
-    plenty = w->engine->dev->table;
-    scarce = *plenty;
-    scarce.region_alloc = refuse_regions;
-    w->engine->dev->table = &scarce;
+    replace_alloc(w, refuse_regions);
     tenant = w;
     when = stage;
     refusals = n;

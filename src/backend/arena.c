@@ -81,6 +81,7 @@ void device_arena_open(device *d, size_t bytes) {
 }
 
 void device_arena_close(device *d) {
+    device_seal(d, false);
     cut_apart(d, &d->scratch_apart, 0);
     cut_apart(d, &d->keep_apart, 0);
     if (!device_is_null(d) && d->arena)

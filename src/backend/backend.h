@@ -257,6 +257,9 @@ void device_clear_failure(device *d);
  * excepted). On the dry run they only count. NULL after failure or for size 0. */
 void *device_region_alloc(device *d, size_t bytes);
 void device_region_free(device *d, void *p, size_t bytes);
+/* From here on, until the arena is closed or the seal is taken off, everything that a stage needs
+ * is there: asking for a region is OVI_INTERNAL. */
+void device_seal(device *d, bool sealed);
 /* Counts bytes of weights used in place (mapped host memory on the cpu). */
 void device_count_in_place(device *d, size_t bytes);
 void device_uncount_in_place(device *d, size_t bytes);

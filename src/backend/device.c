@@ -148,6 +148,14 @@ static void count_allocated(device *d, size_t bytes) {
 void *device_region_alloc(device *d, size_t bytes) {
     if (bytes == 0 || device_failed(d))
         return NULL;
+    if (d->sealed) {
+        device_fail(
+            d, OVI_INTERNAL,
+            "a region of %zu bytes was asked for while a stage runs: expected its "
+            "weights and its arena alone on the device",
+            bytes);
+        return NULL;
+    }
     if (d->memory.regions == DEVICE_MAX_REGIONS) {
         device_fail(d, OVI_INTERNAL, "expected at most %d regions at one time",
                     DEVICE_MAX_REGIONS);
@@ -177,6 +185,10 @@ void device_region_free(device *d, void *p, size_t bytes) {
         i++;
     d->region[i] = d->region[last];
     d->memory.allocated -= bytes;
+}
+
+void device_seal(device *d, bool sealed) {
+    d->sealed = sealed;
 }
 
 void device_count_in_place(device *d, size_t bytes) {

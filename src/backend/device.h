@@ -33,6 +33,7 @@ struct device {
         void *p; /* owned */
         size_t bytes;
     } region[DEVICE_MAX_REGIONS]; /* memory.regions of them */
+    bool sealed;                  /* a stage runs: no further region */
     device_trace trace;
     bool poisoned, apart; /* fresh tensors of the arena hold NaN; are allocations */
     bool direct;          /* uploads: as if files were larger than memory */

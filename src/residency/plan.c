@@ -25,6 +25,10 @@ size_t profile_peak(const stage_profile *p) {
     return p->on_cpu ? 0 : p->weights + p->arena; /* P1 */
 }
 
+size_t profile_host(const stage_profile *p, bool unified) {
+    return p->host + (unified ? profile_peak(p) : 0);
+}
+
 static double larger(double a, double b) {
     return a > b ? a : b;
 }
@@ -40,8 +44,6 @@ double profile_seconds(const stage_profile *p, const device_speed *speed) {
 }
 
 bool profile_fits(const stage_profile *p, const memory_budget *budget) {
-    size_t device = profile_peak(p);
-    size_t ram = p->host + (budget->unified ? device : 0);
-    return (!budget->device || device <= budget->device) &&
-           (!budget->ram || ram <= budget->ram);
+    return (!budget->device || profile_peak(p) <= budget->device) &&
+           (!budget->ram || profile_host(p, budget->unified) <= budget->ram);
 }

@@ -52,6 +52,8 @@ typedef struct memory_budget {
 } memory_budget;
 
 size_t profile_peak(const stage_profile *p); /* device bytes */
+/* Host bytes; on one memory those of the device as well. */
+size_t profile_host(const stage_profile *p, bool unified);
 /* Seconds: arithmetic or memory traffic, whichever takes longer, and streaming under it. */
 double profile_seconds(const stage_profile *p, const device_speed *speed);
 bool profile_fits(const stage_profile *p, const memory_budget *budget);

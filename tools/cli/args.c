@@ -25,8 +25,10 @@ static const char *set_image(cli_args *args, const char *value) {
 }
 
 static const char *set_svg(cli_args *args, const char *value) {
+    const size_t n = strlen(value);
     args->svg = value;
-    return NULL;
+    return n > 4 && strcmp(value + n - 4, ".svg") == 0 ? NULL
+                                                       : "a name that ends in .svg";
 }
 
 static const char *set_resume(cli_args *args, const char *value) {
@@ -218,10 +220,16 @@ int cli_option_index(const char *name) {
     return -1;
 }
 
+static bool takes_shared(const cli_command *command, const ovi_option *o) {
+    char without[64];
+    snprintf(without, sizeof without, "-%s", o->name);
+    return in_list(command->stages, o->stage) && !in_list(command->stages, without);
+}
+
 /* The same, of this command's; -1: none. */
 static int find_shared(const cli_command *command, const char *name) {
     int i = cli_option_index(name);
-    return i >= 0 && in_list(command->stages, ovi_option_at(i)->stage) ? i : -1;
+    return i >= 0 && takes_shared(command, ovi_option_at(i)) ? i : -1;
 }
 
 /* ---- parsing ---- */
@@ -387,7 +395,7 @@ bool cli_parse(const cli_command *command, int argc, char **argv, cli_args *args
 void cli_each_option(const cli_command *command, cli_option_fn fn, void *user) {
     for (int i = 0; i < ovi_option_count(); i++) {
         const ovi_option *o = ovi_option_at(i);
-        if (in_list(command->stages, o->stage))
+        if (takes_shared(command, o))
             fn(user,
                &(cli_option){o->name, o->metavar, o->help, o->default_value, o->choices});
     }

@@ -52,7 +52,7 @@ typedef struct cli_command {
     const char *words;   /* "PROMPT": names of the positional arguments */
     int n_words;         /* how many are needed */
     const char *summary; /* one line; NULL: a command that is not for people */
-    const char *stages;  /* options of these stages apply, space separated */
+    const char *stages;  /* options of these stages apply, space separated; not "-name" */
     const char *own;     /* options of the command itself that apply, space separated */
     int (*run)(cli_args *args);
 } cli_command;

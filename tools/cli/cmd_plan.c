@@ -7,13 +7,15 @@
 
 static json_t *stage_json(const ovi_stage_plan *s) {
     return json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "name", s->name,
-        "models", s->models, "weights_bytes", (json_int_t)s->weights_bytes,
-        "in_place_bytes", (json_int_t)s->in_place_bytes, "kept_bytes",
-        (json_int_t)s->kept_bytes, "scratch_bytes", (json_int_t)s->scratch_bytes,
-        "workspace_bytes", (json_int_t)s->workspace_bytes, "peak_bytes",
-        (json_int_t)s->peak_bytes, "host_bytes", (json_int_t)s->host_bytes, "flops",
-        s->flops, "bytes_moved", s->bytes_moved);
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:b}",
+        "name", s->name, "models", s->models, "weights_bytes",
+        (json_int_t)s->weights_bytes, "in_place_bytes", (json_int_t)s->in_place_bytes,
+        "kept_bytes", (json_int_t)s->kept_bytes, "scratch_bytes",
+        (json_int_t)s->scratch_bytes, "workspace_bytes", (json_int_t)s->workspace_bytes,
+        "peak_bytes", (json_int_t)s->peak_bytes, "host_bytes", (json_int_t)s->host_bytes,
+        "disk_bytes", (json_int_t)s->disk_bytes, "flops", s->flops, "bytes_moved",
+        s->bytes_moved, "seconds", s->seconds, "disk_seconds", s->disk_seconds, "fits",
+        s->fits);
 }
 
 static json_t *way_json(const ovi_plan *plan, const ovi_way *w) {
@@ -38,25 +40,43 @@ static void print_json(const ovi_plan *plan) {
         json_array_append_new(stages, stage_json(&plan->stage[i]));
     for (int i = 0; i < plan->n_ways; i++)
         json_array_append_new(ways, way_json(plan, &plan->way[i]));
-    json_t *root = json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:f, s:s}", "shape",
-                             shape_json(&plan->shape), "stages", stages, "ways", ways,
-                             "budget_bytes", (json_int_t)plan->budget_bytes, "peak_bytes",
-                             (json_int_t)plan->peak_bytes, "warm_bytes",
-                             (json_int_t)plan->warm_bytes, "flops", plan->flops,
-                             "seconds", plan->seconds, "advice", plan->advice);
+    json_t *root =
+        json_pack("{s:o, s:o, s:o, s:I, s:I, s:b, s:b, s:I, s:I, s:f, s:f, s:s, s:s}",
+                  "shape", shape_json(&plan->shape), "stages", stages, "ways", ways,
+                  "budget_bytes", (json_int_t)plan->budget_bytes, "host_budget_bytes",
+                  (json_int_t)plan->host_budget_bytes, "unified", plan->shared, "fits",
+                  plan->fits, "peak_bytes", (json_int_t)plan->peak_bytes, "warm_bytes",
+                  (json_int_t)plan->warm_bytes, "flops", plan->flops, "seconds",
+                  plan->seconds, "speed", plan->speed, "advice", plan->advice);
     json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(root);
 }
 
-/* Every way of every stage that has more than one, with its verdict. */
+/* "against 6.00 GB on the device and 5.00 GB for both together"; "": without a bound. */
+static void say_bounds(const ovi_plan *plan, char *text, size_t size) {
+    char device[32], host[32];
+    const bool by_vram = plan->budget_bytes, by_ram = plan->host_budget_bytes;
+    snprintf(text, size, "%s%s%s%s%s%s", by_vram || by_ram ? " against " : "",
+             by_vram ? cli_bytes(device, plan->budget_bytes) : "",
+             by_vram ? " on the device" : "", by_vram && by_ram ? " and " : "",
+             by_ram ? cli_bytes(host, plan->host_budget_bytes) : "",
+             !by_ram        ? ""
+             : plan->shared ? " of the device and the host together"
+                            : " on the host");
+}
+
+/* Every way of every stage, with its verdict. */
 static void print_ways(const ovi_plan *plan) {
-    char peak[32], budget[32];
-    printf("\nways against a budget of %s:\n", cli_bytes(budget, plan->budget_bytes));
+    char peak[32], host[32], bounds[128];
+    say_bounds(plan, bounds, sizeof bounds);
+    printf("\nways%s:\n  %-13s %-66s %10s %10s %11s\n", bounds, "", "", "device", "host",
+           "time");
     for (int i = 0; i < plan->n_ways; i++) {
         const ovi_way *w = &plan->way[i];
-        printf("  %-13s %-66s %10s %9.1f s  %s\n", plan->stage[w->stage].name, w->what,
-               cli_bytes(peak, w->peak_bytes), w->seconds,
+        printf("  %-13s %-66s %10s %10s %9.1f s  %s\n", plan->stage[w->stage].name,
+               w->what, cli_bytes(peak, w->peak_bytes), cli_bytes(host, w->host_bytes),
+               w->seconds,
                w->chosen ? "taken"
                : w->fits ? "fits"
                          : "too large");
@@ -81,20 +101,21 @@ static void print_table(const ovi_plan *plan) {
                p->flops / 1e12);
     }
     char peak[32];
-    printf("\npeak %s, %.1f TFLOP, about %.0f s (workspace is part of scratch)\n",
-           cli_bytes(peak, plan->peak_bytes), plan->flops / 1e12, plan->seconds);
+    printf("\npeak %s, %.1f TFLOP, about %.0f s on %s (workspace is part of scratch)\n",
+           cli_bytes(peak, plan->peak_bytes), plan->flops / 1e12, plan->seconds,
+           plan->speed);
     for (int i = 0; i < plan->n_stages; i++)
         if (plan->stage[i].disk_bytes)
             printf("%s reads %s from disk, because --ram does not hold the files: about "
                    "%.0f s\n",
                    plan->stage[i].name, cli_bytes(peak, plan->stage[i].disk_bytes),
-                   plan->stage[i].seconds);
+                   plan->stage[i].disk_seconds);
     if (plan->warm_bytes)
         printf("kept on the host for the next clip, beside every stage: %s\n",
                cli_bytes(peak, plan->warm_bytes));
-    if (plan->advice[0])
+    if (!plan->fits)
         printf("does not fit%s\n", plan->advice);
-    if (plan->budget_bytes)
+    if (plan->budget_bytes || plan->host_budget_bytes || !plan->fits)
         print_ways(plan);
 }
 
