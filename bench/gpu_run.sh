@@ -3,22 +3,22 @@
 # from which bench/report.py writes the tables of docs/PERFORMANCE.md.
 #
 # BIN holds programs that were built elsewhere (ovi, ovi-golden, ovi-image, test_ops, block_error,
-# libovi_cuda.so and libraries that the machine lacks; in BIN/ptx a libovi_cuda.so of PTX alone,
-# -DOVI_CUDA_TARGETS=). Without it all of that is built first (gpu/build.sh). Full-size random models
+# libovi_cuda.so and libraries that the machine lacks; in BIN/ptx a libovi_cuda.so of PTX alone:
+# gpu/pack.sh makes it). Without it all of that is built first (gpu/build.sh). Full-size random models
 # are made in MODELS (about 40 GB). GOLDEN: a folder of golden files beside those of the clone.
 # STEPS: of the timed clips; LONG_STEPS: of the model of 10 seconds.
 #
 # PARTS, in the order in which they run, and about how many seconds each takes on an H100 with 16
-# processors; making the models takes 50 s (beside check and sanitize, which run side by side):
-#   check 130      golden files and operations, as the card is and as lesser ones; a block; small clips
-#   sanitize 270   memcheck and racecheck
+# processors; making the models takes 50 s; check and sanitize run side by side, beside that too:
+#   check 150      golden files and operations, as the card is and as lesser ones; a block; small clips
+#   sanitize 300   memcheck and racecheck
 #   reference 60   the published model in PyTorch          ops 31      ovi bench
 #   clip 13        a clip, resident                        whole 44    50 steps
 #   fp8 24         products in fp8                         stream 27   4 GiB and 6 GB
 #   decode 11      whole frames and split                  modes 26    from an image; 12 GiB
 #   ballast 22     beside a program that holds all but 6 GiB of the card
 #   long 67        960x960_10s resident and in 6 GiB       long-more 66  in 8 and 12 GiB
-#   long-reference 65  960x960_10s in PyTorch              ways 90     of bringing in weights, 4 GiB
+#   long-reference 70  960x960_10s in PyTorch              ways 90     of bringing in weights, 4 GiB
 # Every command is told and noted with its exit code (gpu/pieces.sh); the exit code is the worst.
 set -u
 cd "$(dirname "$0")/.." || exit 1
