@@ -33,6 +33,7 @@ typedef struct subject {
     const backend *backend;
     int n_threads;
     device *real, *dry;
+    uint64_t slow_products;
 } subject;
 
 static host test_host;
@@ -54,8 +55,10 @@ static int open_subjects(void **state) {
         if (!b || (b->missing && b->missing(&o)))
             continue;
         subject *s = &subjects[n_subjects++];
-        *s = (subject){b, o.n_threads, device_open(&test_host, b, &o),
-                       device_open_null(&test_host, b, &o)};
+        *s = (subject){.backend = b,
+                       .n_threads = o.n_threads,
+                       .real = device_open(&test_host, b, &o),
+                       .dry = device_open_null(&test_host, b, &o)};
         if (!s->real || !s->dry)
             return -1;
     }
@@ -65,6 +68,10 @@ static int open_subjects(void **state) {
 static int close_subjects(void **state) {
     (void)state;
     for (int i = 0; i < n_subjects; i++) {
+        if (subjects[i].slow_products > 0)
+            print_message("%s: %llu products without tensor cores\n",
+                          subjects[i].backend->name,
+                          (unsigned long long)subjects[i].slow_products);
         device_close(subjects[i].real);
         device_close(subjects[i].dry);
     }
@@ -278,7 +285,7 @@ static void run_pass(device *d, case_fn fn, uint64_t seed, lab *l) {
 }
 
 /* Dry, then real in the arena that the dry run asks for. Outputs stay in l. */
-static void run_subject(const subject *s, case_fn fn, uint64_t seed, lab *l) {
+static void run_subject(subject *s, case_fn fn, uint64_t seed, lab *l) {
     device_arena_open(s->dry, 0);
     run_pass(s->dry, fn, seed, l);
     clear(l);
@@ -289,6 +296,7 @@ static void run_subject(const subject *s, case_fn fn, uint64_t seed, lab *l) {
     if (device_failed(s->real))
         fail_msg("%s", test_host.err.text);
     collect(l);
+    s->slow_products += device_slow_products(s->real);
     assert_int_equal(device_get_memory(s->real).arena_peak, peak);
     const device_counters *dry = device_get_counters(s->dry);
     const device_counters *real = device_get_counters(s->real);

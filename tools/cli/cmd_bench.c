@@ -198,12 +198,14 @@ static json_t *stage_json(bench *b, int i) {
     for (int k = 0; k < timed->n_ops; k++)
         json_array_append_new(ops, op_json(b, &timed->op[k]));
     return json_pack(
-        "{s:s, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:o}", "name", s->name, "seconds",
-        series_median(&b->stage[i].all), "load_seconds", series_median(&b->stage[i].load),
-        "run_seconds", series_median(&b->stage[i].run), "roofline_seconds",
-        stage_roofline(b, s), "planned_peak_bytes", (json_int_t)s->planned_peak_bytes,
-        "measured_peak_bytes", (json_int_t)s->measured_peak_bytes, "fallbacks",
-        (json_int_t)s->fallbacks, "bytes_read", (json_int_t)s->bytes_read, "ops", ops);
+        "{s:s, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:o}", "name", s->name,
+        "seconds", series_median(&b->stage[i].all), "load_seconds",
+        series_median(&b->stage[i].load), "run_seconds", series_median(&b->stage[i].run),
+        "roofline_seconds", stage_roofline(b, s), "planned_peak_bytes",
+        (json_int_t)s->planned_peak_bytes, "measured_peak_bytes",
+        (json_int_t)s->measured_peak_bytes, "fallbacks", (json_int_t)s->fallbacks,
+        "slow_products", (json_int_t)s->slow_products, "bytes_read",
+        (json_int_t)s->bytes_read, "ops", ops);
 }
 
 static void print_json(bench *b) {
