@@ -248,6 +248,12 @@ static void print_stages(bench *b) {
                cli_bytes(peak, s->measured_peak_bytes), cli_bytes(read, s->bytes_read),
                (unsigned long long)s->fallbacks);
     }
+    for (int i = 0; i < b->report.n_stages; i++)
+        if (b->report.stage[i].slow_products > 0)
+            printf("%s: %llu products without tensor cores, for which cuBLASLt has no "
+                   "algorithm\n",
+                   b->report.stage[i].name,
+                   (unsigned long long)b->report.stage[i].slow_products);
     if (b->step.n > 0)
         printf("one step of diffusion: %.4f s, median of %zu\n", series_median(&b->step),
                b->step.n);
