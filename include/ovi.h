@@ -489,9 +489,10 @@ typedef struct ovi_stage_report {
     const char *resident; /* models on the device meanwhile */
     size_t planned_peak_bytes, measured_peak_bytes;
     double seconds;
-    double load_seconds; /* of these, until weights were there and it could begin */
-    uint64_t fallbacks;  /* operations done by the plain reference */
-    uint64_t bytes_read; /* of weight files; what is used in place is not read */
+    double load_seconds;    /* of these, until weights were there and it could begin */
+    uint64_t fallbacks;     /* operations done by the plain reference */
+    uint64_t slow_products; /* done without tensor cores: cuBLASLt has no algorithm */
+    uint64_t bytes_read;    /* of weight files; what is used in place is not read */
     int reused; /* models that ovi_hold had left on the device, and their bytes there */
     size_t reused_bytes;
     int n_ops;

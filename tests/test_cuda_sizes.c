@@ -114,6 +114,10 @@ static void keys_with_a_bias_are_padded(void **state) {
     d.rel_bias = d.key_bias;
     assert_int_equal(attention_bytes(d, 65), CUDA_ATTENTION_CAP);
     d.rel_bias = (tensor){0};
+    d.lse =
+        tensor_make(somewhere, DTYPE_F32, SHAPE(2, 3, 700)); /* by a kernel of our own */
+    assert_int_equal(attention_bytes(d, 65), 0);
+    d.lse = (tensor){0};
     d.q.dim[3] = d.k.dim[3] = 136;
     assert_int_equal(attention_bytes(d, 65), CUDA_ATTENTION_CAP);
     d.q.type = d.k.type = DTYPE_F32;

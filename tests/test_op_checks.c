@@ -199,6 +199,17 @@ static void attention_says_what_does_not_fit(void **state) {
     x.out.stride[2] = 0;
     op_attention(d, &x);
     refused(d, "attention: out [1, 4, 2, 8] is written but repeats axis 2");
+    x = good;
+    x.lse = f32(d, SHAPE(1, 4, 2));
+    op_attention(d, &x);
+    refused(d, "attention: lse [1, 4, 2]: expected 2 along axis 1, found 4");
+    x.lse = f32(d, SHAPE(1, 2, 4));
+    x.lse.data = x.out.data;
+    op_attention(d, &x);
+    refused(d, "attention: out [1, 4, 2, 8] and lse [1, 2, 4] overlap");
+    x.lse = typed(f32(d, SHAPE(1, 2, 4)), DTYPE_BF16);
+    op_attention(d, &x);
+    refused(d, "attention: lse [1, 2, 4]: expected F32, found BF16");
 }
 
 static void conv_says_what_does_not_fit(void **state) {

@@ -23,7 +23,7 @@
 
 #include "backend/backend.h"
 
-#define MAX_OUTPUTS  4
+#define MAX_OUTPUTS  6
 #define MAX_SUBJECTS 5
 #define CASES        24
 
@@ -34,6 +34,7 @@ typedef struct subject {
     const backend *backend;
     int n_threads;
     device *real, *dry;
+    uint64_t slow_products;
 } subject;
 
 static host test_host;
@@ -59,8 +60,10 @@ static int open_subjects(void **state) {
             continue;
         }
         subject *s = &subjects[n_subjects++];
-        *s = (subject){b, o.n_threads, device_open(&test_host, b, &o),
-                       device_open_null(&test_host, b, &o)};
+        *s = (subject){.backend = b,
+                       .n_threads = o.n_threads,
+                       .real = device_open(&test_host, b, &o),
+                       .dry = device_open_null(&test_host, b, &o)};
         if (!s->real || !s->dry)
             return -1;
     }
@@ -70,6 +73,10 @@ static int open_subjects(void **state) {
 static int close_subjects(void **state) {
     (void)state;
     for (int i = 0; i < n_subjects; i++) {
+        if (subjects[i].slow_products > 0)
+            print_message("%s: %llu products without tensor cores\n",
+                          subjects[i].backend->name,
+                          (unsigned long long)subjects[i].slow_products);
         device_close(subjects[i].real);
         device_close(subjects[i].dry);
     }
@@ -84,6 +91,7 @@ typedef struct output {
     uint8_t *before; /* owned: the backing as it was; NULL on a dry run */
     float *value;    /* owned: the view, dense */
     int64_t count;
+    double tolerance; /* of this one; 0: the lab's */
 } output;
 
 /* What a case works with: generator, device of this pass, and what it wrote. */
@@ -283,7 +291,7 @@ static void run_pass(device *d, case_fn fn, uint64_t seed, lab *l) {
 }
 
 /* Dry, then real in the arena that the dry run asks for. Outputs stay in l. */
-static void run_subject(const subject *s, case_fn fn, uint64_t seed, lab *l) {
+static void run_subject(subject *s, case_fn fn, uint64_t seed, lab *l) {
     device_arena_open(s->dry, 0);
     run_pass(s->dry, fn, seed, l);
     clear(l);
@@ -294,6 +302,7 @@ static void run_subject(const subject *s, case_fn fn, uint64_t seed, lab *l) {
     if (device_failed(s->real))
         fail_msg("%s", test_host.err.text);
     collect(l);
+    s->slow_products += device_slow_products(s->real);
     assert_int_equal(device_get_memory(s->real).arena_peak, peak);
     const device_counters *dry = device_get_counters(s->dry);
     const device_counters *real = device_get_counters(s->real);
@@ -323,9 +332,11 @@ static void compare(const lab *got, const lab *expected, bool bytes) {
         const output *a = &got->out[i], *b = &expected->out[i];
         assert_int_equal(a->count, b->count);
         for (int64_t k = 0; k < a->count; k++) {
-            bool ok = bytes ? memcmp(a->value + k, b->value + k, sizeof(float)) == 0
-                            : close_to(a->value[k], b->value[k], a->view.type,
-                                       got->tolerance + slack_of(got, a));
+            bool ok = bytes
+                          ? memcmp(a->value + k, b->value + k, sizeof(float)) == 0
+                          : close_to(a->value[k], b->value[k], a->view.type,
+                                     (a->tolerance > 0 ? a->tolerance : got->tolerance) +
+                                         slack_of(got, a));
             if (!ok)
                 fail_msg(
                     "output %d of %s, element %lld of %lld: expected %.9g, found %.9g", i,
@@ -778,6 +789,78 @@ static void attention_of(lab *l, int64_t sq, int64_t sk, int64_t d) {
     op_attention(l->d, &x);
 }
 
+/* Scores are sums in f32, whatever the type of q and k. */
+#define LSE_TOLERANCE 1e-4
+
+static tensor lse_of(lab *l, const attention_desc *x) {
+    const int64_t *q = x->q.dim;
+    const tensor lse = result(l, DTYPE_F32, SHAPE(q[0], q[2], q[1]), LAYOUT_ROWS);
+    l->out[l->n_out - 1].tolerance = LSE_TOLERANCE;
+    return lse;
+}
+
+/* Head sizes of every kernel: any, the models' and the video decoder's. */
+static attention_desc attention_with_lse(lab *l) {
+    static const int64_t sizes[] = {5, 32, 40, 64, 96, 128, 128, 200, 256, 512, 1024};
+    const int64_t d = sizes[pick(l, 0, 10)], batch = pick(l, 1, 2), heads = pick(l, 1, 2);
+    const int64_t sq = pick(l, 1, 150), sk = pick(l, 2, 340);
+    const dtype type = pick(l, 0, 3) ? DTYPE_BF16 : DTYPE_F32;
+    attention_desc x = {.scale = (float)(1 / sqrt((double)d)), .accumulate = flip(l)};
+    x.q = input(l, type, SHAPE(batch, sq, heads, d), LAYOUT_WIDE, 2);
+    x.k = input(l, type, SHAPE(batch, sk, heads, d), LAYOUT_WIDE, 2);
+    x.v = input(l, type, SHAPE(batch, sk, heads, d), LAYOUT_WIDE, 1);
+    x.key_bias = maybe_vector(l, sk, 2);
+    if (pick(l, 0, 2) == 0)
+        x.rel_bias = input(l, DTYPE_F32, SHAPE(heads, sq + sk - 1), LAYOUT_ROWS, 2);
+    x.out = x.accumulate ? updated(l, type, tensor_shape(&x.q), LAYOUT_WIDE, 1)
+                         : result(l, type, tensor_shape(&x.q), LAYOUT_WIDE);
+    x.lse = lse_of(l, &x);
+    l->tolerance = type == DTYPE_BF16 ? 0x1p-7 : 1e-5;
+    return x;
+}
+
+static void case_attention_lse(lab *l) {
+    const attention_desc x = attention_with_lse(l);
+    op_attention(l->d, &x);
+}
+
+/* The same, so many queries at a time. */
+static void attention_in_parts(lab *l) {
+    const attention_desc x = attention_with_lse(l);
+    const int64_t sq = x.q.dim[1], sk = x.k.dim[1];
+    for (int64_t at = 0, n; at < sq; at += n) {
+        n = sq - at < 37 ? sq - at : 37;
+        attention_desc part = x;
+        part.q = tensor_slice(x.q, 1, at, n);
+        part.out = tensor_slice(x.out, 1, at, n);
+        part.lse = tensor_slice(x.lse, 2, at, n);
+        if (x.rel_bias.data)
+            part.rel_bias = tensor_slice(x.rel_bias, 1, sq - at - n, n + sk - 1);
+        op_attention(l->d, &part);
+    }
+}
+
+/* To all keys, to the first of them, to the others: out and lse of each. */
+static void attention_to_parts(lab *l) {
+    attention_desc x = attention_with_lse(l);
+    const shape s = tensor_shape(&x.q);
+    const int64_t sk = x.k.dim[1], first = pick(l, 1, sk - 1);
+    x.accumulate = false;
+    x.rel_bias = (tensor){0};
+    op_attention(l->d, &x);
+    for (int i = 0; i < 2; i++) {
+        const int64_t from = i ? first : 0, n = i ? sk - first : first;
+        attention_desc part = x;
+        part.k = tensor_slice(x.k, 1, from, n);
+        part.v = tensor_slice(x.v, 1, from, n);
+        if (x.key_bias.data)
+            part.key_bias = tensor_slice(x.key_bias, 0, from, n);
+        part.out = result(l, x.q.type, s, LAYOUT_WIDE);
+        part.lse = lse_of(l, &part);
+        op_attention(l->d, &part);
+    }
+}
+
 static void case_attention(lab *l) {
     int64_t sq = pick(l, 1, 20), sk = pick(l, 1, 30);
     attention_of(l, sq, sk, pick(l, 1, 70));
@@ -1116,6 +1199,7 @@ static void pixels_are_clamped_and_truncated(void **state) {
     X(linear_beside)                                                                     \
     X(norm)                                                                              \
     X(attention)                                                                         \
+    X(attention_lse)                                                                     \
     X(conv)                                                                              \
     X(conv_1d)                                                                           \
     X(copy)                                                                              \
@@ -1158,8 +1242,9 @@ static void large_shapes_agree_on_every_backend(void **state) {
         run_case("attention_text", case_attention_text, seed);
 }
 
-/* On every subject. */
-static void give_the_same_bytes(const char *name, case_fn one, case_fn other) {
+/* On every subject; on those of `rough` (may be NULL) the same but for rounding. */
+static void give_the_same(const char *name, case_fn one, case_fn other,
+                          const backend *rough) {
     current = name;
     for (int i = 0; i < n_subjects; i++) {
         current_subject = &subjects[i];
@@ -1168,12 +1253,16 @@ static void give_the_same_bytes(const char *name, case_fn one, case_fn other) {
             lab a, b;
             run_subject(&subjects[i], one, current_seed, &a);
             run_subject(&subjects[i], other, current_seed, &b);
-            compare(&b, &a, true);
+            compare(&b, &a, subjects[i].backend != rough);
             clear(&a);
             clear(&b);
         }
     }
     current = NULL;
+}
+
+static void give_the_same_bytes(const char *name, case_fn one, case_fn other) {
+    give_the_same(name, one, other, NULL);
 }
 
 static void branches_batched_or_in_turn_give_the_same_bytes(void **state) {
@@ -1212,6 +1301,88 @@ static void products_side_by_side_give_the_same_bytes(void **state) {
     give_the_same_bytes("products of one x", linear_side_by_side, linear_one_by_one);
 }
 
+/* oneDNN sums in an order of its own for some numbers of queries. */
+static void queries_in_parts_give_the_same_bytes(void **state) {
+    (void)state;
+    give_the_same("attention in parts", case_attention_lse, attention_in_parts,
+                  backend_find("cpu"));
+}
+
+/* out = exp(L1 - L) out1 + exp(L2 - L) out2, L = log(exp(L1) + exp(L2)): ops.h. */
+static void expect_merged(const lab *l) {
+    const output *whole = &l->out[0], *sums = &l->out[1];
+    const int64_t *n = whole->view.dim; /* [B, Sq, H, d] */
+    for (int64_t i = 0; i < whole->count; i++) {
+        const int64_t row = i / n[3], head = row % n[2], query = row / n[2] % n[1];
+        const int64_t at = (row / n[2] / n[1] * n[2] + head) * n[1] + query;
+        const double l1 = l->out[3].value[at], l2 = l->out[5].value[at];
+        const double both = fmax(l1, l2) + log1p(exp(-fabs(l1 - l2)));
+        const double out =
+            exp(l1 - both) * l->out[2].value[i] + exp(l2 - both) * l->out[4].value[i];
+        if (fabs(both - sums->value[at]) > LSE_TOLERANCE ||
+            !close_to(whole->value[i], (float)out, whole->view.type, l->tolerance))
+            fail_msg(
+                "element %lld: expected %.9g of log-sum-exp %.9g, found %.9g of %.9g",
+                (long long)i, (double)whole->value[i], (double)sums->value[at], out,
+                both);
+    }
+}
+
+static void attentions_to_disjoint_keys_are_one(void **state) {
+    (void)state;
+    current = "attention to parts";
+    for (int i = 0; i < n_subjects; i++) {
+        current_subject = &subjects[i];
+        for (current_seed = first_seed(); current_seed < first_seed() + CASES;
+             current_seed++) {
+            lab l;
+            run_subject(&subjects[i], attention_to_parts, current_seed, &l);
+            expect_merged(&l);
+            clear(&l);
+        }
+    }
+    current = NULL;
+}
+
+/* Biases of -inf for every key: there is nothing to weigh. */
+static void without_any_weight(device *d, dtype type, int64_t size) {
+    enum { QUERIES = 3, KEYS = 70 };
+    float none[KEYS], lse[QUERIES], *out = calloc((size_t)(QUERIES * size), sizeof *out);
+    assert_non_null(out);
+    for (int i = 0; i < KEYS; i++)
+        none[i] = -INFINITY;
+    device_arena_open(d, (size_t)64 << 20);
+    attention_desc x = {.q = arena_keep(d, type, SHAPE(1, QUERIES, 1, size)),
+                        .k = arena_keep(d, type, SHAPE(1, KEYS, 1, size)),
+                        .out = arena_keep(d, type, SHAPE(1, QUERIES, 1, size)),
+                        .lse = arena_keep(d, DTYPE_F32, SHAPE(1, 1, QUERIES)),
+                        .key_bias = arena_keep(d, DTYPE_F32, SHAPE(KEYS)),
+                        .scale = 1};
+    x.v = x.k;
+    op_fill(d, &(fill_desc){x.q});
+    op_fill(d, &(fill_desc){x.k});
+    device_put_f32(d, &x.key_bias, none);
+    op_attention(d, &x);
+    assert_int_equal(device_get_f32(d, lse, &x.lse), OVI_OK);
+    assert_int_equal(device_get_f32(d, out, &x.out), OVI_OK);
+    for (int i = 0; i < QUERIES; i++)
+        assert_true(isinf(lse[i]) && lse[i] < 0);
+    for (int64_t i = 0; i < QUERIES * size; i++)
+        assert_true(isnan(out[i]));
+    device_arena_close(d);
+    free(out);
+}
+
+static void a_query_without_any_weight_says_so(void **state) {
+    (void)state;
+    for (int i = 0; i < n_subjects; i++) {
+        without_any_weight(subjects[i].real, DTYPE_F32, 32);
+        without_any_weight(subjects[i].real, DTYPE_BF16, 64);
+        without_any_weight(subjects[i].real, DTYPE_BF16, 128);
+        without_any_weight(subjects[i].real, DTYPE_BF16, 1024);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
 #define CASE_ROW(name) cmocka_unit_test_teardown(name##_agrees_on_every_backend, report),
@@ -1224,6 +1395,9 @@ int main(void) {
         cmocka_unit_test_teardown(branches_batched_or_in_turn_give_the_same_bytes,
                                   report),
         cmocka_unit_test_teardown(products_give_the_same_bytes_wherever_they_lie, report),
+        cmocka_unit_test_teardown(queries_in_parts_give_the_same_bytes, report),
+        cmocka_unit_test_teardown(attentions_to_disjoint_keys_are_one, report),
+        cmocka_unit_test(a_query_without_any_weight_says_so),
     };
     return cmocka_run_group_tests(tests, open_subjects, close_subjects);
 }

@@ -176,6 +176,23 @@ static void attention_weighs_values_by_exponentials(void **state) {
     EXPECT(d, y, 6, 7);
 }
 
+/* Query 0 has scores 0 and 0, query 1 has 0 and log(3). */
+static void lse_is_the_logarithm_of_the_sum_of_exponentials(void **state) {
+    device *d = *state;
+    tensor q = PUT(d, SHAPE(1, 2, 1, 1), 0, 1);
+    tensor k = PUT(d, SHAPE(1, 2, 1, 1), 0, 2 * logf(3));
+    tensor v = PUT(d, SHAPE(1, 2, 1, 1), 4, 8), y = PUT(d, SHAPE(1, 2, 1, 1), 100, 200);
+    tensor lse = room(d, SHAPE(1, 1, 2));
+    attention_desc x = {.q = q, .k = k, .v = v, .out = y, .lse = lse, .scale = 0.5f};
+    x.accumulate = true; /* changes nothing of it */
+    op_attention(d, &x);
+    EXPECT(d, lse, logf(2), logf(4));
+    EXPECT(d, y, 100 + 6, 200 + 7);
+    x.key_bias = PUT(d, SHAPE(2), logf(5), logf(2));
+    op_attention(d, &x);
+    EXPECT(d, lse, logf(7), logf(11));
+}
+
 /* Adding log(n) to a key's score is having it n times (spec/fusion.md 4). */
 static void key_bias_of_a_logarithm_repeats_the_key(void **state) {
     device *d = *state;
@@ -470,6 +487,7 @@ int main(void) {
         TEST(norm_applies_weight_then_modulation),
         TEST(norm_turns_neighbours_of_every_head),
         TEST(attention_weighs_values_by_exponentials),
+        TEST(lse_is_the_logarithm_of_the_sum_of_exponentials),
         TEST(key_bias_of_a_logarithm_repeats_the_key),
         TEST(rel_bias_is_read_by_key_minus_query),
         TEST(attention_reads_heads_through_strides),

@@ -130,6 +130,9 @@ typedef struct backend {
      * measured. */
     size_t (*choices)(void *self, void *bytes, size_t room);
     bool (*take_choices)(void *self, const void *bytes, size_t size);
+    /* Products in BF16 or F8_E4M3 that no library would make, so that a kernel without tensor
+     * cores did, since it was opened. NULL: there are none. */
+    uint64_t (*slow_products)(void *self);
 
     /* Weights on their way to a device that is not in host memory; NULL on others. Called
      * from one thread, which may be another than that of operations. upload() may return
@@ -232,7 +235,10 @@ const device_options *device_get_options(const device *d); /* n_threads resolved
 bool device_is_null(const device *d);
 dtype device_compute(const device *d); /* storage of activations of the big models */
 const device_counters *device_get_counters(const device *d);
-void device_reset_counters(device *d);         /* the memory peak starts anew too */
+void device_reset_counters(device *d); /* the memory peak starts anew too */
+/* Products since then that were made without tensor cores for want of an algorithm: neither a
+ * fallback, nor what a plan can know. */
+uint64_t device_slow_products(const device *d);
 void device_set_profiling(device *d, bool on); /* waits after each op to time it */
 device_memory device_get_memory(const device *d);
 size_t device_free_memory(device *d);

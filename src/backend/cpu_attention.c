@@ -5,7 +5,7 @@
  *   s = s scale + biases; m' = max(m, rows of s)
  *   p = exp(s - m'); l = l exp(m - m') + sum p       p stays f32, or becomes bf16
  *   o [queries, d] = o exp(m - m') + p v             one product, f32
- * and ends with out = o / l (Milakov and Gimelshein 2018, Dao et al. 2022). Tiles start at
+ * and ends with out = o / l, lse = m + log(l) (Milakov and Gimelshein 2018, Dao et al. 2022). Tiles start at
  * query 0 and key 0 and depend on nothing else, so neither do the bits. Tiles of q, k and v
  * are copied first, since products want dense rows; where bf16 has no product they are
  * expanded to f32 on the way. */
@@ -205,6 +205,16 @@ static void store_rows(const attention_plan *a, const attention_task *t) {
     }
 }
 
+static void store_lse(const attention_plan *a, const attention_task *t) {
+    const tensor *lse = &a->d->lse;
+    if (!lse->data)
+        return;
+    float *to =
+        (float *)lse->data + t->batch * lse->stride[0] + t->head * lse->stride[1] + t->q0;
+    for (int64_t i = 0; i < t->queries; i++)
+        to[i] = t->w.max[i] + logf(t->w.sum[i]);
+}
+
 static int run_task(const cpu *self, const attention_plan *a, const attention_task *t) {
     int64_t n_keys = a->d->k.dim[1];
     load_rows(a, &a->d->q, t, (int64_t[2]){t->q0, t->queries}, t->w.q);
@@ -214,6 +224,7 @@ static int run_task(const cpu *self, const attention_plan *a, const attention_ta
             return r;
     }
     store_rows(a, t);
+    store_lse(a, t);
     return dnnl_success;
 }
 

@@ -131,8 +131,14 @@ static bool keys_are_padded(const attention_desc *d) {
            d->q.type == DTYPE_BF16 && d->q.dim[3] % 8 == 0 && d->q.dim[3] <= 128;
 }
 
+bool cuda_attention_in_library(const attention_desc *d) {
+    return !d->lse.data;
+}
+
 cuda_attention_work cuda_attention_pieces(const attention_desc *d) {
     const int64_t *k = d->k.dim;
+    if (!cuda_attention_in_library(d))
+        return (cuda_attention_work){0};
     cuda_attention_work p = {.cap = CUDA_ATTENTION_CAP};
     if (keys_are_padded(d)) {
         p.padded = (k[1] + CUDA_KEYS_GRAIN - 1) / CUDA_KEYS_GRAIN * CUDA_KEYS_GRAIN;

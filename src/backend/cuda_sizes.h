@@ -65,6 +65,8 @@ typedef struct cuda_attention_work {
     int64_t padded; /* keys with those behind the last; 0: taken as they are */
 } cuda_attention_work;
 cuda_attention_work cuda_attention_pieces(const attention_desc *d);
+/* Is this an attention for cuDNN? One that gives its log-sum-exp is ours, and takes no workspace. */
+bool cuda_attention_in_library(const attention_desc *d);
 
 size_t cuda_sizes(const device_options *o, op_kind op, const void *desc);
 const char *cuda_supports(const device_options *o, op_kind op, const void *desc);

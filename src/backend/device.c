@@ -105,7 +105,13 @@ const device_counters *device_get_counters(const device *d) {
 
 void device_reset_counters(device *d) {
     d->counters = (device_counters){0};
+    d->slow_before += device_slow_products(d);
     d->memory.peak = d->memory.allocated;
+}
+
+uint64_t device_slow_products(const device *d) {
+    return d->table->slow_products ? d->table->slow_products(d->self) - d->slow_before
+                                   : 0;
 }
 
 void device_set_profiling(device *d, bool on) {

@@ -26,6 +26,7 @@ struct device {
     void *ref;              /* of backend_ref, for fallbacks; owned; NULL on a dry run */
     device_options options; /* n_threads resolved */
     device_counters counters;
+    uint64_t slow_before; /* slow products before the counters were reset */
     bool profiling;
     char *arena; /* owned region (fake on a dry run); NULL: closed */
     device_memory memory;

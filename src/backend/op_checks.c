@@ -404,6 +404,21 @@ static bool check_attention_bias(checker c, const attention_desc *x) {
                                       has_dim(c, OPERAND(rel_bias), 1, sq + sk - 1));
 }
 
+/* The log-sum-exp of every query, if it is asked for. */
+static bool check_attention_lse(checker c, const attention_desc *x) {
+    const operand lse = OPERAND(lse),
+                  all[] = {OPERAND(q),   OPERAND(k),        OPERAND(v),
+                           OPERAND(out), OPERAND(key_bias), OPERAND(rel_bias)};
+    if (!present(lse.t))
+        return true;
+    for (int i = 0; i < 6; i++)
+        if (!are_apart(c, all[i], lse))
+            return false;
+    return is_activation(c, lse, 3, 3) && has_type(c, lse, DTYPE_F32) &&
+           has_dim(c, lse, 0, x->q.dim[0]) && has_dim(c, lse, 1, x->q.dim[2]) &&
+           has_dim(c, lse, 2, x->q.dim[1]) && is_writable(c, lse);
+}
+
 bool check_attention(device *d, const attention_desc *x) {
     checker c = {d, "attention"};
     const operand all[] = {OPERAND(q), OPERAND(k), OPERAND(v), OPERAND(out)};
@@ -419,7 +434,7 @@ bool check_attention(device *d, const attention_desc *x) {
     for (int i = 0; i < 3; i++)
         if (!are_apart(c, all[i], OPERAND(out)))
             return false;
-    return check_attention_bias(c, x);
+    return check_attention_bias(c, x) && check_attention_lse(c, x);
 }
 
 /* Frames may be apart, pixels within a frame are dense. */

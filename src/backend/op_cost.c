@@ -49,7 +49,7 @@ op_cost cost_norm(const norm_desc *x) {
 op_cost cost_attention(const attention_desc *x) {
     double bytes = moved(&x->q) + moved(&x->k) + moved(&x->v) +
                    moved(&x->out) * (x->accumulate ? 2.0 : 1.0) + moved(&x->key_bias) +
-                   moved(&x->rel_bias);
+                   moved(&x->rel_bias) + moved(&x->lse);
     return (op_cost){4.0 * elements(&x->q) * (double)x->k.dim[1], bytes};
 }
 

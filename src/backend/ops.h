@@ -83,10 +83,16 @@ typedef struct linear_desc {
  * q [B, Sq, H, d], k, v [B, Sk, H, d], out [B, Sq, H, d]; any strides on B, S, H.
  * key_bias [Sk] F32 (optional): added to the scaled scores of a key.
  * rel_bias [H, Sq + Sk - 1] F32 (optional): entry (h, key - query + Sq - 1) is added.
- * All of q, k, v, out have one type. */
+ * All of q, k, v, out have one type.
+ * lse [B, H, Sq] F32 (optional, written, any strides on B and H): the natural logarithm of the
+ * sum of exp(scores) of a query, scaled and with biases: L = m + log(l) of FlashAttention-2 (Dao
+ * 2023, section 3.1). With it attentions to disjoint keys are put together:
+ *   L = log(exp(L1) + exp(L2)), out = exp(L1 - L) out1 + exp(L2 - L) out2.
+ * accumulate has no part in it. There is at least one key; a query whose scores are all -inf
+ * has an lse of -inf, and NaN for out. */
 typedef struct attention_desc {
     tensor q, k, v, out;
-    tensor key_bias, rel_bias;
+    tensor key_bias, rel_bias, lse;
     float scale;
     bool accumulate;
 } attention_desc;

@@ -2,6 +2,7 @@
  *
  *   scores[j] = scale q.k_j + key_bias[j] + rel_bias[h, j - i + Sq - 1]
  *   out_i (+)= sum_j softmax(scores)[j] v_j
+ *   lse_i = log sum_j exp(scores[j])
  *
  * spec/fusion.md 3; key_bias: the padding key of spec/fusion.md 4; rel_bias: the position
  * buckets of spec/text-encoder.md 4. */
@@ -18,8 +19,9 @@ static void load_head(float *dst, const tensor *t, int64_t b, int64_t h) {
     }
 }
 
-/* scores: biases in, weights of the softmax out. */
-static void softmax(double *scores, int64_t n) {
+/* scores: biases in, weights of the softmax out. Returns the logarithm of what they were
+ * divided by. */
+static double softmax(double *scores, int64_t n) {
     double top = scores[0], sum = 0;
     for (int64_t j = 1; j < n; j++)
         top = fmax(top, scores[j]);
@@ -27,6 +29,7 @@ static void softmax(double *scores, int64_t n) {
         sum += exp(scores[j] - top);
     for (int64_t j = 0; j < n; j++)
         scores[j] = exp(scores[j] - top) / sum;
+    return top == -INFINITY ? top : top + log(sum);
 }
 
 /* The f32 rows of one head; keys and values [Sk, d], the others one row. */
@@ -35,7 +38,9 @@ typedef struct head {
     float *keys, *values, *key_bias, *query, *sum;
 } head;
 
-static void attend(const attention_desc *x, const head *t, int64_t i, const float *rel) {
+/* Query i, into t->sum; returns its log-sum-exp. */
+static double attend(const attention_desc *x, const head *t, int64_t i,
+                     const float *rel) {
     int64_t sq = x->q.dim[1], sk = x->k.dim[1], d = x->q.dim[3];
     for (int64_t j = 0; j < sk; j++) {
         double s = x->scale * ref_dot(t->query, t->keys + j * d, d);
@@ -43,13 +48,14 @@ static void attend(const attention_desc *x, const head *t, int64_t i, const floa
         s += x->rel_bias.data ? rel[j - i + sq - 1] : 0;
         t->scores[j] = s;
     }
-    softmax(t->scores, sk);
+    const double lse = softmax(t->scores, sk);
     for (int64_t c = 0; c < d; c++) {
         double s = x->accumulate ? t->sum[c] : 0;
         for (int64_t j = 0; j < sk; j++)
             s += t->scores[j] * t->values[j * d + c];
         t->sum[c] = (float)s;
     }
+    return lse;
 }
 
 void ref_attention(void *self, const attention_desc *x, work w) {
@@ -79,8 +85,11 @@ void ref_attention(void *self, const attention_desc *x, work w) {
             tensor to = ref_row(&x->out, (b * sq + i) * heads + h);
             ref_load(t.query, &from);
             ref_load(t.sum, &to);
-            attend(x, &t, i, rel);
+            const float lse = (float)attend(x, &t, i, rel);
             ref_store(&to, t.sum);
+            if (x->lse.data)
+                ((float *)x->lse.data)[b * x->lse.stride[0] + h * x->lse.stride[1] + i] =
+                    lse;
         }
     }
 }

@@ -2,9 +2,11 @@
  *
  *   libcuda.so.1        fake_driver.c: the state of the device, and nothing else
  *   libnvidia-ml.so.1   fake_nvml.c: what of its memory is taken
- *   libcublasLt.so.13   empty: products have no algorithm, so kernels of our own serve
+ *   libcublasLt.so.13   empty
  *   libovi_cuda.so      the C files of src/backend/cuda on fake_runtime.c (CUDA's runtime on
- *                       host memory) and fake_kernels.c (kernels by the reference)
+ *                       host memory), fake_blas.c (products, none of which has an algorithm
+ *                       unless the state says so: kernels of our own serve) and fake_kernels.c
+ *                       (kernels by the reference)
  *
  * Tests change the state while it runs: another program takes memory, calls fail. Programs get
  * theirs from the environment, FAKE_GPU="devices=2 sm=90 second=90 old=0". */
@@ -59,6 +61,15 @@ typedef struct fake_state {
     int pinned;        /* registrations that are live */
     double most_flops; /* of a launch that could have been two (of frames, of rows) */
     double seconds;    /* that the last attention was told to take at most */
+    int no_properties; /* of a device can be told */
+    /* cuBLASLt: how many algorithms a product has, and the bytes of workspace that the first
+     * wants, each other half of the one before. */
+    int algorithms;
+    size_t algorithm_bytes;
+    int refusal;       /* status of all products; 0: they succeed */
+    long asked;        /* heuristics */
+    long products;     /* that were multiplied */
+    size_t used_bytes; /* of workspace that the algorithm of the last one wanted */
 } fake_state;
 
 /* Of libcuda.so.1. */

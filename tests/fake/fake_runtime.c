@@ -1,6 +1,5 @@
-/* fake_runtime.c: what the cuda backend calls of CUDA's runtime and of cuBLASLt, on host memory:
- * everything is done when a call returns, and fails when the state says so. */
-#include <cublasLt.h>
+/* fake_runtime.c: what the cuda backend calls of CUDA's runtime, on host memory: everything is done
+ * when a call returns, and fails when the state says so. */
 #include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,7 +93,7 @@ static bool is_there(int index) {
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int index) {
-    if (!is_there(index))
+    if (!is_there(index) || fake_gpu.no_properties)
         return cudaErrorInvalidDevice;
     memset(p, 0, sizeof *p);
     strcpy(p->name, "fake GPU");
@@ -306,134 +305,4 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end) {
     *ms = 1;
     return both_here(begin, end);
-}
-
-/* ---- cuBLASLt: takes everything, offers nothing ---- */
-
-static char something[8];
-
-size_t cublasLtGetVersion(void) {
-    return 130000;
-}
-
-cublasStatus_t cublasLtCreate(cublasLtHandle_t *lt) {
-    fake_card *card = current();
-    *lt = card && !card->no_blas ? fake_make() : NULL;
-    return *lt ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_INITIALIZED;
-}
-
-cublasStatus_t cublasLtDestroy(cublasLtHandle_t lt) {
-    return fake_drop(lt) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_INITIALIZED;
-}
-
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *d, cublasComputeType_t sums,
-                                        cudaDataType_t scale) {
-    (void)sums;
-    (void)scale;
-    *d = (cublasLtMatmulDesc_t)(void *)something;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
-    (void)d;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
-                                              cublasLtMatmulDescAttributes_t what,
-                                              const void *value, size_t size) {
-    (void)d;
-    (void)what;
-    (void)value;
-    (void)size;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType type,
-                                          uint64_t rows, uint64_t columns, int64_t ld) {
-    (void)type;
-    (void)rows;
-    (void)columns;
-    (void)ld;
-    *l = (cublasLtMatrixLayout_t)(void *)something;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l,
-                                                cublasLtMatrixLayoutAttribute_t what,
-                                                const void *value, size_t size) {
-    (void)l;
-    (void)what;
-    (void)value;
-    (void)size;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) {
-    (void)l;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *p) {
-    *p = (cublasLtMatmulPreference_t)(void *)something;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t p) {
-    (void)p;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t
-cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p,
-                                     cublasLtMatmulPreferenceAttributes_t what,
-                                     const void *value, size_t size) {
-    (void)p;
-    (void)what;
-    (void)value;
-    (void)size;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t
-cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t lt, cublasLtMatmulDesc_t op,
-                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                               cublasLtMatmulPreference_t wish, int most,
-                               cublasLtMatmulHeuristicResult_t found[], int *n) {
-    (void)lt, (void)op, (void)a, (void)b, (void)c, (void)d;
-    (void)wish, (void)most, (void)found;
-    *n = 0;
-    return CUBLAS_STATUS_NOT_SUPPORTED;
-}
-
-cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t lt, cublasLtMatmulDesc_t op,
-                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                       const cublasLtMatmulAlgo_t *algorithm,
-                                       cublasLtMatmulHeuristicResult_t *found) {
-    (void)lt, (void)op, (void)a, (void)b, (void)c, (void)d;
-    (void)algorithm, (void)found;
-    return CUBLAS_STATUS_NOT_SUPPORTED;
-}
-
-cublasStatus_t
-cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algorithm,
-                                     cublasLtMatmulAlgoConfigAttributes_t what,
-                                     void *value, size_t size, size_t *written) {
-    (void)algorithm, (void)what, (void)value, (void)size, (void)written;
-    return CUBLAS_STATUS_NOT_SUPPORTED;
-}
-
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t op,
-                              const void *alpha, const void *a, cublasLtMatrixLayout_t la,
-                              const void *b, cublasLtMatrixLayout_t lb, const void *beta,
-                              const void *c, cublasLtMatrixLayout_t lc, void *d,
-                              cublasLtMatrixLayout_t ld,
-                              const cublasLtMatmulAlgo_t *algorithm, void *workspace,
-                              size_t size, cudaStream_t stream) {
-    (void)lt, (void)op, (void)alpha, (void)a, (void)la, (void)b, (void)lb, (void)beta;
-    (void)c, (void)lc, (void)d, (void)ld, (void)algorithm, (void)workspace, (void)size;
-    (void)stream;
-    return CUBLAS_STATUS_NOT_SUPPORTED;
 }

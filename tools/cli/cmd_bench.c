@@ -198,12 +198,14 @@ static json_t *stage_json(bench *b, int i) {
     for (int k = 0; k < timed->n_ops; k++)
         json_array_append_new(ops, op_json(b, &timed->op[k]));
     return json_pack(
-        "{s:s, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:o}", "name", s->name, "seconds",
-        series_median(&b->stage[i].all), "load_seconds", series_median(&b->stage[i].load),
-        "run_seconds", series_median(&b->stage[i].run), "roofline_seconds",
-        stage_roofline(b, s), "planned_peak_bytes", (json_int_t)s->planned_peak_bytes,
-        "measured_peak_bytes", (json_int_t)s->measured_peak_bytes, "fallbacks",
-        (json_int_t)s->fallbacks, "bytes_read", (json_int_t)s->bytes_read, "ops", ops);
+        "{s:s, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:o}", "name", s->name,
+        "seconds", series_median(&b->stage[i].all), "load_seconds",
+        series_median(&b->stage[i].load), "run_seconds", series_median(&b->stage[i].run),
+        "roofline_seconds", stage_roofline(b, s), "planned_peak_bytes",
+        (json_int_t)s->planned_peak_bytes, "measured_peak_bytes",
+        (json_int_t)s->measured_peak_bytes, "fallbacks", (json_int_t)s->fallbacks,
+        "slow_products", (json_int_t)s->slow_products, "bytes_read",
+        (json_int_t)s->bytes_read, "ops", ops);
 }
 
 static void print_json(bench *b) {
@@ -246,6 +248,12 @@ static void print_stages(bench *b) {
                cli_bytes(peak, s->measured_peak_bytes), cli_bytes(read, s->bytes_read),
                (unsigned long long)s->fallbacks);
     }
+    for (int i = 0; i < b->report.n_stages; i++)
+        if (b->report.stage[i].slow_products > 0)
+            printf("%s: %llu products without tensor cores, for which cuBLASLt has no "
+                   "algorithm\n",
+                   b->report.stage[i].name,
+                   (unsigned long long)b->report.stage[i].slow_products);
     if (b->step.n > 0)
         printf("one step of diffusion: %.4f s, median of %zu\n", series_median(&b->step),
                b->step.n);

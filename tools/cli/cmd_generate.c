@@ -31,11 +31,12 @@ static void print_report(const ovi_engine *engine, const char *output) {
         const ovi_stage_report *s = &report.stage[i];
         json_array_append_new(
             stages,
-            json_pack("{s:s, s:I, s:I, s:f, s:I, s:I, s:o}", "name", s->name,
+            json_pack("{s:s, s:I, s:I, s:f, s:I, s:I, s:I, s:o}", "name", s->name,
                       "planned_peak_bytes", (json_int_t)s->planned_peak_bytes,
                       "measured_peak_bytes", (json_int_t)s->measured_peak_bytes,
                       "seconds", s->seconds, "fallbacks", (json_int_t)s->fallbacks,
-                      "bytes_read", (json_int_t)s->bytes_read, "ops", ops_of(s)));
+                      "slow_products", (json_int_t)s->slow_products, "bytes_read",
+                      (json_int_t)s->bytes_read, "ops", ops_of(s)));
     }
     cli_print_event(json_pack("{s:s, s:o, s:o, s:I, s:I}", "event", "done", "output",
                               cli_json_text(output), "stages", stages, "allocated_bytes",

@@ -46,8 +46,9 @@ typedef struct gold_frame {
     int n_owned;
     weights **opened; /* by gold_open, closed after the pass */
     int n_opened;
-    size_t arena_bytes; /* what the dry pass planned */
-    uint64_t fallbacks; /* operations that the backend left to the reference */
+    size_t arena_bytes;     /* what the dry pass planned */
+    uint64_t fallbacks;     /* operations that the backend left to the reference */
+    uint64_t slow_products; /* that were made without tensor cores */
 } gold_frame;
 
 static inline gold_frame *frame_of(const gold *g) {

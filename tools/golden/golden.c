@@ -72,6 +72,7 @@ static void run_on_device(gold *g, gold_handler run) {
         take_failure(g);
         size_t peak = device_get_memory(g->dev).arena_peak;
         f->fallbacks = device_get_counters(g->dev)->fallbacks;
+        f->slow_products = device_slow_products(g->dev);
         if (g->dry)
             f->arena_bytes = peak;
         else if (peak != f->arena_bytes)

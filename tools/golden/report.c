@@ -51,6 +51,9 @@ void report_text(const gold *g) {
     if (f->fallbacks > 0)
         printf(", %llu operations fell back to the reference",
                (unsigned long long)f->fallbacks);
+    if (f->slow_products > 0)
+        printf(", %llu products without tensor cores",
+               (unsigned long long)f->slow_products);
     printf("\n");
     if (gold_failed(g))
         printf("  FAIL %s\n", f->sentence);
@@ -90,10 +93,11 @@ json_t *report_json(const gold *g) {
     for (int i = 0; i < f->n_results; i++)
         json_array_append_new(tensors, result_json(&f->result[i]));
     json_t *o =
-        json_pack("{s:o, s:s?, s:b, s:i, s:i, s:I, s:I, s:o}", "path", text_json(g->path),
-                  "kind", g->kind, "passed", frame_passed(g), "compared", f->n_results,
-                  "failed", f->n_failed, "arena_bytes", (json_int_t)f->arena_bytes,
-                  "fallbacks", (json_int_t)f->fallbacks, "tensors", tensors);
+        json_pack("{s:o, s:s?, s:b, s:i, s:i, s:I, s:I, s:I, s:o}", "path",
+                  text_json(g->path), "kind", g->kind, "passed", frame_passed(g),
+                  "compared", f->n_results, "failed", f->n_failed, "arena_bytes",
+                  (json_int_t)f->arena_bytes, "fallbacks", (json_int_t)f->fallbacks,
+                  "slow_products", (json_int_t)f->slow_products, "tensors", tensors);
     if (gold_failed(g))
         json_object_set_new(o, "error", text_json(f->sentence));
     return o;

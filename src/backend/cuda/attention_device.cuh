@@ -14,6 +14,7 @@
 #include "backend/cuda/kernels.h"
 
 #define LOG2_E 1.4426950408889634f
+#define LN_2   0.6931471805599453f
 
 // One of q, k, v, out: strides in elements.
 struct attention_side {
@@ -21,12 +22,19 @@ struct attention_side {
     int64_t b, s, h;
 };
 
+// The log-sum-exp of every query; data NULL: not wanted. Neighbours are queries.
+struct attention_lse {
+    float *data;
+    int64_t b, h;
+};
+
 struct attention_args {
     attention_side q, k, v, out;
     const float *key_bias; // or NULL
     const float *rel_bias; // at query 0, key 0 of head 0; or NULL
     int64_t rel_stride;    // between heads
-    int64_t first;         // block of the whole grid that this launch starts at
+    attention_lse lse;
+    int64_t first; // block of the whole grid that this launch starts at
     int sq, sk, heads, d, tiles;
     float scale; // times log2 e
     bool accumulate;
@@ -69,6 +77,15 @@ __device__ inline float attention_score(const attention_args &a, float s, int i,
 // What is subtracted from scores: no score at all so far is no reason for NaN.
 __device__ inline float attention_base(float top) {
     return top == -INFINITY ? 0.0f : top;
+}
+
+// The log-sum-exp of a query from what was subtracted and what was summed, if it is wanted.
+__device__ inline void attention_put_lse(const attention_args &a,
+                                         const attention_place &at, int query, float base,
+                                         float sum) {
+    if (a.lse.data && query < a.sq)
+        a.lse.data[at.batch * a.lse.b + at.head * a.lse.h + query] =
+            LN_2 * (base + log2f(sum));
 }
 
 __device__ inline float exp2_fast(float x) {
@@ -232,6 +249,12 @@ __device__ inline float soften(float (&s)[N][4], int h, softmax_row &row, float 
     row.top = top;
     row.sum = fmaf(row.sum, shrink, sum);
     return shrink;
+}
+
+// What soften() subtracted from the scores of a row.
+template <bool SCALED>
+__device__ inline float softmax_base(const softmax_row &row, float scale) {
+    return attention_base(SCALED ? row.top : __fmul_rn(row.top, scale));
 }
 
 // Both rows of o to the new maxima. A product with 1 changes no bit, and is left out.

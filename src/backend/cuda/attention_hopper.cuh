@@ -405,8 +405,12 @@ template <class S> struct hopper_rows {
         for (int h = 0; h < 2; h++) {
             const int query =
                 at.tile * S::QUERIES + group * 64 + warp * 16 + lane / 4 + 8 * h;
-            store_row(out + query * a.out.s, o, h, __fdiv_rn(1, quad_sum(row[h].sum)),
-                      a.accumulate, query < a.sq, S::D);
+            const float all = quad_sum(row[h].sum);
+            store_row(out + query * a.out.s, o, h, __fdiv_rn(1, all), a.accumulate,
+                      query < a.sq, S::D);
+            if (lane % 4 == 0)
+                attention_put_lse(a, at, query, softmax_base<S::BIAS>(row[h], a.scale),
+                                  all);
         }
     }
 };

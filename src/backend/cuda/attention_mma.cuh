@@ -193,9 +193,12 @@ template <int D, int M, int WARPS, int KEYS, int PART, bool BIAS> struct mma_att
             for (int h = 0; h < 2; h++) {
                 const int query =
                     at.tile * QUERIES + (warp * M + m) * 16 + lane / 4 + h * 8;
-                store_row(out + query * a.out.s, o[m], h,
-                          __fdiv_rn(1, quad_sum(row[m][h].sum)), a.accumulate,
+                const float all = quad_sum(row[m][h].sum);
+                store_row(out + query * a.out.s, o[m], h, __fdiv_rn(1, all), a.accumulate,
                           query < a.sq, a.d);
+                if (lane % 4 == 0)
+                    attention_put_lse(a, at, query,
+                                      softmax_base<BIAS>(row[m][h], a.scale), all);
             }
     }
 };

@@ -137,6 +137,8 @@ template <typename T, int D, int R> struct plain {
             for (int lane = 8; lane > 0; lane /= 2)
                 all = __fadd_rn(all, __shfl_xor_sync(0xffffffff, all, lane));
             const int query = at.tile * QUERIES + y + 16 * i;
+            if (x == 0)
+                attention_put_lse(a, at, query, attention_base(top[i]), all);
             if (query >= a.sq)
                 continue;
 #pragma unroll

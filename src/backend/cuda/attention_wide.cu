@@ -201,8 +201,30 @@ template <int D, int M, int STAGES> struct wide {
         __syncthreads();
     }
 
+    // Sum of a row, of all its keys.
+    __device__ float sum_of(int row) const {
+        float all = 0;
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++)
+            all = __fadd_rn(all, tops[g * QUERIES + row]);
+        return all;
+    }
+
+    // The warps that had the first keys know the maxima of their rows.
+    __device__ void store_lse() const {
+        if (!a.lse.data || group > 0 || lane % 4 > 0)
+            return;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int row = rows + lane / 4 + 8 * h;
+            attention_put_lse(a, at, at.tile * QUERIES + row, attention_base(top[h]),
+                              sum_of(row));
+        }
+    }
+
     __device__ void store() {
         share_sums();
+        store_lse();
         const int column = threadIdx.x / 32 * COLUMNS;
         bf16 *out = attention_head<bf16>(a.out, at) + column;
 #pragma unroll
@@ -211,12 +233,8 @@ template <int D, int M, int STAGES> struct wide {
             for (int h = 0; h < 2; h++) {
                 const int row = m * 16 + lane / 4 + 8 * h,
                           query = at.tile * QUERIES + row;
-                float all = 0;
-#pragma unroll
-                for (int g = 0; g < GROUPS; g++)
-                    all = __fadd_rn(all, tops[g * QUERIES + row]);
-                store_row(out + query * a.out.s, o[m], h, __fdiv_rn(1, all), a.accumulate,
-                          query < a.sq, a.d - column);
+                store_row(out + query * a.out.s, o[m], h, __fdiv_rn(1, sum_of(row)),
+                          a.accumulate, query < a.sq, a.d - column);
             }
     }
 };

@@ -75,7 +75,7 @@ void cuda_attention(void *self, const attention_desc *d, work w) {
                                   .processors = c->n_processors,
                                   .shared = c->shared_bytes,
                                   .seconds = c->launch_seconds};
-    if (!own_is_faster(c, d) && in_library(c, d, &gpu, w))
+    if (!own_is_faster(c, d) && cuda_attention_in_library(d) && in_library(c, d, &gpu, w))
         return;
     cuda_ok(c, kernel_attention(d, &gpu, c->stream), "attention");
 }

@@ -40,6 +40,7 @@ extern "C" cudaError_t kernel_attention(const attention_desc *d,
     if (d->rel_bias.data)
         r.args.rel_bias = (const float *)d->rel_bias.data + sq - 1;
     r.args.rel_stride = d->rel_bias.stride[0];
+    r.args.lse = {(float *)d->lse.data, d->lse.stride[0], d->lse.stride[1]};
     r.args.sq = (int)sq;
     r.args.sk = (int)d->k.dim[1];
     r.args.heads = (int)heads;

@@ -13,7 +13,8 @@
 #include "core/crc32.h"
 #include "core/os.h"
 
-#define MAGIC "ovi products 2\n"
+#define MAGIC    "ovi products 2\n"
+#define MAX_FILE ((size_t)16 << 20) /* 150,000 kinds */
 
 /* Entries follow. All fields are compared or checked. */
 typedef struct choices_head {
@@ -48,17 +49,34 @@ bool cuda_cache_path(const cuda *c, const char *kind, char *path, size_t size) {
 
 /* ---- as bytes ---- */
 
-static size_t bytes_of(const cuda *c, const cuda_linear_cache *cache, char *to) {
-    const size_t bytes = (size_t)cache->n * sizeof(chosen);
-    choices_head head = {.magic = MAGIC,
-                         .n = (uint64_t)cache->n,
-                         .entry_size = sizeof(chosen),
-                         .crc = crc32_update(0, cache->one, bytes)};
-    if (to && device_words(c, head.device, sizeof head.device)) {
-        memcpy(to, &head, sizeof head);
-        memcpy(to + sizeof head, cache->one, bytes);
-    }
-    return sizeof head + bytes;
+/* What cuBLASLt offered nothing for is asked anew by every process. */
+static size_t count_found(const cuda_linear_cache *cache) {
+    size_t n = 0;
+    for (size_t i = 0; i < cache->n; i++)
+        n += cache->kind[i].how.found != 0;
+    return n;
+}
+
+static size_t bytes_of_found(const cuda_linear_cache *cache) {
+    const size_t n = count_found(cache);
+    return n ? sizeof(choices_head) + n * sizeof(chosen) : 0;
+}
+
+/* To `to`, which has room for bytes_of_found(). False: the device cannot be named. */
+static bool put_found(const cuda *c, const cuda_linear_cache *cache, char *to) {
+    choices_head head = {.magic = MAGIC, .entry_size = sizeof(chosen)};
+    if (!device_words(c, head.device, sizeof head.device))
+        return false;
+    char *entry = to + sizeof head;
+    for (size_t i = 0; i < cache->n; i++)
+        if (cache->kind[i].how.found) {
+            memcpy(entry, &cache->kind[i].how, sizeof(chosen));
+            entry += sizeof(chosen);
+            head.n++;
+        }
+    head.crc = crc32_update(0, to + sizeof head, (size_t)head.n * sizeof(chosen));
+    memcpy(to, &head, sizeof head);
+    return true;
 }
 
 /* The entries; *n of them. NULL: they are not of this device and version, or damaged. */
@@ -70,8 +88,9 @@ static const char *entries_in(const cuda *c, const char *data, size_t size, size
     *n = (size_t)head.n;
     return memcmp(head.magic, here.magic, sizeof head.magic) == 0 &&
                    memcmp(head.device, here.device, sizeof head.device) == 0 &&
-                   head.entry_size == sizeof(chosen) && head.n <= MAX_CHOSEN &&
-                   size == sizeof head + *n * sizeof(chosen) &&
+                   head.entry_size == sizeof(chosen) &&
+                   head.n == (size - sizeof head) / sizeof(chosen) &&
+                   (size - sizeof head) % sizeof(chosen) == 0 &&
                    crc32_update(0, data + sizeof head, size - sizeof head) == head.crc
                ? data + sizeof head
                : NULL;
@@ -79,21 +98,24 @@ static const char *entries_in(const cuda *c, const char *data, size_t size, size
 
 size_t cuda_choices(void *self, void *bytes, size_t room) {
     const cuda *c = self;
-    if (!c->products || c->products->n == 0)
-        return 0;
-    const size_t size = bytes_of(c, c->products, NULL);
-    return bytes && size <= room ? bytes_of(c, c->products, bytes) : size;
+    const size_t size = c->products ? bytes_of_found(c->products) : 0;
+    return bytes && size && size <= room && !put_found(c, c->products, bytes) ? 0 : size;
 }
 
-/* In the place of what is known of the same kind. */
-static void prefer(cuda_linear_cache *cache, const chosen *one) {
-    int i = 0;
-    while (i < cache->n && memcmp(&cache->one[i].key, &one->key, sizeof one->key) != 0)
-        i++;
-    if (i == MAX_CHOSEN)
-        return;
-    cache->n += i == cache->n;
-    cache->one[i] = *one;
+/* n entries, each in the place of what is known of the same kind. False: no memory. Files of
+ * earlier versions also have entries that nothing was found for. */
+static bool take_entries(cuda *c, cuda_linear_cache *cache, const char *entries,
+                         size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        chosen one;
+        memcpy(&one, entries + i * sizeof one, sizeof one);
+        product_kind *kind = one.found ? cuda_linear_kind(c, cache, &one.key) : NULL;
+        if (kind)
+            *kind = (product_kind){.how = one};
+        else if (one.found)
+            return false;
+    }
+    return true;
 }
 
 bool cuda_take_choices(void *self, const void *bytes, size_t size) {
@@ -103,12 +125,10 @@ bool cuda_take_choices(void *self, const void *bytes, size_t size) {
     cuda_linear_cache *cache = cuda_linear_products(c);
     if (!entries || !cache)
         return false;
-    for (size_t i = 0; i < n; i++) {
-        chosen one;
-        memcpy(&one, entries + i * sizeof one, sizeof one);
-        prefer(cache, &one);
-    }
-    return true;
+    const size_t known = cache->n;
+    const bool taken = take_entries(c, cache, entries, n);
+    cache->changed = cache->changed || cache->n > known;
+    return taken;
 }
 
 /* ---- on disk ---- */
@@ -120,16 +140,13 @@ void cuda_choices_load(cuda *c, cuda_linear_cache *cache) {
     if (!cuda_cache_path(c, "products", path, sizeof path) || !os_is_file(path))
         return;
     const char *entries = NULL;
-    if (os_read_file(path, sizeof(choices_head) + sizeof cache->one, &data, &size, &e) ==
-        OVI_OK)
+    if (os_read_file(path, MAX_FILE, &data, &size, &e) == OVI_OK)
         entries = entries_in(c, data, size, &n);
-    if (entries) {
-        memcpy(cache->one, entries, n * sizeof(chosen));
-        cache->n = cache->n_kept = (int)n;
-    } else {
+    if (entries)
+        (void)take_entries(c, cache, entries, n);
+    else
         host_log(c->services.host, OVI_LOG_WARN,
                  "%s: not algorithms of this device and version: chosen anew", path);
-    }
     mem_free(data);
 }
 
@@ -137,14 +154,13 @@ void cuda_choices_save(cuda *c, const cuda_linear_cache *cache) {
     char path[CUDA_CACHE_PATH];
     err e = {0};
     os_writer w;
-    if (cache->n == cache->n_kept || !cuda_cache_path(c, "products", path, sizeof path))
+    const size_t size = bytes_of_found(cache);
+    if (!cache->changed || !size || !cuda_cache_path(c, "products", path, sizeof path))
         return;
-    const size_t size = bytes_of(c, cache, NULL);
     char *data = mem_alloc(&e, size, 1);
     if (!data)
         return;
-    (void)bytes_of(c, cache, data);
-    if (os_writer_open(&w, path, &e) == OVI_OK) {
+    if (put_found(c, cache, data) && os_writer_open(&w, path, &e) == OVI_OK) {
         os_writer_put(&w, data, size);
         (void)(os_writer_commit(&w) == OVI_OK);
     }

@@ -53,6 +53,7 @@ typedef struct cuda {
     char *cache; /* owned; folder where choices are kept; NULL: nowhere */
     cublasLtHandle_t lt;
     cuda_linear_cache *products; /* owned: algorithms chosen so far */
+    uint64_t slow_products;      /* on tensor cores by rights, but made without */
     cuda_dnn *dnn;               /* owned; NULL: cuDNN is not here, or switched off */
     char f8_gap[128];            /* what was said of products in fp8 */
     void *packing;               /* owned: pinned host memory, weights on their way */
@@ -112,6 +113,8 @@ void cuda_conv_pack(void *self, const conv_geometry *g, dtype type, const float 
                     void *dst);
 
 void cuda_conv_clear(cuda *self);
+
+uint64_t cuda_slow_products(void *self);
 
 /* cuda_linear_choose.c */
 void cuda_linear_clear(cuda *self);

@@ -201,6 +201,42 @@ static bool prepare(cuda *c, const linear_desc *d, const linear_run *r, batch *a
            (!r->bias || prepare_bias(c, d, r->bias, all));
 }
 
+/* A product on tensor cores that a kernel without them makes: counted, and said of each kind. */
+static void note_slow(cuda *c, const product *p, product_kind *kind,
+                      cublasStatus_t status) {
+    const product_key *key = &kind->how.key;
+    if (key->x_type == DTYPE_F32)
+        return;
+    c->slow_products++;
+    if (kind->warned)
+        return;
+    kind->warned = true;
+    host_log(
+        c->services.host, OVI_LOG_WARN,
+        "linear: cuBLASLt %s %lld x %lld x %lld (M, N, K) of %s to %s, epilogue %d%s: "
+        "status %d; a much slower kernel multiplies",
+        kind->how.found ? "refused" : "has no algorithm for", (long long)p->rows,
+        (long long)key->n, (long long)key->k, dtype_name((dtype)key->x_type),
+        dtype_name((dtype)key->out_type), (int)key->epilogue,
+        key->with_residual ? " and a residual" : "",
+        (int)(kind->how.found ? status : kind->status));
+}
+
+/* weight: in the type of x, if it was not stored so. */
+static void linear_by_kernel(cuda *c, const linear_desc *d, void *weight) {
+    linear_desc own = *d;
+    if (weight && d->x.type == DTYPE_F8_E4M3) {
+        own.w.data = weight;
+        own.w.type = DTYPE_F8_E4M3;
+    }
+    cuda_ok(c, kernel_linear(&own, c->stream), "linear");
+    norm_behind(c, d);
+}
+
+uint64_t cuda_slow_products(void *self) {
+    return ((cuda *)self)->slow_products;
+}
+
 /* One product, or all of a batch; false: a batch that is not to be had. */
 static bool linear_at_once(cuda *c, const linear_desc *d, batch all, work w) {
     const linear_run r = divide(d, w);
@@ -213,27 +249,22 @@ static bool linear_at_once(cuda *c, const linear_desc *d, batch all, work w) {
         return true;
     for (int64_t b = 0; b < n; b++) {
         product p = product_of(d, &r, b, whole);
-        const chosen *how = cuda_linear_choose(c, &p);
-        if (!how)
+        product_kind *kind = cuda_linear_choose(c, &p);
+        if (!kind)
             return true;
         if (all.n > 1 && !batch_is_aligned(&p, &all))
             return false;
         p.all = all;
         cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
-        if (how->found)
-            status = cuda_linear_multiply(c, &p, &how->algorithm);
+        if (kind->how.found)
+            status = cuda_linear_multiply(c, &p, &kind->how.algorithm);
         /* What is chosen stays: bits must not depend on what was multiplied before. */
         if (status == CUBLAS_STATUS_NOT_SUPPORTED ||
             status == CUBLAS_STATUS_INVALID_VALUE) {
             if (all.n > 1)
                 return false;
-            linear_desc own = *d;
-            if (r.weight && d->x.type == DTYPE_F8_E4M3) {
-                own.w.data = r.weight;
-                own.w.type = DTYPE_F8_E4M3;
-            }
-            cuda_ok(c, kernel_linear(&own, c->stream), "linear");
-            norm_behind(c, d);
+            note_slow(c, &p, kind, status);
+            linear_by_kernel(c, d, r.weight);
             return true;
         }
         if (status != CUBLAS_STATUS_SUCCESS) {

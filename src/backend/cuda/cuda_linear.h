@@ -5,8 +5,7 @@
 
 #include "backend/cuda/cuda_internal.h"
 
-#define FEW_ROWS   1536 /* of a branch, at most: sound, and three texts together */
-#define MAX_CHOSEN 256  /* products of different kinds in one process: about 60 */
+#define FEW_ROWS 1536 /* of a branch, at most: sound, and three texts together */
 
 /* What an algorithm is chosen for. All fields are compared as bytes. */
 typedef struct product_key {
@@ -41,19 +40,29 @@ typedef struct product {
 typedef struct chosen {
     product_key key;
     cublasLtMatmulAlgo_t algorithm;
-    int64_t found; /* 0: the kernel of our own */
+    int64_t found; /* 0: the kernel of our own, in this process; not kept */
 } chosen;
 
+/* A kind of products. */
+typedef struct product_kind {
+    chosen how;
+    cublasStatus_t status; /* of cuBLASLt, where nothing was found */
+    bool asked, warned;    /* by this process */
+} product_kind;
+
 struct cuda_linear_cache {
-    int n, n_kept; /* n_kept of them came from the file */
-    chosen one[MAX_CHOSEN];
+    product_kind *kind; /* owned: as many as there are, about 60 of a model */
+    size_t n, room;
+    bool changed; /* since it was read */
 };
 
 /* cuda_linear_choose.c */
 /* Bytes, of all operands and their rows. */
 int32_t cuda_linear_alignment(const product *p);
-/* The algorithm of products of this kind; NULL: failed. */
-const chosen *cuda_linear_choose(cuda *c, const product *p);
+/* How products of this kind are made, until the next call of this; NULL: failed. */
+product_kind *cuda_linear_choose(cuda *c, const product *p);
+/* That kind, or a new one; NULL: failed. */
+product_kind *cuda_linear_kind(cuda *c, cuda_linear_cache *cache, const product_key *key);
 cublasStatus_t cuda_linear_multiply(cuda *c, const product *p,
                                     const cublasLtMatmulAlgo_t *algorithm);
 /* Of this device, with what is kept on disk when first asked for; NULL: failed. */

@@ -4,7 +4,15 @@
  * cuBLASLt's suggestions without split-K are run on the operands at hand and the fastest is
  * kept, out of those whose result has the very bits of the first suggestion for MANY_ROWS.
  * So the bits of a row depend neither on how many rows there are, nor on the budget that cut
- * them, nor on what was measured. */
+ * them, nor on what was measured.
+ *
+ * Measured are products that have workspace (x in BF16 or F8_E4M3) and can be repeated; one
+ * that adds to its own result, where that fits in half of the workspace. Of the others
+ *   x in F32, which has no workspace                  the first suggestion that needs none
+ *   a residual with a result of more than 16 MiB      what was chosen for the same without a
+ *                                                     residual, else the first suggestion
+ * Where nothing is suggested, the kernel of our own multiplies (cuda_linear.c), and the next
+ * process asks again. */
 #include <string.h>
 
 #include "backend/cuda/cuda_linear.h"
@@ -15,8 +23,10 @@
 #define MAX_TRIED 6 /* that are measured */
 
 void cuda_linear_clear(cuda *self) {
-    if (self->products)
+    if (self->products) {
         cuda_choices_save(self, self->products);
+        mem_free(self->products->kind);
+    }
     mem_free(self->products);
     self->products = NULL;
 }
@@ -139,15 +149,21 @@ static bool in_order(const cublasLtMatmulAlgo_t *algorithm) {
            split <= 1 && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
-/* What an algorithm may use of the workspace. */
-static size_t most_workspace(const cuda *c) {
-    return c->no_workspace ? 0 : CUDA_LINEAR_CAP;
+/* The workspace that there is. */
+static size_t workspace_of(const cuda *c, const product *p) {
+    return c->no_workspace ? 0 : p->workspace_size;
 }
 
-static cublasLtMatmulPreference_t preference(const cuda *c, int64_t alignment) {
+/* What an algorithm may use of it: what it has where it is tried, too (repeatable). */
+static size_t most_workspace(const cuda *c, const product *p) {
+    return workspace_of(c, p) / (p->key.with_residual ? 2 : 1);
+}
+
+static cublasLtMatmulPreference_t preference(const cuda *c, const product *of) {
     cublasLtMatmulPreference_t p = NULL;
-    const size_t cap = most_workspace(c);
-    const uint32_t bytes = (uint32_t)alignment, schemes = CUBLASLT_REDUCTION_SCHEME_NONE;
+    const size_t cap = workspace_of(c, of);
+    const uint32_t bytes = (uint32_t)of->key.alignment,
+                   schemes = CUBLASLT_REDUCTION_SCHEME_NONE;
     const cublasLtMatmulPreferenceAttributes_t operands[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -178,7 +194,7 @@ static bool serves(cuda *c, const product *p, int64_t rows,
     const bool ok = layouts_make(&l, p, rows) &&
                     cublasLtMatmulAlgoCheck(c->lt, l.op, l.w, l.x, l.c, l.out, algorithm,
                                             &found) == CUBLAS_STATUS_SUCCESS &&
-                    found.workspaceSize <= most_workspace(c);
+                    found.workspaceSize <= most_workspace(c, p);
     layouts_release(&l);
     return ok;
 }
@@ -191,20 +207,23 @@ static bool serves_all(cuda *c, const product *p, const cublasLtMatmulAlgo_t *al
     return true;
 }
 
-/* What cuBLASLt suggests for that many rows and we allow, best first; returns how many. */
+/* What cuBLASLt suggests for that many rows and we allow, best first; returns how many. Says
+ * something in *status. */
 static int suggestions(cuda *c, const product *p, int64_t rows,
-                       cublasLtMatmulAlgo_t list[MAX_TRIED]) {
+                       cublasLtMatmulAlgo_t list[MAX_TRIED], cublasStatus_t *status) {
     cublasLtMatmulHeuristicResult_t found[MAX_ASKED];
     lt_layouts l;
     int asked = 0, n = 0;
-    cublasLtMatmulPreference_t wish = preference(c, p->key.alignment);
-    if (layouts_make(&l, p, rows) && wish &&
-        cublasLtMatmulAlgoGetHeuristic(c->lt, l.op, l.w, l.x, l.c, l.out, wish, MAX_ASKED,
-                                       found, &asked) != CUBLAS_STATUS_SUCCESS)
+    cublasLtMatmulPreference_t wish = preference(c, p);
+    *status = CUBLAS_STATUS_ALLOC_FAILED;
+    if (layouts_make(&l, p, rows) && wish)
+        *status = cublasLtMatmulAlgoGetHeuristic(c->lt, l.op, l.w, l.x, l.c, l.out, wish,
+                                                 MAX_ASKED, found, &asked);
+    if (*status != CUBLAS_STATUS_SUCCESS)
         asked = 0;
     for (int i = 0; i < asked && n < MAX_TRIED; i++)
         if (found[i].state == CUBLAS_STATUS_SUCCESS &&
-            found[i].workspaceSize <= most_workspace(c) && in_order(&found[i].algo) &&
+            found[i].workspaceSize <= most_workspace(c, p) && in_order(&found[i].algo) &&
             serves_all(c, p, &found[i].algo))
             list[n++] = found[i].algo;
     layouts_release(&l);
@@ -225,7 +244,7 @@ cublasStatus_t cuda_linear_multiply(cuda *c, const product *p,
                            : p->residual ? p->residual
                                          : p->out,
                            l.c, p->out, l.out, algorithm, p->workspace,
-                           c->no_workspace ? 0 : p->workspace_size, c->stream);
+                           workspace_of(c, p), c->stream);
     layouts_release(&l);
     return r;
 }
@@ -288,8 +307,8 @@ static cublasLtMatmulAlgo_t fastest(cuda *c, const product *p,
 static bool take_sibling(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
     product_key plain = p->key;
     plain.with_residual = 0;
-    for (int i = 0; i < c->products->n; i++) {
-        const chosen *one = &c->products->one[i];
+    for (size_t i = 0; i < c->products->n; i++) {
+        const chosen *one = &c->products->kind[i].how;
         if (memcmp(&one->key, &plain, sizeof plain) == 0 && one->found &&
             serves_all(c, p, &one->algorithm)) {
             *out = one->algorithm;
@@ -302,7 +321,7 @@ static bool take_sibling(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
 /* The product as it may be run several times: one that adds to its own result gives it to the
  * second half of the workspace instead. false: there is no room. */
 static bool repeatable(const product *p, product *trial) {
-    const size_t half = CUDA_LINEAR_CAP / 2;
+    const size_t half = p->workspace_size / 2;
     *trial = *p;
     if (!p->key.with_residual)
         return p->workspace != NULL;
@@ -313,10 +332,12 @@ static bool repeatable(const product *p, product *trial) {
            (size_t)(p->rows * p->key.n) * dtype_size((dtype)p->key.out_type) <= half;
 }
 
-static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out) {
+static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out,
+                           cublasStatus_t *status) {
     cublasLtMatmulAlgo_t many[MAX_TRIED], few[MAX_TRIED];
+    cublasStatus_t of_few;
     product trial;
-    const int n = suggestions(c, p, MANY_ROWS, many);
+    const int n = suggestions(c, p, MANY_ROWS, many, status);
     if (n == 0)
         return false;
     *out = many[0];
@@ -326,7 +347,7 @@ static bool find_algorithm(cuda *c, const product *p, cublasLtMatmulAlgo_t *out)
         return true;
     const cublasLtMatmulAlgo_t first = *out;
     if (p->key.few_rows)
-        *out = fastest(c, &trial, &first, few, suggestions(c, p, p->rows, few));
+        *out = fastest(c, &trial, &first, few, suggestions(c, p, p->rows, few, &of_few));
     else
         *out = fastest(c, &trial, &first, many, n);
     return true;
@@ -341,15 +362,42 @@ cuda_linear_cache *cuda_linear_products(cuda *c) {
     return c->products;
 }
 
-const chosen *cuda_linear_choose(cuda *c, const product *p) {
-    cuda_linear_cache *cache = cuda_linear_products(c);
-    for (int i = 0; cache && i < cache->n; i++)
-        if (memcmp(&cache->one[i].key, &p->key, sizeof p->key) == 0)
-            return &cache->one[i];
-    if (!cache)
-        return NULL;
-    chosen *next = &cache->one[cache->n < MAX_CHOSEN ? cache->n++ : MAX_CHOSEN - 1];
-    *next = (chosen){.key = p->key};
-    next->found = find_algorithm(c, p, &next->algorithm);
+product_kind *cuda_linear_kind(cuda *c, cuda_linear_cache *cache,
+                               const product_key *key) {
+    for (size_t i = 0; i < cache->n; i++)
+        if (memcmp(&cache->kind[i].how.key, key, sizeof *key) == 0)
+            return &cache->kind[i];
+    if (cache->n == cache->room) {
+        const size_t room = cache->room ? 2 * cache->room : 64;
+        product_kind *grown =
+            mem_resize(&c->services.host->err, cache->kind, room, sizeof *grown);
+        if (!grown)
+            return NULL;
+        cache->kind = grown;
+        cache->room = room;
+    }
+    product_kind *next = &cache->kind[cache->n++];
+    *next = (product_kind){.how.key = *key};
     return next;
+}
+
+/* What was chosen before is taken as it is, but where there is no workspace: it may have been
+ * kept by a version that did not look. */
+static bool is_settled(cuda *c, const product *p, const product_kind *kind) {
+    return kind->asked ||
+           (kind->how.found &&
+            (workspace_of(c, p) > 0 || serves(c, p, p->rows, &kind->how.algorithm)));
+}
+
+product_kind *cuda_linear_choose(cuda *c, const product *p) {
+    cuda_linear_cache *cache = cuda_linear_products(c);
+    product_kind *kind = cache ? cuda_linear_kind(c, cache, &p->key) : NULL;
+    if (!kind)
+        return NULL;
+    if (!is_settled(c, p, kind)) {
+        kind->how.found = find_algorithm(c, p, &kind->how.algorithm, &kind->status);
+        cache->changed = cache->changed || kind->how.found;
+    }
+    kind->asked = true;
+    return kind;
 }
