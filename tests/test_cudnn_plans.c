@@ -21,7 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "backend/cuda/cuda_dnn.h"
+#include "backend/cuda/cuda_dnn_graph.h"
 #include "backend/cuda_sizes.h"
 #include "core/os.h"
 #include "ovi.h"
@@ -73,13 +73,14 @@ typedef struct checker {
 } checker;
 
 /* The problem without what may differ between parts of one whole, which frames of zeros in
- * front do as well. */
+ * front do as well. Keys with a bias are a text, and stay. */
 static dnn_problem family_of(const dnn_problem *p) {
     dnn_problem f = *p;
     memset(f.conv.size, 0, sizeof f.conv.size);
     memset(f.conv.out_size, 0, sizeof f.conv.out_size);
     f.conv.pad_lo[0] = f.conv.pad_hi[0] = 0;
     f.attention = (dnn_attention){.heads = p->attention.heads,
+                                  .keys = p->attention.with_bias ? p->attention.keys : 0,
                                   .head_size = p->attention.head_size,
                                   .with_bias = p->attention.with_bias};
     return f;
@@ -472,6 +473,74 @@ static bool check_kept(const profile *here) {
     return good;
 }
 
+/* ---- notes of an engine, from a library that is played ---- */
+
+static cudnnStatus_t make_nothing(cudnnBackendDescriptorType_t type,
+                                  cudnnBackendDescriptor_t *made) {
+    static int something;
+    (void)type;
+    *made = &something;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+static cudnnStatus_t drop_nothing(cudnnBackendDescriptor_t d) {
+    (void)d;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+static struct {
+    cudnnStatus_t status; /* of reading notes */
+    int64_t n;            /* as many as it says there are, at most 64 are written */
+    int value;
+} notes;
+
+static cudnnStatus_t get_notes(cudnnBackendDescriptor_t d,
+                               cudnnBackendAttributeName_t name,
+                               cudnnBackendAttributeType_t type, int64_t room, int64_t *n,
+                               void *values) {
+    (void)d, (void)type;
+    *n = name == CUDNN_ATTR_ENGINECFG_KNOB_CHOICES ? 0 : 1;
+    if (name != CUDNN_ATTR_ENGINE_NUMERICAL_NOTE &&
+        name != CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE)
+        return CUDNN_STATUS_SUCCESS;
+    *n = notes.n;
+    for (int64_t i = 0; i < notes.n && i < room; i++)
+        ((int *)values)[i] = notes.value;
+    return notes.status;
+}
+
+/* An engine is taken for one that repeats its bits and is compiled only if it says so. */
+static bool check_notes(void) {
+    const dnn_library played = {
+        .make = make_nothing, .drop = drop_nothing, .get = get_notes};
+    static const struct {
+        cudnnStatus_t status;
+        int64_t n;
+        int value;
+        bool repeats, compiles;
+    } rows[] = {
+        {CUDNN_STATUS_SUCCESS, 0, 0, true, false},
+        {CUDNN_STATUS_SUCCESS, 1, CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION, true, true},
+        {CUDNN_STATUS_SUCCESS, 1, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC, false, false},
+        {CUDNN_STATUS_NOT_SUPPORTED, 0, 0, false, true},
+        {CUDNN_STATUS_SUCCESS, 100000, CUDNN_NUMERICAL_NOTE_FFT, false, true}};
+    bool good = true;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int config;
+        dnn_engine engine;
+        notes.status = rows[i].status;
+        notes.n = rows[i].n;
+        notes.value = rows[i].value;
+        if (!dnn_look_at(&played, &config, &engine) ||
+            engine.repeats != rows[i].repeats || engine.compiles != rows[i].compiles) {
+            printf("notes %zu: repeats %d, compiles %d\n", i, engine.repeats,
+                   engine.compiles);
+            good = false;
+        }
+    }
+    return good;
+}
+
 /* ---- */
 
 static bool check_profile(const profile *here, bool all, bool print, bool *skipped) {
@@ -515,7 +584,7 @@ int main(int argc, char **argv) {
     }
     ask_all(all);
     ask_odd_sizes();
-    good = seen.mixed == 0;
+    good = check_notes() && seen.mixed == 0;
     for (int i = 0; i < N_PROFILES && !skipped; i++)
         good = check_profile(&profiles[i], all, print, &skipped) && good;
     if (!skipped)
