@@ -1,12 +1,14 @@
 /* test_cudnn_plans.c: cuDNN's plans for the published sizes, chosen as the backend chooses
  * them, for six devices of which none is here. Problems are those that come by when the stages of
- * the published variants are planned, in every way of running them. Held: each has a choice
- * within the caps of cuda_sizes.h.
+ * the published variants are planned, in every way of running them, and a few of odd sizes.
+ * Held: each has a choice within the caps of cuda_sizes.h, and a family, which is the same
+ * convolution or attention of any size, has one engine with one set of settings, so that parts
+ * have the bits of the whole; and cuDNN has all of a family's convolutions or none.
  *
  * Held too: plans on disk are the same plans, and files that are damaged or of another problem
  * are said and made anew.
  *
- *   test_cudnn_plans [all | print]   all: every variant, every attention; print: the choices
+ *   test_cudnn_plans [all] [print]   all: every variant, every attention; print: the choices
  *   Exit status 77: cuDNN is not here.
  *
  * Attention is compiled while it is planned, and the compiled code is handed to the driver:
@@ -19,7 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "backend/cuda/cuda_dnn.h"
+#include "backend/cuda/cuda_dnn_graph.h"
 #include "backend/cuda_sizes.h"
 #include "core/os.h"
 #include "ovi.h"
@@ -52,13 +54,60 @@ static void device_json(const profile *p, char *json, size_t size) {
              p->shared_bytes > 200000 ? 32 : 24, large ? 2048 : 1536, p->name);
 }
 
+#define MAX_FAMILIES 128
+
+typedef struct family {
+    dnn_problem problem; /* with no sizes */
+    char words[64];      /* its engine and settings */
+    const char *first;   /* who said so */
+} family;
+
 typedef struct checker {
     cuda_dnn *dnn;
     const profile *device;
     bool print;
-    int checked, missing;
+    int checked, missing, split;
     size_t largest; /* workspace that was chosen */
+    family families[MAX_FAMILIES];
+    int n_families;
 } checker;
+
+/* The problem without what may differ between parts of one whole, which frames of zeros in
+ * front do as well. Keys with a bias are a text, and stay. */
+static dnn_problem family_of(const dnn_problem *p) {
+    dnn_problem f = *p;
+    memset(f.conv.size, 0, sizeof f.conv.size);
+    memset(f.conv.out_size, 0, sizeof f.conv.out_size);
+    f.conv.pad_lo[0] = f.conv.pad_hi[0] = 0;
+    f.attention = (dnn_attention){.heads = p->attention.heads,
+                                  .keys = p->attention.with_bias ? p->attention.keys : 0,
+                                  .head_size = p->attention.head_size,
+                                  .with_bias = p->attention.with_bias};
+    return f;
+}
+
+/* Has the family no other engine so far? */
+static void check_family(checker *c, const char *what, const dnn_problem *p,
+                         const char *words) {
+    const dnn_problem wanted = family_of(p);
+    int i = 0;
+    while (i < c->n_families &&
+           memcmp(&c->families[i].problem, &wanted, sizeof wanted) != 0)
+        i++;
+    family *f = &c->families[i];
+    if (i == MAX_FAMILIES)
+        abort();
+    if (i == c->n_families) {
+        c->n_families++;
+        f->problem = wanted;
+        f->first = what;
+        snprintf(f->words, sizeof f->words, "%s", words);
+    } else if (strcmp(f->words, words) != 0) {
+        printf("%s: %s: %s, but %s: %s\n", c->device->name, what, words, f->first,
+               f->words);
+        c->split++;
+    }
+}
 
 static void check(checker *c, const char *what, const dnn_problem *p) {
     const dnn_plan *plan = cuda_dnn_plan(c->dnn, p);
@@ -69,10 +118,12 @@ static void check(checker *c, const char *what, const dnn_problem *p) {
         c->missing++;
         printf("%s: %s: no plan within %lld bytes\n", c->device->name, what,
                (long long)p->workspace);
-    } else if (c->print) {
+        return;
+    }
+    check_family(c, what, p, cuda_dnn_plan_words(plan));
+    if (c->print)
         printf("%s: %s: %s, %zu bytes\n", c->device->name, what,
                cuda_dnn_plan_words(plan), bytes);
-    }
 }
 
 /* ---- problems of the published models ---- */
@@ -97,6 +148,43 @@ static void ask(const dnn_problem *p, const char *fmt, ...) {
     vsnprintf(asked.what[asked.n], sizeof asked.what[0], fmt, args);
     va_end(args);
     asked.problem[asked.n++] = *p;
+}
+
+/* Convolutions that are alike but for sizes go all to cuDNN, or none. */
+static struct {
+    conv_desc like[MAX_FAMILIES];
+    bool in_library[MAX_FAMILIES];
+    int n, mixed;
+} seen;
+
+static bool are_alike(const conv_desc *a, const conv_desc *b) {
+    return memcmp(&a->geometry, &b->geometry, sizeof a->geometry) == 0 &&
+           memcmp(a->stride, b->stride, sizeof a->stride) == 0 &&
+           memcmp(a->dilation, b->dilation, sizeof a->dilation) == 0 &&
+           memcmp(&a->pad_lo[1], &b->pad_lo[1], 2 * sizeof a->pad_lo[1]) == 0 &&
+           memcmp(&a->pad_hi[1], &b->pad_hi[1], 2 * sizeof a->pad_hi[1]) == 0 &&
+           a->upsample == b->upsample && a->act == b->act && a->x.type == b->x.type &&
+           !a->bias.data == !b->bias.data && !a->residual.data == !b->residual.data;
+}
+
+static void note_library(const conv_desc *d, bool in_library) {
+    int i = 0;
+    while (i < seen.n && !are_alike(&seen.like[i], d))
+        i++;
+    if (i == MAX_FAMILIES)
+        abort();
+    if (i == seen.n) {
+        seen.like[seen.n++] = *d;
+        seen.in_library[i] = in_library;
+    } else if (seen.in_library[i] != in_library) {
+        printf("conv %dx%dx%d %d -> %d, %d frames of %dx%d: %s cuDNN, others are %s\n",
+               (int)d->geometry.kernel[0], (int)d->geometry.kernel[1],
+               (int)d->geometry.kernel[2], (int)d->geometry.in_channels,
+               (int)d->geometry.out_channels, (int)d->x.dim[0], (int)d->x.dim[1],
+               (int)d->x.dim[2], in_library ? "for" : "not for",
+               in_library ? "not" : "all");
+        seen.mixed++;
+    }
 }
 
 static void ask_conv(const conv_desc *d) {
@@ -148,6 +236,8 @@ static void ask_attention(const attention_desc *d) {
 
 /* Stands in for what the backend offers: every operation of a plan comes by. */
 static const char *collect(const device_options *o, op_kind op, const void *desc) {
+    if (op == OP_CONV)
+        note_library(desc, cuda_conv_is_folded(desc) || cuda_conv_in_library(desc));
     if (op == OP_CONV && cuda_conv_is_folded(desc))
         ask_folded(desc);
     else if (op == OP_CONV)
@@ -200,6 +290,40 @@ static void *const somewhere = (void *)4096; /* never looked at */
 
 static tensor frames(int64_t t, int64_t h, int64_t w, int64_t channels) {
     return tensor_make(somewhere, DTYPE_BF16, SHAPE(t, h, w, channels));
+}
+
+/* The convolution, giving so many frames, rows and columns. */
+static void resize(dnn_conv *c, const int64_t out_size[3]) {
+    for (int i = 0; i < 3; i++) {
+        c->out_size[i] = out_size[i];
+        c->size[i] = (out_size[i] - 1) * c->stride[i] +
+                     c->dilation[i] * (c->kernel[i] - 1) + 1 - c->pad_lo[i] -
+                     c->pad_hi[i];
+    }
+}
+
+/* Convolutions of the families that came by, of sizes that no published way has. */
+static void ask_odd_sizes(void) {
+    static const int64_t pictures[][3] = {{1, 1, 1},     {1, 3, 200},  {1, 18, 29},
+                                          {2, 31, 33},   {3, 177, 95}, {5, 64, 200},
+                                          {7, 120, 121}, {6, 240, 240}};
+    static const int64_t lines[][3] = {{1, 1, 1}, {1, 1, 50}, {1, 1, 314}, {1, 1, 1024}};
+    const int published = asked.n;
+    for (int i = 0; i < published; i++) {
+        const dnn_conv *c = &asked.problem[i].conv;
+        const bool line = c->kernel[1] == 1 && c->kernel[2] > 1;
+        const size_t n =
+            line ? sizeof lines / sizeof *lines : sizeof pictures / sizeof *pictures;
+        for (size_t k = 0; k < n && c->in > 0; k++) {
+            dnn_problem p = family_of(&asked.problem[i]);
+            resize(&p.conv, line ? lines[k] : pictures[k]);
+            if (p.conv.size[1] > 0 && p.conv.size[2] > 0)
+                ask(&p, "conv %dx%dx%d %d -> %d to %d frames of %dx%d%s",
+                    (int)c->kernel[0], (int)c->kernel[1], (int)c->kernel[2], (int)c->in,
+                    (int)c->out, (int)p.conv.out_size[0], (int)p.conv.out_size[1],
+                    (int)p.conv.out_size[2], c->with_residual ? ", residual" : "");
+        }
+    }
 }
 
 /* ---- plans on disk ---- */
@@ -349,6 +473,74 @@ static bool check_kept(const profile *here) {
     return good;
 }
 
+/* ---- notes of an engine, from a library that is played ---- */
+
+static cudnnStatus_t make_nothing(cudnnBackendDescriptorType_t type,
+                                  cudnnBackendDescriptor_t *made) {
+    static int something;
+    (void)type;
+    *made = &something;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+static cudnnStatus_t drop_nothing(cudnnBackendDescriptor_t d) {
+    (void)d;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+static struct {
+    cudnnStatus_t status; /* of reading notes */
+    int64_t n;            /* as many as it says there are, at most 64 are written */
+    int value;
+} notes;
+
+static cudnnStatus_t get_notes(cudnnBackendDescriptor_t d,
+                               cudnnBackendAttributeName_t name,
+                               cudnnBackendAttributeType_t type, int64_t room, int64_t *n,
+                               void *values) {
+    (void)d, (void)type;
+    *n = name == CUDNN_ATTR_ENGINECFG_KNOB_CHOICES ? 0 : 1;
+    if (name != CUDNN_ATTR_ENGINE_NUMERICAL_NOTE &&
+        name != CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE)
+        return CUDNN_STATUS_SUCCESS;
+    *n = notes.n;
+    for (int64_t i = 0; i < notes.n && i < room; i++)
+        ((int *)values)[i] = notes.value;
+    return notes.status;
+}
+
+/* An engine is taken for one that repeats its bits and is compiled only if it says so. */
+static bool check_notes(void) {
+    const dnn_library played = {
+        .make = make_nothing, .drop = drop_nothing, .get = get_notes};
+    static const struct {
+        cudnnStatus_t status;
+        int64_t n;
+        int value;
+        bool repeats, compiles;
+    } rows[] = {
+        {CUDNN_STATUS_SUCCESS, 0, 0, true, false},
+        {CUDNN_STATUS_SUCCESS, 1, CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION, true, true},
+        {CUDNN_STATUS_SUCCESS, 1, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC, false, false},
+        {CUDNN_STATUS_NOT_SUPPORTED, 0, 0, false, true},
+        {CUDNN_STATUS_SUCCESS, 100000, CUDNN_NUMERICAL_NOTE_FFT, false, true}};
+    bool good = true;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int config;
+        dnn_engine engine;
+        notes.status = rows[i].status;
+        notes.n = rows[i].n;
+        notes.value = rows[i].value;
+        if (!dnn_look_at(&played, &config, &engine) ||
+            engine.repeats != rows[i].repeats || engine.compiles != rows[i].compiles) {
+            printf("notes %zu: repeats %d, compiles %d\n", i, engine.repeats,
+                   engine.compiles);
+            good = false;
+        }
+    }
+    return good;
+}
+
 /* ---- */
 
 static bool check_profile(const profile *here, bool all, bool print, bool *skipped) {
@@ -371,21 +563,28 @@ static bool check_profile(const profile *here, bool all, bool print, bool *skipp
         attentions[biased] += compiles;
         check(&c, asked.what[i], p);
     }
-    printf("%s, cuDNN %s: %d plans, %d missing, at most %zu bytes of workspace\n",
-           here->name, cuda_dnn_version(c.dnn), c.checked, c.missing, c.largest);
+    printf("%s, cuDNN %s: %d plans of %d families, %d missing, %d of another engine, at "
+           "most "
+           "%zu bytes of workspace\n",
+           here->name, cuda_dnn_version(c.dnn), c.checked, c.n_families, c.missing,
+           c.split, c.largest);
     cuda_dnn_close(c.dnn);
-    return c.missing == 0 && attentions[0] > 0 && attentions[1] > 0;
+    return c.missing == 0 && c.split == 0 && attentions[0] > 0 && attentions[1] > 0;
 }
 
 int main(int argc, char **argv) {
-    const bool print = argc > 1 && strcmp(argv[1], "print") == 0;
-    const bool all = argc > 1 && strcmp(argv[1], "all") == 0;
-    bool good = true, skipped = false;
+    bool print = false, all = false, good = true, skipped = false;
+    for (int i = 1; i < argc; i++) {
+        print = print || strcmp(argv[i], "print") == 0;
+        all = all || strcmp(argv[i], "all") == 0;
+    }
     if (!dlopen(CUDA_STUB, RTLD_NOW | RTLD_GLOBAL)) {
         printf("%s\n", dlerror());
         return 1;
     }
     ask_all(all);
+    ask_odd_sizes();
+    good = check_notes() && seen.mixed == 0;
     for (int i = 0; i < N_PROFILES && !skipped; i++)
         good = check_profile(&profiles[i], all, print, &skipped) && good;
     if (!skipped)

@@ -16,8 +16,8 @@
  * there as in the whole picture.
  *
  * The bits are those of decoding whole where a convolution's do not depend on the width of the
- * picture: ref always, cpu with AVX-512. oneDNN's f32 products for AVX2 depend on the number of
- * rows, which gives 1e-6 there.
+ * picture: ref always, cpu with AVX-512, cuda (one engine of cuDNN's for all sizes, or our kernels).
+ * oneDNN's f32 products for AVX2 depend on the number of rows, which gives 1e-6 there.
  *
  * Blended (the last resort). Whole frames before the cut take as much as many small tiles
  * behind it. Parts of them that overlap, each decoded as if it were alone, take less, but the

@@ -78,6 +78,10 @@ cudaError_t kernel_attention(const attention_desc *d, const attention_device *gp
     return cudaSuccess;
 }
 
+bool kernel_attention_has_wgmma(void) {
+    return true;
+}
+
 /* ---- products ---- */
 
 cudaError_t kernel_finish_linear(const linear_desc *d, const tensor *sum, bool with_bias,
@@ -138,7 +142,8 @@ cudaError_t kernel_conv_pack(const conv_geometry *g, dtype type, const conv_sour
     return cudaSuccess;
 }
 
-cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream) {
+cudaError_t kernel_conv(const conv_desc *d, size_t shared, cudaStream_t stream) {
+    (void)shared;
     const conv_geometry *g = &d->geometry;
     const dtype type = d->x.type;
     const int64_t taps = taps_of(g);

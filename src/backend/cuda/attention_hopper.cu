@@ -50,3 +50,7 @@ cudaError_t attention_hopper(const attention_run &r) {
     const bool plain = !r.args.key_bias && !r.args.rel_bias && r.args.scale > 0;
     return plain ? run<false>(r) : run<true>(r);
 }
+
+extern "C" bool kernel_attention_has_wgmma(void) {
+    return hopper_is_built<hopper_shape<160, 2, false, true>>();
+}

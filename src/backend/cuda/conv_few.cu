@@ -8,7 +8,8 @@
 //           [9 taps, 16 outputs, 64]; two stages in turn
 //
 // Sums in f32 over frames, then channels in 64, then taps; bias, activation and residual before
-// the one rounding. mma.sync: compute capability 8.0 and later.
+// the one rounding. mma.sync: compute capability 8.0 and later; the stages take 81 KiB of shared
+// memory, of which those have 99 and more.
 #include "backend/cuda/attention_device.cuh"
 #include "backend/cuda/kernel_tools.cuh"
 
@@ -144,8 +145,9 @@ bool takes(const conv_desc *d) {
 
 } // namespace
 
-extern "C" cudaError_t kernel_conv_few(const conv_desc *d, cudaStream_t stream) {
-    if (!takes(d))
+extern "C" cudaError_t kernel_conv_few(const conv_desc *d, size_t shared,
+                                       cudaStream_t stream) {
+    if (!takes(d) || shared < 2 * STAGE_BYTES)
         return cudaErrorNotSupported;
     few_args a = {};
     a.x = (const bf16 *)d->x.data, a.w = (const bf16 *)d->w.data;

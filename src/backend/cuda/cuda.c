@@ -247,6 +247,7 @@ static dtype cuda_native_dtype(void) {
     return DTYPE_BF16;
 }
 
+/* By the choices of cuda_linear_choose.c and cuda_dnn_choose.c. */
 static bool cuda_rows_exact(void) {
     return true;
 }

@@ -3,9 +3,11 @@
 #include "backend/cuda/cuda_internal.h"
 #include "backend/cuda/kernels.h"
 
-/* Measured on an H200 (docs/PERFORMANCE.md): on 9.0 our kernel is faster than cuDNN's. */
+/* Measured on an H200 (docs/PERFORMANCE.md): on 9.0 our kernel of wgmma is faster than cuDNN's. A
+ * module of PTX alone is without it. */
 static bool own_is_faster(const cuda *c, const attention_desc *d) {
-    return c->sm == 90 && d->q.type == DTYPE_BF16 && d->q.dim[3] == 128;
+    return c->sm == 90 && d->q.type == DTYPE_BF16 && d->q.dim[3] == 128 &&
+           kernel_attention_has_wgmma();
 }
 
 /* d with its keys, values and bias behind cuDNN's own workspace, and behind the last key zeros
@@ -46,25 +48,34 @@ static attention_desc part_of(const attention_desc *d, int64_t at, int64_t n) {
     return part;
 }
 
-/* By cuDNN, as many queries at a time as a launch holds: each gets the same bits. False: it
- * does not offer the case, and nothing is done. */
-static bool in_library(cuda *c, const attention_desc *d, const attention_device *gpu,
-                       work w) {
-    const int64_t all = d->q.dim[1];
+/* How many queries cuDNN takes at a time: as many as a launch holds. */
+static int64_t queries_at_a_time(const cuda *c, const attention_desc *d) {
     const int64_t padded = cuda_attention_pieces(d).padded;
     const int64_t keys = padded > 0 ? padded : d->k.dim[1];
     const double query =
         4.0 * (double)(d->q.dim[0] * d->q.dim[2]) * (double)(keys * d->q.dim[3]);
-    const int64_t most = cuda_launch_share(c, query, all, d->q.type);
-    const attention_desc first = part_of(d, 0, most);
-    if (w.size < cuda_attention_bytes(d) || !cuda_dnn_offers_attention(c, &first))
+    return cuda_launch_share(c, query, d->q.dim[1], d->q.type);
+}
+
+/* Does cuDNN take all parts? They have two sizes at most. */
+static bool all_offered(cuda *c, const attention_desc *d, int64_t most) {
+    const int64_t all = d->q.dim[1], rest = all % most;
+    const attention_desc first = part_of(d, 0, most), last = part_of(d, all - rest, rest);
+    return cuda_dnn_offers_attention(c, &first) &&
+           (rest == 0 || cuda_dnn_offers_attention(c, &last));
+}
+
+/* By cuDNN: each query gets the same bits, whatever stands beside it. False: it does not offer the
+ * case, and nothing is done. */
+static bool in_library(cuda *c, const attention_desc *d, work w) {
+    const int64_t all = d->q.dim[1], most = all > 0 ? queries_at_a_time(c, d) : 0;
+    if (all == 0 || w.size < cuda_attention_bytes(d) || !all_offered(c, d, most))
         return false;
     const attention_desc whole = d->key_bias.data ? pad_keys(c, d, w) : *d;
     for (int64_t at = 0, n; at < all; at += n) {
         n = all - at < most ? all - at : most;
         const attention_desc part = part_of(&whole, at, n);
-        if (!cuda_dnn_attention(c, &part, w))
-            cuda_ok(c, kernel_attention(&part, gpu, c->stream), "attention");
+        cuda_dnn_attention(c, &part, w);
     }
     return true;
 }
@@ -75,7 +86,7 @@ void cuda_attention(void *self, const attention_desc *d, work w) {
                                   .processors = c->n_processors,
                                   .shared = c->shared_bytes,
                                   .seconds = c->launch_seconds};
-    if (!own_is_faster(c, d) && cuda_attention_in_library(d) && in_library(c, d, &gpu, w))
+    if (!own_is_faster(c, d) && cuda_attention_in_library(d) && in_library(c, d, w))
         return;
     cuda_ok(c, kernel_attention(d, &gpu, c->stream), "attention");
 }

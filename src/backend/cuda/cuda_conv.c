@@ -4,6 +4,8 @@
  *   bf16 behind a doubling     cuDNN, four convolutions of 2x2 taps for one of 3x3: two of
  *                              three rows fall on one pixel, so 4/9 of the products remain
  *   all others                 cuda_conv.cu, and these where cuDNN is not here
+ *
+ * All parts of one convolution go the same way: which one, is asked before anything is done.
  */
 #include <string.h>
 
@@ -42,13 +44,12 @@ void cuda_conv_clear(cuda *self) {
 
 /* ---- cuDNN ---- */
 
-static bool conv_in_library(cuda *c, const conv_desc *d, work w) {
+static void run_in_library(cuda *c, const conv_desc *d, work w) {
     const cuda_conv_work p = cuda_conv_pieces(d);
     void *bias = (char *)w.data + p.cap;
-    if (d->bias.data &&
-        !cuda_ok(c, kernel_convert(&d->bias, bias, DTYPE_BF16, c->stream), "bias"))
-        return true;
-    return cuda_dnn_conv(c, d, bias, (work){w.data, p.cap});
+    if (!d->bias.data ||
+        cuda_ok(c, kernel_convert(&d->bias, bias, DTYPE_BF16, c->stream), "bias"))
+        cuda_dnn_conv(c, d, bias, (work){w.data, p.cap});
 }
 
 /* The convolution of one parity, of frames [first, first + n). Row 2i reads rows i - 1 and i
@@ -77,33 +78,23 @@ static bool run_parities(cuda *c, const conv_desc *d, work w, bool ask) {
         const int64_t left = d->x.dim[0] - at, n = left < p.frames ? left : p.frames;
         for (int parity = 0; parity < 4; parity++) {
             const conv_desc one = parity_conv(d, parity, at, n, weights, plane);
-            if (ask ? !cuda_dnn_offers_conv(c, &one)
-                    : !cuda_dnn_conv(c, &one, NULL, (work){w.data, p.cap}))
+            if (ask && !cuda_dnn_offers_conv(c, &one))
                 return false;
-            if (!ask)
-                cuda_ok(c, kernel_conv_unfold(d, plane, at, n, parity, c->stream),
-                        "convolution");
+            if (ask)
+                continue;
+            cuda_dnn_conv(c, &one, NULL, (work){w.data, p.cap});
+            cuda_ok(c, kernel_conv_unfold(d, plane, at, n, parity, c->stream),
+                    "convolution");
         }
     }
     return true;
 }
 
-/* All four or none: what is written may be the residual. */
-static bool conv_folded(cuda *c, const conv_desc *d, work w) {
+static void run_folded(cuda *c, const conv_desc *d, work w) {
     void *weights = (char *)w.data + cuda_conv_pieces(d).cap;
-    if (!run_parities(c, d, w, true))
-        return false;
-    cuda_ok(c, kernel_conv_fold(&d->geometry, d->w.data, weights, c->stream),
-            "convolution");
-    return run_parities(c, d, w, false);
-}
-
-static void conv_at_once(cuda *c, const conv_desc *d, work w) {
-    if (c->dnn && cuda_conv_is_folded(d) && conv_folded(c, d, w))
-        return;
-    if (c->dnn && cuda_conv_in_library(d) && conv_in_library(c, d, w))
-        return;
-    cuda_ok(c, kernel_conv(d, c->stream), "convolution");
+    if (cuda_ok(c, kernel_conv_fold(&d->geometry, d->w.data, weights, c->stream),
+                "convolution"))
+        run_parities(c, d, w, false);
 }
 
 /* ---- frames of a launch ---- */
@@ -137,6 +128,40 @@ static bool reads_frames(const conv_desc *d, int64_t first, int64_t n) {
     return hi > 0 && lo < d->x.dim[0];
 }
 
+/* Frames [at, at + *n) of d, `most` at a time. */
+static conv_desc part_at(const conv_desc *d, int64_t at, int64_t most, int64_t *n) {
+    const int64_t all = d->out.dim[0];
+    *n = all - at < most ? all - at : most;
+    if (*n < all && !reads_frames(d, at, *n))
+        *n = all - at;
+    return *n < all ? conv_frames(d, at, *n) : *d;
+}
+
+/* ---- ways ---- */
+
+typedef enum way { FOLDED, IN_LIBRARY, OWN } way;
+
+static way way_of(cuda *c, const conv_desc *d, int64_t most, work w) {
+    const bool folded = cuda_conv_is_folded(d);
+    if (!c->dnn || (!folded && !cuda_conv_in_library(d)) || w.size < cuda_conv_bytes(d))
+        return OWN;
+    for (int64_t at = 0, n; at < d->out.dim[0]; at += n) {
+        const conv_desc part = part_at(d, at, most, &n);
+        if (!(folded ? run_parities(c, &part, w, true) : cuda_dnn_offers_conv(c, &part)))
+            return OWN;
+    }
+    return folded ? FOLDED : IN_LIBRARY;
+}
+
+static void run_part(cuda *c, const conv_desc *d, way how, work w) {
+    if (how == FOLDED)
+        run_folded(c, d, w);
+    else if (how == IN_LIBRARY)
+        run_in_library(c, d, w);
+    else
+        cuda_ok(c, kernel_conv(d, c->shared_bytes, c->stream), "convolution");
+}
+
 /* Where launches have a limit: as many frames at a time as it holds. A residual that is the
  * very view of out is read before it is written all the same. */
 void cuda_conv(void *self, const conv_desc *d, work w) {
@@ -146,11 +171,9 @@ void cuda_conv(void *self, const conv_desc *d, work w) {
         2.0 * (double)(d->out.dim[1] * d->out.dim[2] * g->out_channels) *
         (double)(g->in_channels * g->kernel[0] * g->kernel[1] * g->kernel[2]);
     const int64_t all = d->out.dim[0], most = cuda_launch_share(c, frame, all, d->x.type);
+    const way how = way_of(c, d, most, w);
     for (int64_t at = 0, n; at < all; at += n) {
-        n = all - at < most ? all - at : most;
-        if (n < all && !reads_frames(d, at, n))
-            n = all - at;
-        const conv_desc part = n < all ? conv_frames(d, at, n) : *d;
-        conv_at_once(c, &part, w);
+        const conv_desc part = part_at(d, at, most, &n);
+        run_part(c, &part, how, w);
     }
 }

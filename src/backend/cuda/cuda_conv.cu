@@ -443,10 +443,11 @@ static void launch_bf16(const conv_view *v, cudaStream_t stream) {
         run_bf16<64, 64, 2, 2, false>(v, stream);
 }
 
-extern "C" cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream) {
+extern "C" cudaError_t kernel_conv(const conv_desc *d, size_t shared,
+                                   cudaStream_t stream) {
     if (d->out.dim[0] * d->out.dim[1] * d->out.dim[2] > INT32_MAX)
         return cudaErrorInvalidValue;
-    const cudaError_t e = kernel_conv_few(d, stream);
+    const cudaError_t e = kernel_conv_few(d, shared, stream);
     if (e != cudaErrorNotSupported)
         return e;
     const conv_view v = view_of(d);

@@ -1,12 +1,5 @@
-/* cuda_dnn.c: cuDNN, opened at run time: the library, the choice of a plan, plans kept.
- *
- * Choice. cuDNN names engines with settings for a problem, the likely fastest first. The
- * first is taken that keeps to the workspace and gives the same bits every time; the very
- * first may want half a gigabyte (RTX 3060, last decoder stage). For convolutions it must
- * be compiled already: no second is spent per shape, and no compiler needed. Attention is
- * always compiled on the spot; its engine is chosen for a problem of fixed lengths (with a bias,
- * of 1,024 queries and the keys at hand), so that a query's bits do not depend on how many
- * others stand beside it.
+/* cuda_dnn.c: cuDNN, opened at run time: the library, plans, and how they run. Which engine a
+ * plan has: cuda_dnn_choose.c.
  *
  * What is not offered is remembered too. Plans live as long as the handle, and on disk for
  * the next process (cuda_dnn_kept.c). */
@@ -187,116 +180,43 @@ const char *cuda_dnn_path(const cuda_dnn *d) {
     return d->path;
 }
 
-/* ---- choice ---- */
+/* ---- making ---- */
 
 static dnn_target target_of(const cuda_dnn *d) {
     return (dnn_target){d->handle, d->device};
 }
 
-/* With this engine, if it serves. */
-static bool plan_with(cuda_dnn *d, dnn_plan *p, cudnnBackendDescriptor_t graph,
-                      const dnn_engine *engine) {
-    const int mark = p->bag.n;
-    const dnn_target target = target_of(d);
-    dnn_maker m = {.lib = &d->lib, .bag = &p->bag};
-    cudnnBackendDescriptor_t config = dnn_config(&m, target, graph, engine);
-    p->plan = dnn_finish_plan(&m, target, config, p->problem.workspace, &p->bytes);
-    if (!p->plan)
-        dnn_bag_cut(&d->lib, &p->bag, mark);
-    dnn_engine_words(engine, p->words, sizeof p->words);
-    return p->plan != NULL;
+static cudnnBackendDescriptor_t make_graph(const cuda_dnn *d, dnn_maker *m,
+                                           const dnn_problem *p) {
+    return p->conv.in > 0 ? dnn_conv_graph(m, target_of(d), &p->conv)
+                          : dnn_attention_graph(m, target_of(d), &p->attention);
 }
 
-/* With the first engine that is named for a like graph and serves. */
-static bool choose(cuda_dnn *d, dnn_plan *p, cudnnBackendDescriptor_t like,
-                   cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode) {
-    dnn_bag bag = {0};
-    dnn_maker m = {.lib = &d->lib, .bag = &bag};
-    cudnnBackendDescriptor_t named[DNN_MAX_NAMED];
-    const int n = dnn_name_engines(&m, target_of(d), like, mode, named);
-    const int mark = p->bag.n;
-    int64_t pass = p->problem.passed;
-    for (int k = 0; k < n && !p->plan; k++) {
-        dnn_engine engine;
-        if (dnn_look_at(&d->lib, named[k], &engine) && engine.repeats &&
-            !engine.compiles && plan_with(d, p, graph, &engine) && pass-- > 0) {
-            dnn_bag_cut(&d->lib, &p->bag, mark);
-            p->plan = NULL;
-        }
-    }
-    dnn_bag_cut(&d->lib, &bag, 0);
-    return p->plan != NULL;
-}
-
-/* The engine of an attention of this kind over 1,024 queries, and as many keys where there is
- * no bias. */
-static bool canonical_engine(cuda_dnn *d, const dnn_attention *a, dnn_engine *engine) {
-    const int64_t n = 1024, row = a->heads * a->head_size;
-    dnn_attention b = {.batch = 1,
-                       .heads = a->heads,
-                       .queries = n,
-                       .keys = a->with_bias ? a->keys : n,
-                       .head_size = a->head_size,
-                       .with_bias = a->with_bias};
-    int64_t *strides[] = {b.q, b.out, b.k, b.v};
-    for (int i = 0; i < 4; i++) {
-        strides[i][0] = (i < 2 ? b.queries : b.keys) * row;
-        strides[i][1] = row;
-        strides[i][2] = a->head_size;
-    }
-    dnn_bag bag = {0};
-    dnn_maker m = {.lib = &d->lib, .bag = &bag};
-    const dnn_target target = target_of(d);
-    cudnnBackendDescriptor_t graph = dnn_attention_graph(&m, target, &b);
-    cudnnBackendDescriptor_t named[DNN_MAX_NAMED];
-    const int count = dnn_name_engines(&m, target, graph, CUDNN_HEUR_MODE_A, named);
-    bool found = false;
-    for (int k = 0; k < count && !found; k++)
-        found = dnn_look_at(&d->lib, named[k], engine) && engine->repeats;
-    dnn_bag_cut(&d->lib, &bag, 0);
-    return found;
-}
-
-static void plan_attention(cuda_dnn *d, dnn_plan *p) {
-    dnn_engine engine;
-    if (!canonical_engine(d, &p->problem.attention, &engine))
-        return;
-    dnn_maker m = {.lib = &d->lib, .bag = &p->bag};
-    cudnnBackendDescriptor_t graph =
-        dnn_attention_graph(&m, target_of(d), &p->problem.attention);
-    if (m.status == CUDNN_STATUS_SUCCESS)
-        plan_with(d, p, graph, &engine);
-}
-
-/* The same convolution of pictures of one fixed number and size. Frames of zeros in front do
- * not count: the first pictures of a clip go the way of the others. */
-static dnn_conv canonical_conv(const dnn_conv *c) {
-    static const int64_t size[3] = {4, 128, 128};
-    dnn_conv like = *c;
-    like.pad_lo[0] = like.pad_hi[0] = 0;
-    for (int i = 0; i < 3; i++) {
-        const int64_t reach = c->dilation[i] * (c->kernel[i] - 1) + 1;
-        like.out_size[i] = size[i];
-        like.size[i] =
-            (size[i] - 1) * c->stride[i] + reach - like.pad_lo[i] - like.pad_hi[i];
-    }
-    return like;
-}
-
-/* Pictures, that is: sound is one line, and is not cut. */
-static void plan_conv(cuda_dnn *d, dnn_plan *p) {
+static void say_refused(const cuda_dnn *d, const dnn_plan *p) {
     const dnn_conv *c = &p->problem.conv;
-    const dnn_conv like =
-        c->out_size[1] == 1 || p->problem.own_size ? *c : canonical_conv(c);
-    dnn_bag bag = {0};
+    if (d->host && c->in > 0)
+        host_log(
+            d->host, OVI_LOG_WARN,
+            "cuDNN: %s does not compute a convolution of %lld to %lld channels, %lld "
+            "frames of %lldx%lld: our own kernel does, with other bits than at other "
+            "sizes",
+            p->words, (long long)c->in, (long long)c->out, (long long)c->size[0],
+            (long long)c->size[1], (long long)c->size[2]);
+}
+
+/* With the engine that all sizes have. Another one, with other bits, is never tried. */
+static void choose_plan(cuda_dnn *d, dnn_plan *p) {
+    const dnn_target t = target_of(d);
     dnn_maker m = {.lib = &d->lib, .bag = &p->bag};
-    dnn_maker other = {.lib = &d->lib, .bag = &bag};
-    cudnnBackendDescriptor_t graph = dnn_conv_graph(&m, target_of(d), c);
-    cudnnBackendDescriptor_t named_for = dnn_conv_graph(&other, target_of(d), &like);
-    if (m.status == CUDNN_STATUS_SUCCESS && other.status == CUDNN_STATUS_SUCCESS)
-        (void)(choose(d, p, named_for, graph, CUDNN_HEUR_MODE_A) ||
-               choose(d, p, named_for, graph, CUDNN_HEUR_MODE_FALLBACK));
-    dnn_bag_cut(&d->lib, &bag, 0);
+    dnn_engine engine;
+    if (!dnn_choose(&d->lib, t, &p->problem, &engine))
+        return;
+    dnn_engine_words(&engine, p->words, sizeof p->words);
+    cudnnBackendDescriptor_t graph = make_graph(d, &m, &p->problem);
+    cudnnBackendDescriptor_t config = dnn_config(&m, t, graph, &engine);
+    p->plan = dnn_finish_plan(&m, t, config, p->problem.workspace, &p->bytes);
+    if (!p->plan)
+        say_refused(d, p);
 }
 
 /* ---- plans that are kept ---- */
@@ -336,10 +256,7 @@ static void make_plan(cuda_dnn *d, dnn_plan *p) {
         memcpy(p->words, found.words, sizeof p->words);
         return;
     }
-    if (p->problem.conv.in > 0)
-        plan_conv(d, p);
-    else
-        plan_attention(d, p);
+    choose_plan(d, p);
     if (p->plan)
         dnn_kept_add(&kept, &d->lib, &p->problem, p->plan, p->words);
     else

@@ -60,7 +60,8 @@ typedef struct dnn_problem {
 
 typedef struct dnn_plan dnn_plan; /* borrowed from the handle until the next call */
 
-/* NULL: cuDNN does not offer it within the workspace. */
+/* NULL: cuDNN does not offer it within the workspace, with the engine that other sizes of the same
+ * problem have. */
 const dnn_plan *cuda_dnn_plan(cuda_dnn *d, const dnn_problem *p);
 size_t cuda_dnn_plan_bytes(const dnn_plan *plan); /* of workspace */
 const char *cuda_dnn_plan_words(const dnn_plan *plan);
@@ -82,13 +83,13 @@ const char *cuda_dnn_run(cuda_dnn *d, const dnn_plan *plan, const dnn_pointers *
 bool dnn_problem_of_attention(const attention_desc *d, dnn_problem *p);
 bool dnn_problem_of_conv(const conv_desc *d, dnn_problem *p);
 
-/* The operations; false if cuDNN is not here or does not offer the case (nothing is done
- * then). A failure latches, and counts as done. */
+/* The operations. Offered: cuDNN is here and computes the case. Only what is offered may be
+ * called for; a failure latches. Workspace: the caps of cuda_sizes.h. */
 struct cuda;
 bool cuda_dnn_offers_attention(struct cuda *c, const attention_desc *d);
 /* With a bias, d has the padded keys. */
-bool cuda_dnn_attention(struct cuda *c, const attention_desc *d, work w);
-/* bias: in bf16, instead of d's. No activation. */
+void cuda_dnn_attention(struct cuda *c, const attention_desc *d, work w);
 bool cuda_dnn_offers_conv(struct cuda *c, const conv_desc *d);
-bool cuda_dnn_conv(struct cuda *c, const conv_desc *d, const void *bias, work w);
+/* bias: in bf16, instead of d's. No activation. */
+void cuda_dnn_conv(struct cuda *c, const conv_desc *d, const void *bias, work w);
 #endif

@@ -28,24 +28,27 @@ int dnn_name_engines(dnn_maker *m, dnn_target t, cudnnBackendDescriptor_t graph,
     return m->status == CUDNN_STATUS_SUCCESS ? (int)(got < n ? got : n) : 0;
 }
 
-/* Notes: what an engine is known for. */
+#define MOST_NOTES 64 /* a later cuDNN may know more kinds of them than these headers */
+
+/* Notes: what an engine is known for. Where they cannot be read nothing good is. */
 static void read_notes(const dnn_library *lib, cudnnBackendDescriptor_t e,
                        dnn_engine *engine) {
-    cudnnBackendNumericalNote_t sums[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-    cudnnBackendBehaviorNote_t acts[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
+    cudnnBackendNumericalNote_t sums[MOST_NOTES];
+    cudnnBackendBehaviorNote_t acts[MOST_NOTES];
     int64_t n = 0;
-    engine->repeats = true;
-    if (lib->get(e, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
-                 CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n, sums) == CUDNN_STATUS_SUCCESS)
-        for (int64_t i = 0; i < n; i++)
-            if (sums[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)
-                engine->repeats = false;
+    engine->repeats =
+        lib->get(e, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                 MOST_NOTES, &n, sums) == CUDNN_STATUS_SUCCESS &&
+        n <= MOST_NOTES;
+    for (int64_t i = 0; i < n && engine->repeats; i++)
+        engine->repeats = sums[i] != CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC;
     n = 0;
-    if (lib->get(e, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
-                 CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &n, acts) == CUDNN_STATUS_SUCCESS)
-        for (int64_t i = 0; i < n; i++)
-            if (acts[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION)
-                engine->compiles = true;
+    engine->compiles =
+        lib->get(e, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, MOST_NOTES,
+                 &n, acts) != CUDNN_STATUS_SUCCESS ||
+        n > MOST_NOTES;
+    for (int64_t i = 0; i < n && !engine->compiles; i++)
+        engine->compiles = acts[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION;
 }
 
 static bool read_knobs(dnn_maker *m, cudnnBackendDescriptor_t config,

@@ -1,5 +1,5 @@
 /* cuda_dnn_graph.h: cuDNN's descriptors. Private to cuda_dnn.c, cuda_dnn_graph.c,
- * cuda_dnn_engine.c and cuda_dnn_kept.c. */
+ * cuda_dnn_engine.c, cuda_dnn_choose.c and cuda_dnn_kept.c. */
 #ifndef OVI_BACKEND_CUDA_DNN_GRAPH_H
 #define OVI_BACKEND_CUDA_DNN_GRAPH_H
 
@@ -110,7 +110,14 @@ cudnnBackendDescriptor_t dnn_plan_from_text(dnn_maker *m, dnn_target t, const ch
                                             size_t size, int64_t most_workspace,
                                             size_t *bytes);
 
-/* Plans on disk. */
+/* ---- cuda_dnn_choose.c ---- */
+
+/* The engine of a problem, whatever its sizes; false: none serves. */
+bool dnn_choose(const dnn_library *lib, dnn_target t, const dnn_problem *p,
+                dnn_engine *engine);
+
+/* ---- cuda_dnn_kept.c: plans on disk ---- */
+
 #define DNN_PLAN_WORDS 64
 typedef struct dnn_kept {
     const char *folder; /* "": nowhere */

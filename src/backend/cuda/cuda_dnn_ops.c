@@ -14,15 +14,14 @@ static const dnn_plan *plan_of(cuda *c, const dnn_problem *p) {
     return cuda_dnn_plan(c->dnn, &asked);
 }
 
-static bool run(cuda *c, const char *what, const dnn_problem *p, const dnn_pointers *at) {
+/* What is offered; that it is no more, fails. */
+static void run(cuda *c, const char *what, const dnn_problem *p, const dnn_pointers *at) {
     const dnn_plan *plan = plan_of(c, p);
-    if (!plan)
-        return false;
-    const char *failed = cuda_dnn_run(c->dnn, plan, at);
+    const char *failed =
+        plan ? cuda_dnn_run(c->dnn, plan, at) : "offered and then withdrawn";
     if (failed)
         cuda_fail(c, OVI_DEVICE, "%s: cuDNN %s: %s", what, cuda_dnn_version(c->dnn),
                   failed);
-    return true;
 }
 
 /* ---- attention ---- */
@@ -39,17 +38,17 @@ bool cuda_dnn_offers_attention(cuda *c, const attention_desc *d) {
     return attention_fits(c, d, &p) && plan_of(c, &p);
 }
 
-bool cuda_dnn_attention(cuda *c, const attention_desc *d, work w) {
+void cuda_dnn_attention(cuda *c, const attention_desc *d, work w) {
     dnn_problem p;
-    return w.size >= CUDA_ATTENTION_CAP && attention_fits(c, d, &p) &&
-           run(c, "attention", &p,
-               &(dnn_pointers){.q = d->q.data,
-                               .k = d->k.data,
-                               .v = d->v.data,
-                               .bias = d->key_bias.data,
-                               .scale = d->scale,
-                               .out = d->out.data,
-                               .workspace = w.data});
+    dnn_problem_of_attention(d, &p);
+    run(c, "attention", &p,
+        &(dnn_pointers){.q = d->q.data,
+                        .k = d->k.data,
+                        .v = d->v.data,
+                        .bias = d->key_bias.data,
+                        .scale = d->scale,
+                        .out = d->out.data,
+                        .workspace = w.data});
 }
 
 /* ---- convolution ---- */
@@ -65,14 +64,14 @@ bool cuda_dnn_offers_conv(cuda *c, const conv_desc *d) {
     return conv_fits(c, d, &p) && plan_of(c, &p);
 }
 
-bool cuda_dnn_conv(cuda *c, const conv_desc *d, const void *bias, work w) {
+void cuda_dnn_conv(cuda *c, const conv_desc *d, const void *bias, work w) {
     dnn_problem p;
-    return w.size >= CUDA_CONV_CAP && conv_fits(c, d, &p) &&
-           run(c, "convolution", &p,
-               &(dnn_pointers){.x = d->x.data,
-                               .w = d->w.data,
-                               .bias = bias,
-                               .residual = d->residual.data,
-                               .out = d->out.data,
-                               .workspace = w.data});
+    dnn_problem_of_conv(d, &p);
+    run(c, "convolution", &p,
+        &(dnn_pointers){.x = d->x.data,
+                        .w = d->w.data,
+                        .bias = bias,
+                        .residual = d->residual.data,
+                        .out = d->out.data,
+                        .workspace = w.data});
 }

@@ -52,9 +52,12 @@ typedef struct attention_device {
 /* Head sizes up to 2,048. No workspace. */
 cudaError_t kernel_attention(const attention_desc *d, const attention_device *device,
                              cudaStream_t stream);
-cudaError_t kernel_conv(const conv_desc *d, cudaStream_t stream);
+/* Is the kernel for 9.0 in this module, and not its PTX for older devices alone? */
+bool kernel_attention_has_wgmma(void);
+/* shared: bytes of shared memory that a block can have. */
+cudaError_t kernel_conv(const conv_desc *d, size_t shared, cudaStream_t stream);
 /* 3x3 taps over many channels that give few, in bf16; cudaErrorNotSupported: no such one. */
-cudaError_t kernel_conv_few(const conv_desc *d, cudaStream_t stream);
+cudaError_t kernel_conv_few(const conv_desc *d, size_t shared, cudaStream_t stream);
 
 /* Weights of n pairs (o, i) from pair `first` on, [n, taps] in F32 or BF16, readable by the
  * device. */
