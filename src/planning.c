@@ -168,9 +168,8 @@ static size_t least_budget(const job *j, const memory_budget *budget, bool by_ra
             stage_profile p;
             if (stage_profile_count(&counted, planned[i], &way[k].options, &p) != OVI_OK)
                 return 0;
-            size_t bytes = profile_peak(&p);
-            if (by_ram)
-                bytes = p.host + (budget->unified ? bytes : 0);
+            const size_t bytes =
+                by_ram ? profile_ram(&p, budget->unified) : profile_peak(&p);
             of_stage = bytes < of_stage ? bytes : of_stage;
         }
         least = of_stage > least ? of_stage : least;

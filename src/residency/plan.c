@@ -25,6 +25,10 @@ size_t profile_peak(const stage_profile *p) {
     return p->on_cpu ? 0 : p->weights + p->arena; /* P1 */
 }
 
+size_t profile_ram(const stage_profile *p, bool unified) {
+    return p->host + (unified ? profile_peak(p) : 0);
+}
+
 static double larger(double a, double b) {
     return a > b ? a : b;
 }
@@ -41,7 +45,7 @@ double profile_seconds(const stage_profile *p, const device_speed *speed) {
 
 bool profile_fits(const stage_profile *p, const memory_budget *budget) {
     size_t device = profile_peak(p);
-    size_t ram = p->host + (budget->unified ? device : 0);
+    size_t ram = profile_ram(p, budget->unified);
     return (!budget->device || device <= budget->device) &&
            (!budget->ram || ram <= budget->ram);
 }

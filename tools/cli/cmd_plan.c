@@ -85,8 +85,8 @@ static void print_table(const ovi_plan *plan) {
            cli_bytes(peak, plan->peak_bytes), plan->flops / 1e12, plan->seconds);
     for (int i = 0; i < plan->n_stages; i++)
         if (plan->stage[i].disk_bytes)
-            printf("%s reads %s from disk, because --ram does not hold the files: about "
-                   "%.0f s\n",
+            printf("%s reads %s from disk, because host memory does not hold the files: "
+                   "about %.0f s\n",
                    plan->stage[i].name, cli_bytes(peak, plan->stage[i].disk_bytes),
                    plan->stage[i].seconds);
     if (plan->warm_bytes)
