@@ -38,6 +38,24 @@ ssize_t __wrap_pread(int fd, void *to, size_t n, off_t at) {
     return got;
 }
 
+/* ---- likewise pthread_create ---- */
+
+int __real_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+static struct {
+    bool count;
+    int started, most; /* most: that can be started while they are counted */
+} threads;
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *how,
+                          void *(*run)(void *), void *user) {
+    if (threads.count && threads.started == threads.most)
+        return EAGAIN;
+    threads.started += threads.count;
+    return __real_pthread_create(thread, how, run, user);
+}
+
 /* ---- an uploader by itself, of all rows of the small model ---- */
 
 typedef struct sender {
@@ -264,6 +282,28 @@ static void a_failed_copy_is_said_after_windows_for_packing(void **state) {
     assert_false(upload_finish(&s.u, &s.e));
     expect_sentence(s.e.text, &s.f, "did not reach the device");
     err_clear(&s.e);
+    sender_close(&s);
+}
+
+/* ---- threads of the ring ---- */
+
+/* As many as can be started read; where there is none, rows pass through staging. */
+static void a_ring_reads_with_the_threads_that_there_are(void **state) {
+    (void)state;
+    sender s;
+    sender_open(&s);
+    for (int most = 0; most <= 8; most += most < 2 ? 1 : 6) {
+        sender_take_way(&s, &ways[2]);
+        threads.count = true;
+        threads.started = 0;
+        threads.most = most;
+        assert_true(send_rows(&s));
+        threads.count = false;
+        expect_rows(&s);
+        assert_int_equal(threads.started, most);
+        assert_int_equal(s.u.ring != NULL, most > 0);
+        assert_int_equal(apart.pinned, most > 0 ? 2 : 0);
+    }
     sender_close(&s);
 }
 
@@ -588,6 +628,7 @@ int main(void) {
         cmocka_unit_test(a_failed_copy_is_said_whoever_waits),
         cmocka_unit_test(a_failed_copy_is_said_by_release),
         cmocka_unit_test(a_failed_copy_is_said_after_windows_for_packing),
+        cmocka_unit_test(a_ring_reads_with_the_threads_that_there_are),
         cmocka_unit_test(a_read_that_fails_is_said),
         cmocka_unit_test(a_stop_while_threads_read),
         cmocka_unit_test(a_short_read_goes_on_at_a_block),

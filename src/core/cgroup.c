@@ -105,7 +105,9 @@ static size_t left_from(const char *mount, const char *below, const version *v) 
     char folder[2 * PATH_ROOM];
     size_t least = SIZE_MAX;
     const size_t top = strlen(mount);
-    snprintf(folder, sizeof folder, "%s%s", mount, below);
+    const int n = snprintf(folder, sizeof folder, "%s%s", mount, below);
+    if (n < 0 || (size_t)n >= sizeof folder)
+        return SIZE_MAX;
     for (;;) {
         const size_t left = left_in(folder, v);
         least = left < least ? left : least;
