@@ -212,4 +212,8 @@ size_t engine_less_overhead(const ovi_engine *engine, size_t bytes);
 ovi_status engine_make_store(ovi_engine *engine, device *dev, store **out) OVI_MUST_CHECK;
 /* What may be used now: the budget, or what is free if that is less. */
 memory_budget engine_budget_now(const ovi_engine *engine);
+/* Host bytes that a stage leaves for files on their way and for what is kept warm: of what --ram
+ * names and of what is free, whichever is less. A plan for a device that is not here knows
+ * nothing of its host but --ram. */
+size_t engine_room_beside(const ovi_engine *engine, const stage_profile *p);
 #endif

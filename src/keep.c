@@ -65,24 +65,11 @@ ovi_status keep_encode_texts(job *j) {
     return OVI_OK;
 }
 
-/* Host bytes that this stage leaves for anything else. */
-static size_t room_beside(const ovi_engine *engine, const stage_profile *p,
-                          const memory_budget *budget) {
-    const size_t free_now = os_free_memory();
-    const bool shared = budget->unified || device_shares_memory(engine->dev);
-    size_t most = free_now - free_now / 16 + warm_get_stats(engine->warm).bytes;
-    size_t used = profile_host(p, shared);
-    if (budget->ram && budget->ram < most) {
-        most = budget->ram;
-        used = profile_host(p, budget->unified);
-    }
-    return most > used ? most - used : 0;
-}
-
-void keep_limit(ovi_engine *engine, const stage_profile *p, const memory_budget *budget) {
+void keep_limit(ovi_engine *engine, const stage_profile *p) {
     if (!engine->warm)
         return;
-    size_t room = room_beside(engine, p, budget);
+    size_t room = engine_room_beside(engine, p);
+    room -= p->files < room ? p->files : room;
     if (room > engine->keep_room) /* an earlier stage of this call left less */
         room = engine->keep_room;
     engine->keep_room = room;
@@ -139,7 +126,7 @@ size_t keep_planned_bytes(const job *j, const memory_budget *budget,
         bytes += feature_bytes(j, i);
     for (int i = 0; i < n; i++) {
         bytes += budget->unified ? 0 : p[i].warm;
-        size_t used = profile_host(&p[i], budget->unified);
+        size_t used = profile_ram(&p[i], budget->unified) + p[i].files;
         size_t left = !budget->ram         ? SIZE_MAX
                       : budget->ram > used ? budget->ram - used
                                            : 0;

@@ -13,8 +13,9 @@ bool keep_has_all_texts(const job *j);
 /* The stage that encodes what is missing, and keeps it; nothing if all are there. */
 ovi_status keep_encode_texts(job *j) OVI_MUST_CHECK;
 
-/* What is kept must fit beside this stage; what does not is dropped, and said. */
-void keep_limit(ovi_engine *engine, const stage_profile *p, const memory_budget *budget);
+/* What is kept must fit beside this stage and the files that it streams; what does not is
+ * dropped, and said. */
+void keep_limit(ovi_engine *engine, const stage_profile *p);
 /* What will be kept of a clip that runs its n stages in this way. */
 size_t keep_planned_bytes(const job *j, const memory_budget *budget,
                           const stage_profile *p, int n);

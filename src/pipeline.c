@@ -26,25 +26,11 @@ static engine_place place_of(const ovi_engine *engine, const stage_options *opti
     return (engine_place){engine->dev, engine->dry, engine->store, engine->dry_store};
 }
 
-/* Bytes through slots: in all, and in every round of the last phase. */
+/* Bytes through slots: in all, and what comes in every round of the last phase. */
 typedef struct flow_bytes {
-    size_t all, pass;
-    int rounds;
+    size_t all;
+    upload_flow last;
 } flow_bytes;
-
-/* What stays of a host budget for files that are streamed. */
-static size_t room_beside(size_t ram, size_t host_bytes) {
-    return ram > host_bytes ? ram - host_bytes : 0;
-}
-
-/* Of the bytes through slots, those that a bound on host memory makes come from disk. */
-static size_t from_disk(const stage_context *c, const flow_bytes *flow,
-                        size_t host_bytes) {
-    const size_t ram = c->job->engine->budget.ram;
-    if (!ram || flow->rounds <= 1 || device_backend(c->dev)->host_memory)
-        return 0;
-    return (size_t)flow->rounds * upload_missed(flow->pass, room_beside(ram, host_bytes));
-}
 
 /* Weights by placement, over the phases of the stage. */
 static store_bytes weights_of(const stage_context *c, const stage *st, flow_bytes *flow) {
@@ -60,11 +46,38 @@ static store_bytes weights_of(const stage_context *c, const stage *st, flow_byte
         most.warm += b.warm;
         flow->all += (size_t)needs.rounds * b.stream_bytes_per_pass;
         if (b.stream_bytes_per_pass) {
-            flow->pass = b.stream_bytes_per_pass;
-            flow->rounds = needs.rounds;
+            flow->last = (upload_flow){.pass = b.stream_bytes_per_pass,
+                                       .windows = b.stream_windows,
+                                       .rounds = needs.rounds};
         }
     }
     return most;
+}
+
+size_t engine_room_beside(const ovi_engine *engine, const stage_profile *p) {
+    const memory_budget *b = &engine->budget;
+    const bool shared = b->unified || device_shares_memory(engine->dev);
+    size_t most = SIZE_MAX / 2, used = profile_ram(p, shared);
+    if (!device_is_null(engine->dev)) {
+        const size_t now = os_free_memory();
+        most = now - now / 16;
+        if (engine->warm)
+            most += warm_get_stats(engine->warm).bytes;
+    }
+    const size_t room = most > used ? most - used : 0;
+    used = profile_ram(p, b->unified);
+    const size_t named = b->ram > used ? b->ram - used : 0;
+    return b->ram && named < room ? named : room;
+}
+
+/* Host memory and the files that come round again: what they would take, what they may, and
+ * what is therefore read from disk. */
+static void count_files(const stage_context *c, upload_flow flow, stage_profile *p) {
+    p->room = flow.room = engine_room_beside(c->job->engine, p);
+    if (flow.rounds <= 1 || device_backend(c->dev)->host_memory)
+        return;
+    p->files = upload_wanted(&flow);
+    p->from_disk = (size_t)flow.rounds * upload_missed(&flow);
 }
 
 ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options,
@@ -103,7 +116,7 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
     };
     if (options->on_cpu)
         profile->host += memory.peak - placed.in_place + profile->arena;
-    profile->from_disk = from_disk(&c, &flow, profile->host);
+    count_files(&c, flow.last, profile);
     store_leave(c.store);
     device_arena_close(c.dev);
     return engine->host.err.status;
@@ -204,7 +217,7 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
         if (!profile_fits(&choice->profile, &budget))
             continue;
         choice->plain = first;
-        keep_limit(engine, &choice->profile, &budget);
+        keep_limit(engine, &choice->profile);
         return OVI_OK;
     }
     return nothing_fits(j, choice->candidate.what, &choice->profile, &budget);
@@ -222,23 +235,27 @@ static void log_choice(ovi_engine *engine, const stage_choice *choice) {
     const memory_budget now = engine_budget_now(engine);
     const stage_profile *p = &choice->profile, *plain = &choice->plain;
     const bool by_ram = profile_peak(plain) <= now.device;
-    char peak[32], takes[32], usable[32], price[48] = "";
+    char peak[32], takes[32], usable[32], price[48] = "", disk[96] = "";
     if (choice->way == 0)
         return;
     const double times = engine_seconds(engine, p) / engine_seconds(engine, plain);
     if (times >= 1.005)
         snprintf(price, sizeof price, "; about %.2f times as long", times);
+    if (p->from_disk)
+        snprintf(disk, sizeof disk,
+                 "; reads %.2f GB from disk, because host memory does not hold the files",
+                 (double)p->from_disk / 1e9);
     if (by_ram)
-        amounts(takes, profile_host(plain, now.unified), usable, now.ram);
+        amounts(takes, profile_ram(plain, now.unified), usable, now.ram);
     else
         amounts(takes, profile_peak(plain), usable, now.device);
     host_log(&engine->host, OVI_LOG_INFO,
-             "%s: %s, %s, because all at once takes %s%s and %s may be used%s", p->name,
+             "%s: %s, %s, because all at once takes %s%s and %s may be used%s%s", p->name,
              choice->candidate.what, amount(peak, profile_peak(p), false), takes,
              !by_ram       ? ""
              : now.unified ? " together with host memory"
                            : " of host memory",
-             usable, price);
+             usable, price, disk);
 }
 
 /* ---- running ---- */
@@ -376,8 +393,7 @@ ovi_status stage_run(job *j, stage_id id) {
     device_reset_counters(c.dev);
     memory_log_event(engine, st->name, "before load");
     job_progress(j, st->name, 0, 1);
-    store_set_room(c.store,
-                   room_beside(engine_budget_now(engine).ram, choice.profile.host));
+    store_set_room(c.store, choice.profile.room);
     device_arena_open(c.dev, choice.profile.arena);
     if (stage_enter(&c, st, 0)) {
         c.reused = store_get_stats(c.store);

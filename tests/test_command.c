@@ -345,24 +345,42 @@ static void devices_are_listed_with_reasons(void **state) {
     assert_int_equal(lines(o.out), (int)i);
 }
 
+/* What `ovi plan` prints without a folder of models. */
+static const char *plan_without_models(const char *options) {
+    static char text[1 << 16];
+    char line[1024];
+    snprintf(line, sizeof line, "cd / && env -u OVI_MODELS " OVI " plan %s >%s/out.txt",
+             options, root);
+    assert_int_equal(system(line), 0);
+    read_text("out.txt", text, sizeof text);
+    return text;
+}
+
 static void plans_need_no_weights(void **state) {
     (void)state;
     outcome o = run("plan --models /nonexistent");
     assert_int_equal(o.code, 1);
-    char line[1024];
-    snprintf(line, sizeof line,
-             "cd / && env -u OVI_MODELS " OVI
-             " plan --variant 960x960_10s --vram 6G --json >"
-             "%s/out.txt",
-             root);
-    assert_int_equal(system(line), 0);
-    static char text[1 << 16];
-    read_text("out.txt", text, sizeof text);
-    json_t *plan = json_loads(text, 0, NULL);
+    json_t *plan = json_loads(
+        plan_without_models("--variant 960x960_10s --vram 6G --json"), 0, NULL);
     assert_non_null(plan);
     assert_true(json_array_size(json_object_get(plan, "ways")) > 10);
     assert_true(json_real_value(json_object_get(plan, "flops")) > 1e17);
     json_decref(plan);
+}
+
+static void plans_say_what_comes_from_disk(void **state) {
+    (void)state;
+    const char *sentence =
+        "from disk, because host memory does not hold the files: about ";
+    const char *text = plan_without_models(
+        "--variant 720x720_5s --device cuda --vram 4GiB --ram 8G --dtype bf16");
+    const char *at = strstr(text, "\ndiffuse reads ");
+    assert_non_null(at);
+    assert_true(strtod(at + strlen("\ndiffuse reads "), NULL) > 100);
+    assert_non_null(strstr(at, sentence));
+    text = plan_without_models(
+        "--variant 720x720_5s --device cuda --vram 4GiB --ram 40G --dtype bf16");
+    assert_null(strstr(text, sentence));
 }
 
 /* For a GPU that is not here (or is), with files of models: nothing is opened but those. */
@@ -596,6 +614,7 @@ int main(void) {
         cmocka_unit_test(pages_come_from_the_tables),
         cmocka_unit_test(devices_are_listed_with_reasons),
         cmocka_unit_test(plans_need_no_weights),
+        cmocka_unit_test(plans_say_what_comes_from_disk),
         cmocka_unit_test(plans_need_no_device),
         cmocka_unit_test(lint_says_what_is_wrong),
         cmocka_unit_test(lint_reads_lists_and_files),

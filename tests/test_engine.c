@@ -161,6 +161,43 @@ static void published_variants_are_planned_without_weights(void **state) {
     }
 }
 
+/* Of 50 steps within so much host memory, at 3 GB/s. */
+static double planned_from_disk(const char *ram) {
+    ovi_settings settings;
+    ovi_settings_init(&settings);
+    settings.variant = "720x720_5s";
+    settings.device = "cuda";
+    settings.dtype = "bf16";
+    settings.vram = "4GiB";
+    settings.ram = ram;
+    settings.speed = "h100";
+    ovi_engine *engine;
+    must(engine, ovi_open_for_plans(&settings, &engine));
+    ovi_request request;
+    ovi_request_init(&request);
+    request.prompt = PROMPT;
+    request.aspect = "1:1";
+    request.steps = 50;
+    ovi_plan plan;
+    must(engine, ovi_make_plan(engine, &request, &plan));
+    const ovi_stage_plan *diffuse = &plan.stage[1];
+    assert_string_equal(diffuse->name, "diffuse");
+    assert_true(diffuse->fits && diffuse->host_bytes < 2000000000u);
+    assert_true(diffuse->seconds >= 0.999 * (double)diffuse->disk_bytes / 3e9);
+    const double a_step = (double)diffuse->disk_bytes / 50;
+    ovi_close(engine);
+    return a_step;
+}
+
+/* A step reads 19.6 GB of weights: what does not fit beside 0.9 GB of our own is read again. */
+static void what_host_memory_does_not_hold_comes_from_disk(void **state) {
+    (void)state;
+    assert_true(planned_from_disk("40G") == 0);
+    assert_in_range((int)(planned_from_disk("16G") / 1e6), 4700, 5600);
+    assert_in_range((int)(planned_from_disk("8G") / 1e6), 12400, 13600);
+    assert_in_range((int)(planned_from_disk("1G") / 1e6), 19600, 19700);
+}
+
 static size_t planned_diffusion(const char *prompt, const char *negative, bool fits) {
     ovi_settings settings;
     ovi_settings_init(&settings);
@@ -524,6 +561,7 @@ int main(void) {
         cmocka_unit_test(plans_agree_with_runs),
         cmocka_unit_test(an_engine_for_plans_computes_nothing),
         cmocka_unit_test(published_variants_are_planned_without_weights),
+        cmocka_unit_test(what_host_memory_does_not_hold_comes_from_disk),
         cmocka_unit_test(
             texts_that_cannot_be_tokenised_count_as_many_tokens_as_they_may_have),
         cmocka_unit_test(threads_change_no_bit),

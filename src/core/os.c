@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/bus.h"
+#include "core/cgroup.h"
 #include "core/fault.h"
 #include "core/host.h"
 
@@ -109,25 +110,33 @@ const char *os_map_changed(const os_map *m) {
     return NULL;
 }
 
-/* At least at.size bytes, up to `most` where the file has them. */
-static const char *read_blocks(const os_map *m, os_blocks at, size_t most, void *dst) {
+/* At least at.size bytes, in whole blocks where the file has them. A read that stops early goes
+ * on from the block in which it stopped. */
+static const char *read_blocks(const os_map *m, os_blocks at, size_t block, void *dst) {
+    const size_t most = (at.size + block - 1) / block * block;
     for (size_t done = 0; done < at.size;) {
         ssize_t got = -1;
         if (!fault_strikes(FAULT_READ))
             got =
                 pread(at.fd, (char *)dst + done, most - done, (off_t)(at.offset + done));
-        if (got == 0)
-            return "the file shrank since it was opened";
-        if (got > 0)
-            done += (size_t)got;
-        else if (errno != EINTR)
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
             return strerror(errno);
+        size_t next = done + (size_t)got;
+        if (next < at.size)
+            next -= next % block;
+        if (next == done) {
+            const char *changed = os_map_changed(m);
+            return changed ? changed : "a read ended within a block of the file";
+        }
+        done = next;
     }
     return os_map_changed(m);
 }
 
 const char *os_map_read(const os_map *m, size_t offset, size_t size, void *dst) {
-    return read_blocks(m, (os_blocks){m->fd, offset, size}, size, dst);
+    return read_blocks(m, (os_blocks){m->fd, offset, size}, 1, dst);
 }
 
 void os_make_folders(const char *path) {
@@ -151,8 +160,7 @@ int os_map_open_direct(const os_map *m) {
 }
 
 const char *os_map_read_direct(const os_map *m, os_blocks at, void *dst) {
-    const size_t whole = (at.size + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    return read_blocks(m, at, whole, dst);
+    return read_blocks(m, at, PAGE_BYTES, dst);
 }
 
 ovi_status os_check_file(const char *path, err *e) {
@@ -438,11 +446,13 @@ void os_cpu_name(char *text, size_t size) {
 }
 
 size_t os_free_memory(void) {
-    return proc_field("/proc/meminfo", "MemAvailable");
+    const size_t free = proc_field("/proc/meminfo", "MemAvailable"),
+                 left = cgroup_left("");
+    return left < free ? left : free;
 }
 
 size_t os_used_by_others(void) {
     size_t all = proc_field("/proc/meminfo", "MemTotal"),
-           rest = os_free_memory() + os_resident_own();
+           rest = proc_field("/proc/meminfo", "MemAvailable") + os_resident_own();
     return all > rest ? all - rest : 0;
 }

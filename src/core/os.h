@@ -94,7 +94,7 @@ size_t os_resident_bytes(void); /* resident set of this process, 0 if unknown */
 size_t os_resident_peak(void);  /* largest resident set so far */
 size_t os_resident_own(void);   /* of the resident set: anonymous pages */
 size_t os_resident_files(void); /* and pages of mapped files, which the system may take */
-size_t os_free_memory(void);    /* what the system could still give us */
+size_t os_free_memory(void);    /* what the system could still give us, limits included */
 size_t os_total_memory(void);
 void os_cpu_name(char *text, size_t size); /* "processor" where nobody says */
 size_t os_used_by_others(void); /* what is neither free nor anonymous memory of ours */

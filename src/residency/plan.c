@@ -25,7 +25,7 @@ size_t profile_peak(const stage_profile *p) {
     return p->on_cpu ? 0 : p->weights + p->arena; /* P1 */
 }
 
-size_t profile_host(const stage_profile *p, bool unified) {
+size_t profile_ram(const stage_profile *p, bool unified) {
     return p->host + (unified ? profile_peak(p) : 0);
 }
 
@@ -45,5 +45,5 @@ double profile_seconds(const stage_profile *p, const device_speed *speed) {
 
 bool profile_fits(const stage_profile *p, const memory_budget *budget) {
     return (!budget->device || profile_peak(p) <= budget->device) &&
-           (!budget->ram || profile_host(p, budget->unified) <= budget->ram);
+           (!budget->ram || profile_ram(p, budget->unified) <= budget->ram);
 }

@@ -24,7 +24,9 @@ typedef struct stage_profile {
     size_t host;              /* host bytes of our own: staging, buffers, queues */
     size_t warm;              /* of the weights: what a warm store keeps on the host */
     size_t streamed;          /* bytes of weights that flow through slots, in all */
-    size_t from_disk; /* of these: read past memory that does not hold the files */
+    size_t files;     /* host bytes that files streamed round and round would take */
+    size_t room;      /* and may take, beside all else */
+    size_t from_disk; /* of the streamed: read past memory that does not hold the files */
     double flops, bytes_moved;
     double f8_flops; /* of the flops: products in fp8 */
 } stage_profile;
@@ -52,8 +54,8 @@ typedef struct memory_budget {
 } memory_budget;
 
 size_t profile_peak(const stage_profile *p); /* device bytes */
-/* Host bytes; on one memory those of the device as well. */
-size_t profile_host(const stage_profile *p, bool unified);
+/* Host bytes; with `unified` those of the device are of the same memory. */
+size_t profile_ram(const stage_profile *p, bool unified);
 /* Seconds: arithmetic or memory traffic, whichever takes longer, and streaming under it. */
 double profile_seconds(const stage_profile *p, const device_speed *speed);
 bool profile_fits(const stage_profile *p, const memory_budget *budget);

@@ -13,11 +13,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/fault.h"
+
 #define BLOCK       ((size_t)4096)
 #define CHUNK       ((size_t)2 << 20)   /* what one thread reads at a time */
 #define CACHE_BLOCK ((size_t)256 << 20) /* pinned at a time */
-#define MAX_BLOCKS  1024
-#define MAX_FILES   16 /* whose descriptors stay open */
+#define MAX_FILES   16                  /* whose descriptors stay open */
+#define NOT_ASKED   (-2)                /* for a descriptor */
 
 /* Bytes [from, from + size) of a tensor, to be read to `to`. */
 typedef struct job {
@@ -30,21 +32,20 @@ typedef struct job {
 
 typedef struct kept {
     const weights_entry *x;
-    char *data; /* within a block */
+    size_t from, size; /* of the tensor */
+    size_t at;         /* in the cache */
 } kept;
 
 struct ring {
     ring_desc desc;
-    char *half[2];           /* owned, pinned: [RING_HALF + BLOCK] */
-    bool sent[2];            /* the device may be reading it */
-    int turn;                /* which half is next */
-    char *block[MAX_BLOCKS]; /* owned, pinned: [CACHE_BLOCK] */
-    int n_blocks;
-    size_t used; /* of the last block */
-    bool full;   /* nothing more stays */
-    kept *kept;  /* owned; what stays */
+    char *half[2]; /* owned, pinned: [RING_HALF + BLOCK] */
+    int turn;      /* which half is next */
+    char *cache;   /* owned: [cache_bytes], pinned up to `pinned`, block by block */
+    size_t pinned, used;
+    bool full;  /* nothing more stays */
+    kept *kept; /* owned; what stays */
     int n_kept, kept_room;
-    int fd[MAX_FILES]; /* owned; of each file of the set; 0: not asked, -1: cannot */
+    int fd[MAX_FILES]; /* owned; of each file of the set; -1: cannot, or NOT_ASKED */
     pthread_t thread[RING_MAX_THREADS];
     int n_threads;
     pthread_mutex_t lock; /* guards what follows, but for next */
@@ -135,7 +136,7 @@ static void start_threads(ring *r, int n) {
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    while (r->n_threads < n &&
+    while (r->n_threads < n && !fault_strikes(FAULT_THREAD) &&
            pthread_create(&r->thread[r->n_threads], NULL, run, r) == 0)
         r->n_threads++;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -152,21 +153,31 @@ static void stop_threads(ring *r) {
 
 /* ---- pinned memory ---- */
 
+static bool pin(const ring *r, const char *p, size_t bytes) {
+    return device_pin_host(r->desc.to->dev, p, bytes, false);
+}
+
 /* NULL: not to be had. */
-static char *pinned_alloc(ring *r, size_t bytes) {
+static char *pinned_alloc(const ring *r, size_t bytes) {
     err none = {0};
     char *p = os_region_alloc(bytes, &none);
-    if (p && device_pin_host(r->desc.dev, p, bytes, false))
+    if (p && pin(r, p, bytes))
         return p;
     os_region_free(p, bytes);
     return NULL;
 }
 
-static void pinned_free(ring *r, char *p, size_t bytes) {
+static void pinned_free(const ring *r, char *p, size_t bytes) {
     if (!p)
         return;
-    device_unpin_host(r->desc.dev, p);
+    device_unpin_host(r->desc.to->dev, p);
     os_region_free(p, bytes);
+}
+
+static void cache_free(const ring *r) {
+    for (size_t at = 0; at < r->pinned; at += CACHE_BLOCK)
+        device_unpin_host(r->desc.to->dev, r->cache + at);
+    os_region_free(r->cache, r->desc.cache_bytes);
 }
 
 ring *ring_create(const ring_desc *desc) {
@@ -175,14 +186,17 @@ ring *ring_create(const ring_desc *desc) {
     if (!r)
         return NULL;
     r->desc = *desc;
+    r->desc.cache_bytes = desc->cache_bytes / CACHE_BLOCK * CACHE_BLOCK;
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->wanted, NULL);
     pthread_cond_init(&r->done, NULL);
-    const int n = os_cpu_count();
+    for (int i = 0; i < MAX_FILES; i++)
+        r->fd[i] = NOT_ASKED;
     for (int i = 0; i < 2; i++)
         r->half[i] = pinned_alloc(r, RING_HALF + BLOCK);
     if (r->half[0] && r->half[1])
-        start_threads(r, n < RING_MAX_THREADS ? n : RING_MAX_THREADS);
+        start_threads(r, desc->n_threads < RING_MAX_THREADS ? desc->n_threads
+                                                            : RING_MAX_THREADS);
     if (r->n_threads > 0)
         return r;
     ring_free(r);
@@ -192,14 +206,13 @@ ring *ring_create(const ring_desc *desc) {
 void ring_free(ring *r) {
     if (!r)
         return;
-    (void)!device_upload_wait(r->desc.dev); /* whoever needed the bytes has waited */
+    (void)copies_wait(r->desc.to); /* kept there */
     stop_threads(r);
     for (int i = 0; i < 2; i++)
         pinned_free(r, r->half[i], RING_HALF + BLOCK);
-    for (int i = 0; i < r->n_blocks; i++)
-        pinned_free(r, r->block[i], CACHE_BLOCK);
+    cache_free(r);
     for (int i = 0; i < MAX_FILES; i++)
-        if (r->fd[i] > 0)
+        if (r->fd[i] >= 0)
             close(r->fd[i]);
     pthread_cond_destroy(&r->wanted);
     pthread_cond_destroy(&r->done);
@@ -210,45 +223,52 @@ void ring_free(ring *r) {
 
 /* ---- what stays ---- */
 
-static char *find_kept(const ring *r, const weights_entry *x) {
+static const kept *find_kept(const ring *r, weights_range x) {
     for (int i = 0; i < r->n_kept; i++)
-        if (r->kept[i].x == x)
-            return r->kept[i].data;
+        if (r->kept[i].x == x.entry && r->kept[i].from == x.from &&
+            r->kept[i].size == x.size)
+            return &r->kept[i];
     return NULL;
 }
 
-/* A place of its own for so many bytes; NULL: they do not stay. */
-static char *cache_place(ring *r, size_t bytes) {
-    const size_t held = (size_t)r->n_blocks * CACHE_BLOCK;
-    if (r->full || bytes > CACHE_BLOCK)
-        return NULL;
-    if (r->n_blocks == 0 || r->used + bytes > CACHE_BLOCK) {
-        char *block = NULL;
-        if (r->n_blocks < MAX_BLOCKS && held + CACHE_BLOCK <= r->desc.cache_bytes)
-            block = pinned_alloc(r, CACHE_BLOCK);
-        r->full = !block;
-        if (!block)
-            return NULL;
-        r->block[r->n_blocks++] = block;
-        r->used = 0;
+/* Is there place for so many bytes behind what stays? Pins it. */
+static bool cache_has_room(ring *r, size_t bytes) {
+    err none = {0};
+    if (bytes == 0 || r->full || r->desc.cache_bytes - r->used < bytes)
+        return false;
+    if (!r->cache)
+        r->cache = os_region_alloc(r->desc.cache_bytes, &none);
+    r->full = !r->cache;
+    while (!r->full && r->pinned < r->used + bytes) {
+        r->full = !pin(r, r->cache + r->pinned, CACHE_BLOCK);
+        r->pinned += r->full ? 0 : CACHE_BLOCK;
     }
-    char *at = r->block[r->n_blocks - 1] + r->used;
-    r->used += (bytes + BLOCK - 1) / BLOCK * BLOCK;
-    return at;
+    return !r->full;
 }
 
-static bool remember(ring *r, const weights_entry *x, char *data) {
+/* They have been read behind what stays, and stay. */
+static const kept *remember(ring *r, weights_range x) {
     err none = {0};
     if (r->n_kept == r->kept_room) {
         const int room = r->kept_room ? 2 * r->kept_room : 256;
         kept *grown = mem_resize(&none, r->kept, (size_t)room, sizeof *grown);
         if (!grown)
-            return false;
+            return NULL;
         r->kept = grown;
         r->kept_room = room;
     }
-    r->kept[r->n_kept++] = (kept){x, data};
-    return true;
+    r->kept[r->n_kept] = (kept){x.entry, x.from, x.size, r->used};
+    r->used += (x.size + BLOCK - 1) / BLOCK * BLOCK;
+    return &r->kept[r->n_kept++];
+}
+
+/* A copy reads what was pinned as one. */
+static void send_kept(ring *r, const loader *l, const kept *k, char *dst) {
+    for (size_t done = 0, n = 0; done < k->size; done += n) {
+        const size_t at = k->at + done, rest = CACHE_BLOCK - at % CACHE_BLOCK;
+        n = k->size - done < rest ? k->size - done : rest;
+        copies_send(r->desc.to, l, k->x, dst + done, r->cache + at, n);
+    }
 }
 
 /* ---- sending ---- */
@@ -256,7 +276,7 @@ static bool remember(ring *r, const weights_entry *x, char *data) {
 static int direct_of(ring *r, const loader *l, const weights_entry *x) {
     if (!r->desc.direct || x->file >= MAX_FILES)
         return -1;
-    if (r->fd[x->file] == 0)
+    if (r->fd[x->file] == NOT_ASKED)
         r->fd[x->file] = weights_open_direct(l->files, x);
     return r->fd[x->file];
 }
@@ -274,38 +294,31 @@ static bool send_pieces(ring *r, job j, size_t bytes, char *dst) {
         n = bytes < RING_HALF ? bytes : RING_HALF;
         j.size = n;
         j.to = half + skew;
-        if (!fill(r, &j))
+        if (!fill(r, &j) || !copies_wait(r->desc.to)) /* of the other half */
             return false;
-        const char *failed = device_upload_wait(r->desc.dev); /* of the other half */
-        if (failed) {
-            err_set(j.l->err, OVI_DEVICE, "weights did not reach the device: %s", failed);
-            return false;
-        }
-        device_upload(r->desc.dev, dst, j.to, n);
+        copies_send(r->desc.to, j.l, j.x, dst, j.to, n);
         r->turn ^= 1;
     }
     return true;
 }
 
-bool ring_send(ring *r, const loader *l, const weights_entry *x, char *dst) {
-    const size_t bytes = (size_t)weights_entry_count(x) * dtype_size(x->type);
-    job j = {.l = l, .x = x, .direct = -1};
-    char *data = find_kept(r, x);
-    if (data) {
-        device_upload(r->desc.dev, dst, data, bytes);
-        return true;
-    }
-    if (bytes > 0 && r->desc.cache_bytes > 0 && (data = cache_place(r, bytes))) {
-        j.size = bytes;
-        j.to = data;
-        if (!fill(r, &j) || !remember(r, x, data))
+bool ring_send(ring *r, const loader *l, weights_range x, char *dst) {
+    job j = {.l = l, .x = x.entry, .from = x.from, .size = x.size, .direct = -1};
+    const kept *k = find_kept(r, x);
+    if (!k && cache_has_room(r, x.size)) {
+        j.to = r->cache + r->used;
+        if (!fill(r, &j))
             return false;
-        device_upload(r->desc.dev, dst, data, bytes);
-        let_go(l, &j);
+        k = remember(r, x);
+        if (k)
+            let_go(l, &j);
+    }
+    if (k) {
+        send_kept(r, l, k, dst);
         return true;
     }
-    j.direct = direct_of(r, l, x);
-    if (!send_pieces(r, j, bytes, dst))
+    j.direct = direct_of(r, l, x.entry);
+    if (!send_pieces(r, j, x.size, dst))
         return false;
     let_go(l, &j);
     return true;

@@ -8,14 +8,14 @@
 #ifndef OVI_RESIDENCY_RING_H
 #define OVI_RESIDENCY_RING_H
 
-#include "backend/backend.h"
-#include "residency/load.h"
+#include "residency/copies.h"
 
 #define RING_HALF        ((size_t)64 << 20) /* bytes that are sent at a time */
 #define RING_MAX_THREADS 12
 
 typedef struct ring_desc {
-    device *dev;        /* borrowed */
+    copies *to;         /* borrowed: the way to the device, whose failures it keeps */
+    int n_threads;      /* that read, at most RING_MAX_THREADS are used */
     size_t cache_bytes; /* most that stays; 0: nothing */
     bool direct;        /* what does not stay is read past the page cache */
 } ring_desc;
@@ -26,9 +26,9 @@ typedef struct ring ring;
 size_t ring_bytes(void);
 /* NULL without an error: the system does not let us pin, or memory is out. */
 ring *ring_create(const ring_desc *desc);
-/* Waits for what is under way. Takes NULL. */
+/* Waits for what is under way; what fails is kept in the way. Takes NULL. */
 void ring_free(ring *r);
-/* Starts the copy of a dense tensor to dst; false: failed, with l->err set, or stopped,
- * without. All that was sent has arrived after device_upload_wait. */
-bool ring_send(ring *r, const loader *l, const weights_entry *x, char *dst);
+/* Starts the copy of bytes of a dense tensor to dst; false: failed, with l->err set or the
+ * failure kept in the way, or stopped, without. */
+bool ring_send(ring *r, const loader *l, weights_range bytes, char *dst);
 #endif

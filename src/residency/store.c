@@ -229,9 +229,16 @@ static size_t largest(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
+static void add_windows(const model_state *m, const weight *row, window_set *windows) {
+    for (int i = 0; m->table->files && i < row->spec.n_parts; i++)
+        if (row->entry[i])
+            upload_add_windows(windows, m->table->files, row->entry[i]);
+}
+
 /* flow_staging: host bytes of the reading thread. */
 static store_bytes model_bytes(const model_state *m, demand want, size_t *flow_staging) {
     store_bytes sum = {0};
+    window_set windows = {0};
     size_t part[64] = {0}, slot = 0;
     *flow_staging = 0;
     for (int i = 0; i < m->table->n; i++) {
@@ -246,6 +253,7 @@ static store_bytes model_bytes(const model_state *m, demand want, size_t *flow_s
             part[row->spec.part_of] += p.bytes;
             slot = largest(slot, part[row->spec.part_of]);
             sum.stream_bytes_per_pass += load_file_bytes(row);
+            add_windows(m, row, &windows);
         } else if (p.in_place) {
             sum.in_place += p.bytes;
         } else {
@@ -256,6 +264,7 @@ static store_bytes model_bytes(const model_state *m, demand want, size_t *flow_s
     sum.slots_bytes = slot * (size_t)want.slots;
     sum.rows_bytes = sum.slab;
     sum.slab = device_round(m->owner->dev, sum.slab + sum.slots_bytes);
+    sum.stream_windows = windows.bytes;
     return sum;
 }
 
@@ -274,6 +283,7 @@ store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
         sum.rows_bytes += one.rows_bytes;
         sum.slots_bytes += one.slots_bytes;
         sum.stream_bytes_per_pass += one.stream_bytes_per_pass;
+        sum.stream_windows += one.stream_windows;
         sum.staging += flow_staging;
         passing = largest(passing, one.staging);
     }
@@ -305,6 +315,11 @@ static bool pack_pinned(model_state *m, const weight *row, const placement *p,
     return true;
 }
 
+/* No copy reads the staging any more; false: one has failed. */
+static bool staging_is_free(model_state *m, err *e) {
+    return device_backend(m->owner->dev)->host_memory || upload_wait(&m->way, e);
+}
+
 /* Through f32 on the host, packed by the device. */
 static void fill_packed(model_state *m, weight *row, const placement *p,
                         const loader *l) {
@@ -312,7 +327,7 @@ static void fill_packed(model_state *m, weight *row, const placement *p,
     float *values = (float *)((char *)l->staging + load_staging_bytes(row, DTYPE_F32));
     const load_span whole = {0, shape_count(&row->spec.placed), DTYPE_F32};
     const conv_geometry g = geometry_of(&row->spec.placed);
-    if (pack_pinned(m, row, p, l))
+    if (pack_pinned(m, row, p, l) || !staging_is_free(m, l->err))
         return;
     if (load_rows(l, row, whole, values))
         device_pack_conv(s->dev, &g, p->type, values, row->placed.data);
@@ -336,8 +351,7 @@ static void fill_row(model_state *m, weight *row, const placement *p, const load
 
 /* Rows that are on their way have arrived; false: failed. */
 static bool rows_arrived(model_state *m, err *e) {
-    return device_backend(m->owner->dev)->host_memory ||
-           upload_finish(&m->way, m->table->model, e);
+    return device_backend(m->owner->dev)->host_memory || upload_finish(&m->way, e);
 }
 
 /* A row that stays, from the copy on the host or from its file; then a copy is kept. */
@@ -442,8 +456,11 @@ static void start_flow(model_state *m, const store_bytes *bytes) {
         row->placed = view_at(row, &p, NULL);
     }
     if (!device_backend(d)->host_memory && !device_is_null(d))
-        upload_begin_flow(&m->way, (upload_flow){(size_t)bytes->stream_bytes_per_pass,
-                                                 m->owner->room, m->now.rounds});
+        upload_begin_flow(&m->way,
+                          (upload_flow){.pass = (size_t)bytes->stream_bytes_per_pass,
+                                        .windows = bytes->stream_windows,
+                                        .rounds = m->now.rounds,
+                                        .room = m->owner->room});
     m->last_pinned = NO_PART;
     m->slots = (char *)m->slab + bytes->rows_bytes;
     m->slot_bytes = bytes->slots_bytes / (size_t)m->now.slots;
@@ -528,7 +545,7 @@ static void bring_in(model_state *m, demand want) {
     m->rows_bytes = bytes.rows_bytes;
     m->now = want;
     m->evict = m->owner->evict;
-    upload_init(&m->way, d, m->evict ? FEW_WINDOWS : SOME_WINDOWS);
+    upload_init(&m->way, d, m->evict ? FEW_WINDOWS : SOME_WINDOWS, m->owner->room);
     if (!dry && bytes.staging && !device_failed(d))
         m->staging = mem_alloc(&device_host(d)->err, bytes.staging, 1);
     if (!dry && flow_staging && !device_failed(d))
@@ -543,6 +560,8 @@ static void bring_in(model_state *m, demand want) {
     if (m->flows && beside)
         start_flow(m, &bytes);
     fill_resident(m, true);
+    if (!beside)
+        (void)upload_release(&m->way, &device_host(d)->err); /* latched */
     if (m->flows && !beside && !device_failed(d))
         start_flow(m, &bytes);
     mem_free(m->staging);
@@ -579,7 +598,7 @@ static void release(model_state *m) {
     assert(m->pins == 0);
     device *d = m->owner->dev;
     prefetch_stop(m->flow);
-    upload_release(&m->way);
+    (void)upload_release(&m->way, &device_host(d)->err); /* latched */
     device_uncount_in_place(d, m->in_place);
     device_region_free(d, m->slab, m->slab_bytes);
     mem_free(m->staging);

@@ -50,6 +50,7 @@ typedef struct store_bytes {
     size_t warm;        /* of slab: what a warm store would keep of it on the host */
     uint64_t
         stream_bytes_per_pass; /* read from files each time all streamed parts pass */
+    size_t stream_windows; /* of mapped files, where these lie (upload.h); 0: no files */
 } store_bytes;
 
 /* What has happened since the last store_enter. */
@@ -73,8 +74,9 @@ void store_add(store *s, int model, weight_table *table);
 /* Whatever later stages have read or used of the files leaves the page cache as well. */
 void store_set_evict(store *s, bool on);
 
-/* Host bytes that files may take for as long as they are streamed to a device apart; what does
- * not fit is read in every round. Until said otherwise there is no bound. */
+/* Host bytes that files may take, beside our own, on their way to a device apart: no more of them
+ * is pinned, and of what is streamed the rest is read in every round. Until said otherwise there
+ * is no bound. */
 void store_set_room(store *s, size_t bytes);
 
 /* Rows that are converted, folded or packed are kept in w as well, and come from there the

@@ -7,135 +7,179 @@
 #define ENOUGH     8
 #define FEW_ROUNDS 6
 
-void upload_init(uploader *u, device *d, int limit) {
-    *u = (uploader){
-        .dev = d, .limit = limit, .once = os_cpu_count() >= ENOUGH, .how = {.dev = d}};
+static size_t least(size_t a, size_t b) {
+    return a < b ? a : b;
 }
+
+void upload_init(uploader *u, device *d, int limit, size_t room) {
+    const int n_threads = device_get_options(d)->n_threads;
+    *u = (uploader){.to = {.dev = d},
+                    .window = UPLOAD_WINDOW,
+                    .n_threads = n_threads,
+                    .limit = (int)least((size_t)limit, room / UPLOAD_WINDOW),
+                    .once = n_threads >= ENOUGH,
+                    .how = {.n_threads = n_threads}};
+}
+
+/* ---- windows ---- */
 
 static void unpin_all(uploader *u) {
-    for (int i = 0; i < u->n; i++)
-        device_unpin_host(u->dev, u->window[i]);
-    u->n = 0;
+    for (int i = 0; i < u->held.n; i++)
+        device_unpin_host(u->to.dev, u->held.at[i]);
+    u->held.n = 0;
 }
 
-void upload_release(uploader *u) {
+static void release(uploader *u) {
     ring_free(u->ring);
     u->ring = NULL;
-    if (u->n == 0 && !u->under_way)
-        return;
-    (void)!device_upload_wait(u->dev); /* whoever needed the rows has waited already */
-    u->under_way = false;
+    (void)copies_wait(&u->to); /* kept there */
     unpin_all(u);
 }
 
-/* Windows begin at multiples of their size, weights do not: two more are begun than filled. */
-size_t upload_missed(size_t pass, size_t room) {
-    const size_t held = room / UPLOAD_WINDOW * UPLOAD_WINDOW;
-    return pass + 2 * UPLOAD_WINDOW <= room ? 0 : pass > held ? pass - held : 0;
+bool upload_release(uploader *u, err *e) {
+    release(u);
+    return copies_report(&u->to, e);
 }
 
-static bool comes_often(const upload_flow *flow) {
-    return os_cpu_count() < ENOUGH && (!flow->rounds || flow->rounds > FEW_ROUNDS);
-}
-
-void upload_begin_flow(uploader *u, upload_flow flow) {
-    if (device_reads_direct(u->dev))
-        flow.room = 0;
-    const bool whole = upload_missed(flow.pass, flow.room) == 0;
-    const size_t windows = flow.room / UPLOAD_WINDOW;
-    upload_release(u);
-    u->stay = true;
-    u->once = u->once && flow.rounds == 1;
-    u->limit = whole || windows > UPLOAD_MAX_WINDOWS ? UPLOAD_MAX_WINDOWS : (int)windows;
-    u->how = (ring_desc){.dev = u->dev, .direct = !whole};
-    if (comes_often(&flow) && !device_keeps_no_cache(u->dev))
-        u->how.cache_bytes = flow.room;
-}
-
-static bool is_pinned(const uploader *u, const char *from) {
-    for (int i = 0; i < u->n; i++)
-        if (u->window[i] == from)
+static bool holds(const window_set *set, const char *from) {
+    for (int i = 0; i < set->n; i++)
+        if (set->at[i] == from)
             return true;
     return false;
 }
 
+/* Makes room for so many more; false: there is none, or a copy has failed. */
+static bool make_room(uploader *u, int n) {
+    if (u->held.n + n <= u->limit)
+        return true;
+    if (n > u->limit || u->stay || !copies_wait(&u->to))
+        return false;
+    unpin_all(u);
+    return true;
+}
+
 /* Pins the window [from, from + n) unless it is pinned; false: it cannot be. */
 static bool pin(uploader *u, const char *from, size_t n) {
-    if (is_pinned(u, from))
+    if (holds(&u->held, from))
         return true;
-    if (u->refused)
+    if (u->refused || !make_room(u, 1))
         return false;
-    if (u->n == u->limit) {
-        if (u->stay || device_upload_wait(u->dev))
-            return false; /* said by the next wait, or by the copy that follows */
-        unpin_all(u);
-    }
-    u->refused = !device_pin_host(u->dev, from, n, true);
+    u->refused = !device_pin_host(u->to.dev, from, n, true);
     if (!u->refused)
-        u->window[u->n++] = from;
+        u->held.at[u->held.n++] = from;
     return !u->refused;
+}
+
+/* A dense tensor's bytes in its mapping. */
+typedef struct mapped {
+    const char *base;
+    size_t size, at, bytes; /* of the mapping; of the tensor */
+} mapped;
+
+static mapped find_mapped(const weights *files, const weights_entry *x) {
+    mapped m = {.at = (size_t)x->offset,
+                .bytes = (size_t)weights_entry_count(x) * dtype_size(x->type)};
+    m.size = weights_mapping(files, x, (const void **)&m.base);
+    return m;
+}
+
+void upload_add_windows(window_set *set, const weights *files, const weights_entry *x) {
+    const mapped m = find_mapped(files, x);
+    const size_t first = m.at / UPLOAD_WINDOW * UPLOAD_WINDOW;
+    for (size_t from = first; from < m.at + m.bytes; from += UPLOAD_WINDOW)
+        if (set->n < UPLOAD_MAX_WINDOWS && !holds(set, m.base + from)) {
+            set->at[set->n++] = m.base + from;
+            set->bytes += least(UPLOAD_WINDOW, m.size - from);
+        }
 }
 
 const void *upload_pinned(uploader *u, const loader *l, const weight *row) {
     const weights_entry *x = row->entry[0];
-    if (!x || !weights_entry_dense(x) || u->refused)
+    if (!x || !weights_entry_dense(x) || x->offset % dtype_size(x->type) != 0)
         return NULL;
-    const char *src = weights_data(l->files, x), *base = NULL;
-    const size_t size = weights_mapping(l->files, x, (const void **)&base);
-    const size_t bytes = (size_t)load_file_bytes(row), at = (size_t)(src - base);
-    const size_t first = at / UPLOAD_WINDOW, last = (at + bytes - 1) / UPLOAD_WINDOW;
-    if ((uintptr_t)src % dtype_size(x->type) != 0 || last - first >= (size_t)u->limit)
+    const mapped m = find_mapped(l->files, row->entry[0]);
+    const size_t first = m.at / u->window, last = (m.at + m.bytes - 1) / u->window;
+    int missing = 0;
+    for (size_t w = first; w <= last; w++)
+        missing += !holds(&u->held, m.base + w * u->window);
+    if (missing && (last - first >= (size_t)u->limit || !make_room(u, missing)))
         return NULL;
-    if (u->n + (int)(last - first) + 1 > u->limit) { /* room for all of them at once */
-        if (u->stay || device_upload_wait(u->dev))
-            return NULL;
-        unpin_all(u);
-    }
     for (size_t w = first; w <= last; w++) {
-        const size_t from = w * UPLOAD_WINDOW;
-        if (!pin(u, base + from,
-                 size - from < UPLOAD_WINDOW ? size - from : UPLOAD_WINDOW))
+        const size_t from = w * u->window, rest = m.size - from;
+        if (!pin(u, m.base + from, rest < u->window ? rest : u->window))
             return NULL;
     }
-    return src;
+    copies_note(&u->to, l, x);
+    return m.base + m.at;
 }
 
-/* Through the ring, which is made when it is first needed. False: there is none; else *ok. */
-static bool through_ring(uploader *u, const loader *l, const weight *row, char *dst,
-                         bool *ok) {
-    if (!u->ring && !u->no_ring) {
-        /* Of what is pinned anyway nothing is kept twice. */
-        ring_desc how = u->how;
-        if (!u->refused)
-            how.cache_bytes = 0;
-        u->ring = ring_create(&how);
-        u->no_ring = !u->ring;
-    }
-    if (u->no_ring)
-        return false;
-    *ok = ring_send(u->ring, l, row->entry[0], dst);
-    return true;
+/* ---- what is to come ---- */
+
+/* Where windows are not known two more are begun than filled. */
+size_t upload_wanted(const upload_flow *flow) {
+    return flow->windows ? flow->windows
+                         : (flow->pass / UPLOAD_WINDOW + 2) * UPLOAD_WINDOW;
 }
 
-/* The whole row out of the mapping, window by window; false: it cannot be pinned. */
-static bool from_mapping(uploader *u, const loader *l, const weight *row, char *dst) {
-    const weights_entry *x = row->entry[0];
-    const char *src = weights_data(l->files, x), *base = NULL;
-    size_t size = weights_mapping(l->files, x, (const void **)&base);
-    size_t left = (size_t)load_file_bytes(row), at = (size_t)(src - base);
-    while (left > 0) {
-        const size_t first = at / UPLOAD_WINDOW * UPLOAD_WINDOW;
-        const size_t end = first + UPLOAD_WINDOW < size ? first + UPLOAD_WINDOW : size;
-        const size_t n = end - at < left ? end - at : left;
-        if (!pin(u, base + first, end - first))
-            return false;
-        device_upload(u->dev, dst, base + at, n);
+/* Windows hold what is not of the pass as well: what they serve is in proportion. */
+size_t upload_missed(const upload_flow *flow) {
+    const size_t held = flow->room / UPLOAD_WINDOW * UPLOAD_WINDOW;
+    const size_t all = upload_wanted(flow);
+    if (held >= all)
+        return 0;
+    return flow->pass - (size_t)((double)flow->pass * (double)held / (double)all);
+}
+
+/* Does a copy in pinned memory of our own pay, where the mapping cannot be pinned? It spares a
+ * disk, or threads that there are not. */
+static bool is_kept(const uploader *u, const upload_flow *flow) {
+    if (upload_missed(flow) > 0)
+        return flow->rounds != 1;
+    return u->n_threads < ENOUGH && (!flow->rounds || flow->rounds > FEW_ROUNDS);
+}
+
+void upload_begin_flow(uploader *u, upload_flow flow) {
+    if (device_reads_direct(u->to.dev))
+        flow.room = 0;
+    release(u);
+    u->stay = true;
+    u->once = u->once && flow.rounds == 1;
+    u->limit = (int)least(UPLOAD_MAX_WINDOWS, flow.room / u->window);
+    u->how = (ring_desc){.n_threads = u->n_threads, .direct = upload_missed(&flow) > 0};
+    if (is_kept(u, &flow) && !device_keeps_no_cache(u->to.dev))
+        u->how.cache_bytes = least(flow.room, flow.pass + UPLOAD_WINDOW);
+}
+
+/* ---- the ways ---- */
+
+/* The ring, which is made when it is first needed; NULL: there is none. Of what is pinned anyway
+ * nothing is kept twice. */
+static ring *find_ring(uploader *u) {
+    if (u->ring || u->no_ring)
+        return u->ring;
+    const size_t held = (size_t)u->held.n * u->window;
+    ring_desc how = u->how;
+    how.to = &u->to;
+    how.cache_bytes = u->refused ? how.cache_bytes - least(held, how.cache_bytes) : 0;
+    u->ring = ring_create(&how);
+    u->no_ring = !u->ring;
+    return u->ring;
+}
+
+/* The row out of the mapping, window by window; returns how far it got before a window could
+ * not be pinned. */
+static size_t from_mapping(uploader *u, const loader *l, const weight *row, char *dst) {
+    const mapped m = find_mapped(l->files, row->entry[0]);
+    for (size_t done = 0, n = 0; done < m.bytes; done += n) {
+        const size_t at = m.at + done, first = at / u->window * u->window;
+        const size_t end = least(first + u->window, m.size);
+        n = least(end - at, m.bytes - done);
+        if (!pin(u, m.base + first, end - first))
+            return done;
+        copies_send(&u->to, l, row->entry[0], dst + done, m.base + at, n);
         atomic_fetch_add_explicit(l->n_read, n, memory_order_relaxed);
-        dst += n;
-        at += n;
-        left -= n;
     }
-    return true;
+    return m.bytes;
 }
 
 static int64_t piece_elements(const weight *row, dtype type) {
@@ -149,45 +193,63 @@ size_t upload_staging_bytes(const weight *row, dtype type) {
            (size_t)piece_elements(row, type) * dtype_size(type);
 }
 
-/* Staging holds what load_rows needs, then a piece. */
-static bool through_staging(uploader *u, const loader *l, weight *row, dtype type,
+/* Staging holds what load_rows needs, then a piece. A copy out of pageable memory may go on
+ * after the call that starts it: nothing is written there before all copies are done. */
+static bool through_staging(uploader *u, const loader *l, weight *row, load_span left,
                             char *dst) {
-    char *piece = (char *)l->staging + load_staging_bytes(row, type);
-    const int64_t count = shape_count(&row->spec.placed);
-    int64_t n = piece_elements(row, type);
-    for (int64_t at = 0; at < count; at += n) {
-        n = count - at < n ? count - at : n;
-        if (!load_rows(l, row, (load_span){at, n, type}, piece))
+    char *piece = (char *)l->staging + load_staging_bytes(row, left.type);
+    const size_t size = dtype_size(left.type);
+    for (int64_t n = piece_elements(row, left.type); left.n > 0; left.n -= n) {
+        n = left.n < n ? left.n : n;
+        if (!copies_wait(&u->to) ||
+            !load_rows(l, row, (load_span){left.first, n, left.type}, piece))
             return false;
-        const size_t bytes = (size_t)n * dtype_size(type);
-        device_upload(u->dev, dst, piece, bytes); /* pageable: copied before it returns */
-        dst += bytes;
+        copies_send(&u->to, l, row->entry[0], dst, piece, (size_t)n * size);
+        dst += (size_t)n * size;
+        left.first += n;
     }
     return true;
 }
 
-bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst) {
-    if (atomic_load_explicit(l->stop, memory_order_relaxed))
+/* A row that is stored as it is placed: by the mapping as far as it goes, the rest by the ring,
+ * and where there is none through staging. */
+static bool send_copy(uploader *u, const loader *l, weight *row, dtype type, char *dst) {
+    const size_t bytes = (size_t)load_file_bytes(row), size = dtype_size(type);
+    if (weights_check(l->files, row->entry[0], l->err) != OVI_OK)
         return false;
-    u->under_way = true;
-    if (load_is_copy(row, type) && row->entry[0]) {
-        bool ok = false;
-        if (weights_check(l->files, row->entry[0], l->err) != OVI_OK)
-            return false;
-        if (!u->refused && !u->once && from_mapping(u, l, row, dst))
-            return true;
-        if (through_ring(u, l, row, dst, &ok))
-            return ok;
-    }
-    return through_staging(u, l, row, type, dst);
+    const size_t done = u->once ? 0 : from_mapping(u, l, row, dst);
+    if (done == bytes)
+        return true;
+    ring *r = err_failed(&u->to.failed) ? NULL : find_ring(u);
+    if (r)
+        return ring_send(r, l, (weights_range){row->entry[0], done, bytes - done},
+                         dst + done);
+    atomic_fetch_sub_explicit(l->n_read, done % size,
+                              memory_order_relaxed); /* comes again */
+    const int64_t first = (int64_t)(done / size), count = shape_count(&row->spec.placed);
+    return through_staging(u, l, row, (load_span){first, count - first, type},
+                           dst + (size_t)first * size);
 }
 
-bool upload_finish(uploader *u, const char *model, err *e) {
-    const char *failed = device_upload_wait(u->dev);
-    u->under_way = false;
-    if (failed)
-        err_set(e, OVI_DEVICE, "%s: weights did not reach the device: %s", model, failed);
-    if (!u->stay && u->limit < UPLOAD_MAX_WINDOWS)
+bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst) {
+    const load_span whole = {0, shape_count(&row->spec.placed), type};
+    if (atomic_load_explicit(l->stop, memory_order_relaxed))
+        return false;
+    if (load_is_copy(row, type) && row->entry[0] ? send_copy(u, l, row, type, dst)
+                                                 : through_staging(u, l, row, whole, dst))
+        return true;
+    (void)copies_report(&u->to, l->err);
+    return false;
+}
+
+bool upload_wait(uploader *u, err *e) {
+    (void)copies_wait(&u->to); /* what failed is kept */
+    return copies_report(&u->to, e);
+}
+
+bool upload_finish(uploader *u, err *e) {
+    const bool arrived = upload_wait(u, e);
+    if (!u->stay)
         unpin_all(u);
-    return !failed;
+    return arrived;
 }

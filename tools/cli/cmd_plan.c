@@ -106,8 +106,8 @@ static void print_table(const ovi_plan *plan) {
            plan->speed);
     for (int i = 0; i < plan->n_stages; i++)
         if (plan->stage[i].disk_bytes)
-            printf("%s reads %s from disk, because --ram does not hold the files: about "
-                   "%.0f s\n",
+            printf("%s reads %s from disk, because host memory does not hold the files: "
+                   "about %.0f s\n",
                    plan->stage[i].name, cli_bytes(peak, plan->stage[i].disk_bytes),
                    plan->stage[i].disk_seconds);
     if (plan->warm_bytes)

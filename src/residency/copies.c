@@ -1,0 +1,32 @@
+/* copies.c: the one place that waits for uploads, and keeps what a wait says. */
+#include "residency/copies.h"
+
+void copies_note(copies *c, const loader *l, const weights_entry *x) {
+    c->under_way = true;
+    c->files = l->files;
+    c->last = x;
+}
+
+void copies_send(copies *c, const loader *l, const weights_entry *x, void *dst,
+                 const void *src, size_t bytes) {
+    copies_note(c, l, x);
+    device_upload(c->dev, dst, src, bytes);
+}
+
+bool copies_wait(copies *c) {
+    const char *reason = c->under_way ? device_upload_wait(c->dev) : NULL;
+    c->under_way = false;
+    if (reason)
+        err_set(&c->failed, OVI_DEVICE,
+                "%s: tensor %.200s, or one before it, did not reach the device: %s",
+                weights_path(c->files, c->last->file), c->last->name, reason);
+    return !err_failed(&c->failed);
+}
+
+bool copies_report(copies *c, err *e) {
+    if (!err_failed(&c->failed))
+        return true;
+    err_set(e, c->failed.status, "%s", c->failed.text);
+    err_clear(&c->failed);
+    return false;
+}
