@@ -32,16 +32,15 @@ check: all
 install: all
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
-# Every n as a fast build, one subject beside the other; then evenly spread ones with sanitizers.
+# Every n, one subject beside the other; then evenly spread ones with sanitizers.
 SUBJECTS = opening a_clip_survives from_an_image streamed decoding mp4 checkpoint plan inspection
-torture: deps
-	@cmake -S . -B $(BUILD)-torture -G Ninja -DOVI_FAULTS=ON -DCMAKE_BUILD_TYPE=Release >/dev/null
-	@cmake --build $(BUILD)-torture --target test_torture
+torture: configure
+	@cmake --build $(BUILD) --target test_torture
 	@printf '*%s*\n' $(SUBJECTS) | OMP_WAIT_POLICY=passive xargs -P2 -n1 \
-		$(BUILD)-torture/tests/test_torture all
-	@cmake -S . -B $(BUILD)-faults -G Ninja -DOVI_FAULTS=ON -DOVI_SANITIZE=ON >/dev/null
-	@cmake --build $(BUILD)-faults --target test_torture
-	@OMP_WAIT_POLICY=passive $(BUILD)-faults/tests/test_torture 40
+		$(BUILD)/tests/test_torture all
+	@cmake -S . -B $(BUILD)-asan -G Ninja -DCMAKE_BUILD_TYPE=Release -DOVI_SANITIZE=ON >/dev/null
+	@cmake --build $(BUILD)-asan --target test_torture
+	@OMP_WAIT_POLICY=passive $(BUILD)-asan/tests/test_torture 40
 
 endurance: all
 	@OMP_WAIT_POLICY=passive $(BUILD)/tests/test_endurance 200
@@ -63,4 +62,4 @@ lint:
 	@cmake/lint.sh
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-faults $(BUILD)-torture $(BUILD)-fuzz
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz

@@ -1,7 +1,7 @@
 /* fault.h: calls that fail on purpose, for tests.
  *
- * Built with -DOVI_FAULTS=ON, the one place that makes each kind of call asks here first
- * whether this one shall fail. Otherwise the answer is a constant: no cost, no symbol.
+ * Built for tests/test_torture.c, the one place that makes each kind of call asks here first
+ * whether this one shall fail. In the library the answer is a constant: no cost, no symbol.
  * What libraries do by themselves is not reached; docs/RELIABILITY.md lists them. */
 #ifndef OVI_CORE_FAULT_H
 #define OVI_CORE_FAULT_H
