@@ -142,6 +142,7 @@ OVI_API void ovi_settings_init(ovi_settings *settings);
 typedef struct ovi_image {
     int width, height;
     const uint8_t *rgb;
+    const char *path; /* its file, which no output may replace; NULL: not known */
 } ovi_image;
 
 typedef struct ovi_request {
@@ -169,9 +170,12 @@ typedef struct ovi_request {
     /* .svg or .json: what was on the device when; of a call that fails or is cancelled, until
      * then. NULL: none. */
     const char *memory_report;
-    const char *save_latents; /* keeps the latents here; NULL: removed at the end */
-    int checkpoint_every;     /* steps between states saved for ovi_resume; 0: none */
-    int quality;              /* constant rate factor of H.264, 0 best .. 51 */
+    /* Keeps the latents here; NULL: removed at the end. If they cannot be written when they are
+     * finished, the clip is made all the same, and the call fails with OVI_IO. */
+    const char *save_latents;
+    int checkpoint_every; /* steps between states saved for ovi_resume; 0: none */
+    int quality;          /* constant rate factor of H.264, 0 best .. 51 */
+    int keep_existing;    /* 1: what is there already is not replaced: OVI_IO; 0: it is */
 } ovi_request;
 
 /* Fills in the defaults of the option table. */
@@ -303,7 +307,9 @@ OVI_API ovi_status ovi_resolve(ovi_engine *engine, const ovi_request *request,
                                ovi_shape *shape);
 
 /* The whole pipeline. Latents are written beside output (but for "-") before decoding starts
- * and removed when the clip is complete. sinks may be NULL. */
+ * and removed when the clip is complete. sinks may be NULL. Refused before any work: files of one
+ * call that are one file, or that are read (models, the image's); an output that another process
+ * is making ("<output>.locked" is there meanwhile). */
 OVI_API ovi_status ovi_generate(ovi_engine *engine, const ovi_request *request,
                                 const ovi_sinks *sinks);
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "audio/mel.h"
+#include "core/place.h"
 #include "engine.h"
 #include "text/sizes.h"
 
@@ -100,6 +101,15 @@ static ovi_status prepare(job *j, const media_clip *clip, const char *path) {
     return pipeline_expect_memory(j);
 }
 
+/* output: where the latents will go; NULL: not known. */
+static ovi_status expect_other_file(const char *path, const char *output, err *e) {
+    if (!output || !place_same(output, path))
+        return OVI_OK;
+    return err_set(e, OVI_ARGUMENT,
+                   "output and the file to encode: expected different files, found %s",
+                   path);
+}
+
 ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
                            const ovi_request *request, ovi_latents *latents,
                            const ovi_sinks *sinks) {
@@ -108,6 +118,7 @@ ovi_status ovi_encode_file(ovi_engine *engine, const char *path,
     media_clip clip = {0};
     *latents = (ovi_latents){.owned = 1};
     if (call_begin(&j, engine, request, sinks) == OVI_OK &&
+        expect_other_file(path, request->output, e) == OVI_OK &&
         load(&clip, path, j.shape.frames, e) == OVI_OK) {
         j.stages = (clip.rgb ? STAGE(STAGE_IMAGE_ENCODE) : 0) |
                    (clip.samples ? STAGE(STAGE_ENCODE_AUDIO) : 0);

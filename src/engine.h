@@ -6,6 +6,7 @@
  * pipeline.c the stages and the way through them
  * encode.c   files to latents
  * keep.c     what stays on the host for the next clip
+ * outputs.c  the files that a call writes
  * resume.c   runs in the middle, on disk
  * request_json.c, replay.c  how a clip was made, in it; the same again
  * planning.c plans
@@ -123,9 +124,11 @@ typedef struct job {
     int first_step;                   /* of the running stage, for progress */
     const struct resume_file *resume; /* the run that is continued; NULL: from noise */
     fusion_scales *scales;            /* borrowed: of a running diffusion in fp8; NULL */
+    const char *memory_report; /* to be written at the end; NULL: none, or not allowed */
+    const char *latents_path;  /* of latents from a file; NULL: none */
     const char *made;   /* the request of latents from a file, as JSON text; NULL: none */
     const char *digest; /* JSON text: files that make latents; NULL: not taken */
-    char *checkpoint;   /* where the sampler's state is saved; NULL: nowhere */
+    const char *checkpoint;     /* where the sampler's state is saved; NULL: nowhere */
     int least_way[STAGE_COUNT]; /* candidates before this one are not tried */
     void *owned[JOB_MAX_BUFFERS];
     int n_owned;

@@ -367,6 +367,7 @@ void job_set_latents(job *j, const ovi_latents *latents) {
     j->video = latents->video;
     j->audio = latents->audio;
     j->made = latents->request;
+    j->latents_path = latents->path;
     follow_latents(j);
 }
 

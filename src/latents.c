@@ -22,10 +22,10 @@ static const float *part_values(void *user, int i) {
 }
 
 ovi_status latents_save(const ovi_latents *latents, const char *path,
-                        const char *request_json, const char *models_json, err *e) {
+                        const latents_story *story, err *e) {
     const record_text texts[] = {{"format", "ovi latents 1"},
-                                 {"ovi.request", request_json},
-                                 {"ovi.models", models_json}};
+                                 {"ovi.request", story->request_json},
+                                 {"ovi.models", story->models_json}};
     record_tensor rows[2];
     const float *parts[2];
     int n = 0;
@@ -41,6 +41,7 @@ ovi_status latents_save(const ovi_latents *latents, const char *path,
                 .n_tensors = n,
                 .text = texts,
                 .n_texts = 3,
+                .keep_existing = story->keep_existing,
                 .values = part_values,
                 .user = parts};
     return record_save(&r, path, e);

@@ -352,7 +352,7 @@ ovi_status call_generate(job *j, ovi_engine *engine, const ovi_request *request,
         keep_take_texts(j);
         j->stages = stages_to_clip(j);
         (void)(pipeline_run(j) == OVI_OK);
-        memory_log_report(engine, request->memory_report);
+        memory_log_report(engine, j->memory_report);
     }
     return engine->host.err.status;
 }
@@ -377,7 +377,7 @@ ovi_status ovi_resume(ovi_engine *engine, const char *path, const ovi_request *r
         j.stages = stages_to_clip(&j);
         if (job_require(&j) == OVI_OK) {
             (void)(pipeline_run(&j) == OVI_OK);
-            memory_log_report(engine, r.request.memory_report);
+            memory_log_report(engine, j.memory_report);
         }
     }
     resume_close(&r);
@@ -509,27 +509,17 @@ static uint32_t stages_of(const job *j, const ovi_latents *latents) {
                                   (latents->video ? STAGE(STAGE_DECODE_VIDEO) : 0));
 }
 
-/* Can the clip and its report be written? Asked before any work. */
-static ovi_status check_outputs(const ovi_request *r, err *e) {
-    if (r->memory_report && memory_log_check(r->memory_report, e) != OVI_OK)
-        return e->status;
-    return r->output ? media_check_output(r->output, r->sound, e) : OVI_OK;
-}
-
 ovi_status ovi_decode_latents(ovi_engine *engine, const ovi_latents *latents,
                               const ovi_request *request, const ovi_sinks *sinks) {
     job j = {0};
-    err *e = &engine->host.err;
     if (call_begin(&j, engine, request, sinks) != OVI_OK)
         return call_end(&j, engine);
     j.stages = stages_of(&j, latents);
     job_drop_texts(&j);
-    if (job_require(&j) == OVI_OK && check_channels(&j, latents) == OVI_OK &&
-        check_outputs(request, e) == OVI_OK) {
+    if (job_require(&j) == OVI_OK && check_channels(&j, latents) == OVI_OK) {
         job_set_latents(&j, latents);
-        if (pipeline_expect_memory(&j) == OVI_OK)
-            (void)(pipeline_decode(&j) == OVI_OK);
-        memory_log_report(engine, request->memory_report);
+        (void)(pipeline_decode(&j) == OVI_OK);
+        memory_log_report(engine, j.memory_report);
     }
     return call_end(&j, engine);
 }
@@ -563,8 +553,11 @@ ovi_status job_save_latents(const job *j, const char *path) {
     memcpy(latents.audio_shape, j->shape.audio, sizeof latents.audio_shape);
     char *request_json = j->request || j->made ? job_request_json(j, false, e) : NULL;
     char *models_json = resume_models_json(j, e);
+    /* A run that goes on replaces what it has left itself. */
+    const latents_story story = {request_json, models_json,
+                                 j->request && j->request->keep_existing && !j->resume};
     if (!err_failed(e))
-        (void)(latents_save(&latents, path, request_json, models_json, e) == OVI_OK);
+        (void)(latents_save(&latents, path, &story, e) == OVI_OK);
     mem_free(request_json);
     mem_free(models_json);
     return e->status;
@@ -601,7 +594,7 @@ ovi_status ovi_image_load(const char *path, ovi_image *image, ovi_message *messa
     err e = {0};
     media_image loaded = {0};
     if (media_image_load(&loaded, path, &e) == OVI_OK)
-        *image = (ovi_image){loaded.width, loaded.height, loaded.rgb};
+        *image = (ovi_image){loaded.width, loaded.height, loaded.rgb, NULL};
     return tell(message, &e);
 }
 

@@ -13,9 +13,9 @@
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "keep.h"
+#include "outputs.h"
 #include "residency/upload.h"
 
 /* ---- counting ---- */
@@ -494,7 +494,7 @@ static bool may_try_smaller(job *j) {
     return true;
 }
 
-ovi_status pipeline_decode(job *j) {
+static ovi_status decode(job *j) {
     err *e = &j->engine->host.err;
     const bool picture = (j->stages & STAGE(STAGE_DECODE_VIDEO)) != 0;
     const bool sound = (j->stages & STAGE(STAGE_DECODE_AUDIO)) != 0;
@@ -505,31 +505,12 @@ ovi_status pipeline_decode(job *j) {
                            .sample_rate = sound ? j->shape.sample_rate : 0,
                            .quality = j->request->quality,
                            .sound = j->request->sound,
+                           .keep_existing = j->request->keep_existing != 0,
                            .metadata = metadata};
     if (metadata && decode_once(j, &format) != OVI_OK && may_try_smaller(j))
         (void)(decode_once(j, &format) == OVI_OK);
     mem_free(metadata);
     return e->status;
-}
-
-/* Can the outputs be written, and does every stage fit? Asked before any work. */
-static ovi_status check_before_work(job *j) {
-    err *e = &j->engine->host.err;
-    const ovi_request *r = j->request;
-    if (r->output && media_check_output(r->output, r->sound, e) != OVI_OK)
-        return e->status;
-    if (r->save_latents) {
-        os_writer probe;
-        if (os_writer_open(&probe, r->save_latents, e) != OVI_OK)
-            return e->status;
-        os_writer_abort(&probe);
-    }
-    if (r->memory_report && memory_log_check(r->memory_report, e) != OVI_OK)
-        return e->status;
-    if (r->checkpoint_every > 0 && (!r->output || strcmp(r->output, "-") == 0))
-        return err_set(e, OVI_ARGUMENT,
-                       "checkpoint-every: expected an output to save the state beside");
-    return pipeline_expect_memory(j);
 }
 
 /* First frame and features: made here, or by the run that is continued. */
@@ -542,27 +523,29 @@ static ovi_status make_conditions(job *j) {
     return keep_encode_texts(j);
 }
 
-/* Diffusion, and its result on disk before anything of it is decoded: from then on the
- * sampler's state is not needed. */
-static ovi_status make_latents(job *j, const char *path) {
-    if (make_conditions(j) == OVI_OK && stage_run(j, STAGE_DIFFUSE) == OVI_OK && path &&
-        job_save_latents(j, path) == OVI_OK && j->checkpoint)
-        unlink(j->checkpoint);
+/* Diffusion, and its result on disk before anything of it is decoded. */
+static ovi_status make_latents(job *j, outputs *o) {
+    if (make_conditions(j) == OVI_OK && stage_run(j, STAGE_DIFFUSE) == OVI_OK)
+        outputs_keep_latents(o, j);
     return j->engine->host.err.status;
 }
 
 ovi_status pipeline_run(job *j) {
     err *e = &j->engine->host.err;
-    char *beside = job_path_beside(j, ".latents.safetensors", e);
-    char *state = job_path_beside(j, OVI_RESUME_ENDING, e);
-    const char *keep = j->request->save_latents;
-    j->checkpoint = j->request->checkpoint_every > 0 ? state : NULL;
-    if (!err_failed(e) && check_before_work(j) == OVI_OK &&
-        (j->resume || job_take_digest(j) == OVI_OK) &&
-        make_latents(j, keep ? keep : beside) == OVI_OK && pipeline_decode(j) == OVI_OK &&
-        beside && !keep)
-        unlink(beside);
-    mem_free(beside);
-    mem_free(state);
+    outputs o;
+    if (outputs_take(&o, j, false) == OVI_OK && pipeline_expect_memory(j) == OVI_OK &&
+        (j->resume || job_take_digest(j) == OVI_OK) && make_latents(j, &o) == OVI_OK) {
+        (void)(decode(j) == OVI_OK);
+        (void)(outputs_end(&o, j) == OVI_OK);
+    }
+    outputs_release(&o);
     return e->status;
+}
+
+ovi_status pipeline_decode(job *j) {
+    outputs o;
+    if (outputs_take(&o, j, true) == OVI_OK && pipeline_expect_memory(j) == OVI_OK)
+        (void)(decode(j) == OVI_OK);
+    outputs_release(&o);
+    return j->engine->host.err.status;
 }

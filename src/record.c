@@ -71,6 +71,7 @@ ovi_status record_save(const record *r, const char *path, err *e) {
     safetensors_writer w;
     if (safetensors_writer_open(&w, path, e) != OVI_OK)
         return e->status;
+    w.out.keep_existing = r->keep_existing;
     char *sums = sums_json(r, path, e);
     for (int i = 0; i < r->n_texts; i++)
         if (r->text[i].text)

@@ -24,6 +24,7 @@ typedef struct record {
     int n_tensors;
     const record_text *text; /* rows whose text is NULL are left out */
     int n_texts;
+    bool keep_existing; /* a file that has the name by then stays: saving fails */
     /* Dense values of tensor i; asked for twice, for the checksum and for the file, so that
      * one buffer can serve all. NULL: it failed. */
     const float *(*values)(void *user, int i);

@@ -217,6 +217,7 @@ ovi_status request_take_changes(ovi_request *q, const ovi_request *changes,
         return err_set(e, OVI_ARGUMENT, "%s: it is that of %s", changed, path);
     q->output = changes->output;
     q->sound = changes->sound;
+    q->keep_existing = changes->keep_existing;
     q->memory_report = changes->memory_report;
     if (changes->save_latents)
         q->save_latents = changes->save_latents;

@@ -104,6 +104,7 @@ void spec_other_variant(const char *path, char *text, size_t size) {
 void spec_release(model_spec *s) {
     for (int i = 0; i < FILE_COUNT; i++)
         mem_free(s->file[i]);
+    mem_free(s->description);
     *s = (model_spec){0};
 }
 
@@ -326,8 +327,10 @@ ovi_status spec_from_directory(model_spec *s, const char *dir, const char *varia
     else if (path && variant)
         err_set(e, OVI_ARGUMENT, "%s: has its own ovi.json, a variant does not apply",
                 dir);
-    else if (path)
-        (void)(spec_from_file(s, dir, path, e) == OVI_OK);
+    else if (path && spec_from_file(s, dir, path, e) == OVI_OK) {
+        s->description = path;
+        path = NULL;
+    }
     mem_free(path);
     return e->status;
 }

@@ -38,6 +38,7 @@ typedef struct model_spec {
     audio_vae_config audio_vae;
     vocoder_config vocoder;
     char *file[FILE_COUNT]; /* owned paths; NULL: not known */
+    char *description;      /* owned: the path of its ovi.json; NULL: none */
 } model_spec;
 
 void spec_release(model_spec *s);

@@ -85,7 +85,12 @@ enum { W = 96, H = 64, FPS = 24, N = 30, RATE = 16000, SOUND = N * RATE / FPS };
 enum { FLASH = 12, ONSET = FLASH * RATE / FPS }; /* picture and sound of one event */
 #define REQUEST "{\"prompt\": \"a \\\"square\\\" = ; \xc3\xa4\", \"seed\": 7}"
 
-static const media_format clip_format = {W, H, FPS, RATE, 12, REQUEST, NULL};
+static const media_format clip_format = {.width = W,
+                                         .height = H,
+                                         .fps = FPS,
+                                         .sample_rate = RATE,
+                                         .quality = 12,
+                                         .metadata = REQUEST};
 
 /* A square moves over a gradient; in frame FLASH all is white. */
 static inline void draw(uint8_t *rgb, int frame) {

@@ -8,24 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "engine.h"
-#include "engine_fixture.h"
+#include "process_fixture.h"
 #include "record.h"
 
-#define OVI   OVI_BINARY_DIR "/ovi"
 #define STEPS 20
 
 /* ---- files ---- */
-
-static bool exists(const char *name) {
-    return access(in_root(name), F_OK) == 0;
-}
 
 static void write_all(const char *path, const char *bytes, size_t size) {
     FILE *f = fopen(path, "wb");
@@ -45,72 +39,7 @@ static void assert_same_clip(const char *a, const char *b) {
     }
 }
 
-/* ---- processes ---- */
-
-typedef struct child {
-    pid_t pid;
-    FILE *out; /* its standard output and error */
-    char line[1024];
-} child;
-
-#define MAX_ARGS 40
-
-/* argv ends with NULL. */
-static child start(const char *const *argv) {
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    child c = {.pid = fork()};
-    if (c.pid == 0) {
-        dup2(ends[1], STDOUT_FILENO);
-        dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        close(ends[1]);
-        execvp(argv[0], (char *const *)(uintptr_t)argv);
-        _exit(127);
-    }
-    assert_true(c.pid > 0);
-    close(ends[1]);
-    c.out = fdopen(ends[0], "r");
-    return c;
-}
-
-static bool wait_for_line(child *c, const char *words) {
-    while (fgets(c->line, sizeof c->line, c->out))
-        if (strstr(c->line, words))
-            return true;
-    return false;
-}
-
-/* The exit code, or 128 + the signal that ended it; the last line stays in c->line. */
-static int finish(child *c) {
-    int status;
-    while (fgets(c->line, sizeof c->line, c->out))
-        ;
-    fclose(c->out);
-    assert_int_equal(waitpid(c->pid, &status, 0), c->pid);
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-}
-
-static int kill_and_finish(child *c) {
-    kill(c->pid, SIGKILL);
-    return finish(c);
-}
-
-/* Words of a command line, from several lists. */
-typedef struct words {
-    const char *word[MAX_ARGS];
-    int n;
-} words;
-
-static void add(words *w, const char *word) {
-    assert_true(w->n < MAX_ARGS - 1);
-    w->word[w->n++] = word;
-}
-
-static void add_option(words *w, const char *name, const char *value) {
-    add(w, name);
-    add(w, value);
-}
+/* ---- runs ---- */
 
 /* "ovi generate" into name.y4m and name.latents, but for what is made. */
 static words generate(const char *name, const char *type) {
@@ -576,14 +505,20 @@ static void a_state_needs_an_output_to_lie_beside(void **state) {
     ovi_close(engine);
 }
 
+/* Something takes the state's name when the work has begun. */
+static void block_state(void *user, const ovi_progress *p) {
+    (void)user, (void)p;
+    (void)mkdir(in_root("blocked.y4m.resume.safetensors"), 0700);
+}
+
 static void a_state_that_cannot_be_written_does_not_end_the_run(void **state) {
     (void)state;
     watch w = {0};
+    const ovi_sinks sinks = {.progress = block_state};
     ovi_engine *engine = open_engine("micro", "f32", &w);
-    assert_int_equal(mkdir(in_root("blocked.y4m.resume.safetensors"), 0700), 0);
     ovi_request request = new_request("blocked");
     request.checkpoint_every = 4;
-    must(engine, ovi_generate(engine, &request, NULL));
+    must(engine, ovi_generate(engine, &request, &sinks));
     assert_int_equal(w.warnings, 4);
     assert_same_file(in_root("blocked.y4m"), in_root("whole-f32.y4m"));
     ovi_close(engine);

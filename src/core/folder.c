@@ -85,7 +85,7 @@ ovi_status folder_writer_commit(folder_writer *w) {
     if (!err_failed(w->err) &&
         (fault_strikes(FAULT_RENAME) ||
          (rename(w->temp, w->path) != 0 &&
-          ((errno != ENOTEMPTY && errno != EEXIST) ||
+          (w->keep_existing || (errno != ENOTEMPTY && errno != EEXIST) ||
            renameat2(AT_FDCWD, w->temp, AT_FDCWD, w->path, RENAME_EXCHANGE) != 0))))
         err_set(w->err, OVI_IO, "%s: cannot finish: %s", w->path, strerror(errno));
     ovi_status status = w->err->status;

@@ -12,7 +12,8 @@ typedef bool (*folder_owns_fn)(const char *name);
 typedef struct folder_writer {
     char *path, *temp; /* owned; without a slash at the end */
     folder_owns_fn owns;
-    err *err; /* borrowed */
+    bool keep_existing; /* a folder with something in it stays: committing fails */
+    err *err;           /* borrowed */
 } folder_writer;
 
 /* A folder that is there must be empty, or hold only files of ours: commit replaces those. */

@@ -264,11 +264,31 @@ void os_writer_patch(os_writer *w, size_t offset, const void *bytes, size_t n) {
         err_set(w->err, OVI_IO, "%s: write failed: %s", w->path, strerror(errno));
 }
 
+/* Gives the file its name, at once; without renames that keep what is there, by a second name
+ * where there are those. */
+static int take_name(const os_writer *w) {
+    if (!w->keep_existing)
+        return rename(w->temp, w->path);
+    if (renameat2(AT_FDCWD, w->temp, AT_FDCWD, w->path, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -1;
+    if (link(w->temp, w->path) == 0)
+        return unlink(w->temp);
+    if (errno == EEXIST || os_exists(w->path)) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(w->temp, w->path);
+}
+
 ovi_status os_writer_commit(os_writer *w) {
     if (!err_failed(w->err) && w->temp &&
         (fault_strikes(FAULT_SYNC) || fsync(w->fd) != 0 || fault_strikes(FAULT_RENAME) ||
-         rename(w->temp, w->path) != 0))
-        err_set(w->err, OVI_IO, "%s: cannot finish: %s", w->path, strerror(errno));
+         take_name(w) != 0))
+        err_set(w->err, OVI_IO, "%s: cannot finish: %s", w->path,
+                errno == EEXIST ? "a file of this name has come meanwhile, which stays"
+                                : strerror(errno));
     ovi_status status = w->err->status;
     if (status == OVI_OK) {
         mem_free(w->temp);

@@ -46,8 +46,9 @@ ovi_status os_read_file(const char *path, size_t max_bytes, char **data, size_t 
  * the same folder, os_commit syncs and renames it, os_abort removes it. Failure latches. */
 typedef struct os_writer {
     int fd;
-    char *path, *temp; /* owned */
-    err *err;          /* borrowed */
+    char *path, *temp;  /* owned */
+    bool keep_existing; /* a file that has the name by then stays: committing fails */
+    err *err;           /* borrowed */
 } os_writer;
 ovi_status os_writer_open(os_writer *w, const char *path, err *e) OVI_MUST_CHECK;
 /* The same on a copy of an open descriptor, a pipe or the like, which keeps what was put:

@@ -160,9 +160,16 @@ static char *path_beside(const char *path, const char *ending, err *e) {
     return sound;
 }
 
+char *media_sound_beside(const char *path, err *e) {
+    const sink *kind = sink_of(path);
+    return kind && kind->sound_beside ? path_beside(path, kind->ending, e) : NULL;
+}
+
 static void open_sound(media_writer *w, const char *path, const media_format *f) {
     err *e = &w->failure;
-    media_format sound = {.sample_rate = f->sample_rate, .metadata = f->metadata};
+    media_format sound = {.sample_rate = f->sample_rate,
+                          .metadata = f->metadata,
+                          .keep_existing = f->keep_existing};
     if (f->sample_rate == 0 || w->kind->sound)
         return;
     w->sound_path =

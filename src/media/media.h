@@ -22,6 +22,7 @@ typedef struct media_format {
     int quality;          /* x264 CRF, 0..51; other encoders have it in their scale */
     const char *metadata; /* the request as JSON, stored in the file; may be NULL */
     const char *sound;    /* file for the sound of formats that hold none; NULL: theirs */
+    bool keep_existing;   /* what has its name at the end stays: then finishing fails */
 } media_format;
 
 typedef struct media_writer media_writer;
@@ -53,6 +54,8 @@ typedef struct media_parts {
     bool takes_sound; /* to a file that is named: media_format.sound */
 } media_parts;
 media_parts media_parts_of(const char *path);
+/* The file that a clip of that name has its sound in without being asked; NULL: none. Owned. */
+char *media_sound_beside(const char *path, err *e);
 /* Could it be written there, with that file for its sound (or NULL)? Leaves nothing. */
 ovi_status media_check_output(const char *path, const char *sound, err *e) OVI_MUST_CHECK;
 

@@ -271,6 +271,7 @@ void *mux_open(const sink *self, const char *path, const media_format *format, e
         (!w->packet ||
          avformat_alloc_output_context2(&w->format, NULL, w->kind->muxer, NULL) < 0))
         fail(w, "muxer", AVERROR(ENOMEM));
+    w->file.keep_existing = format->keep_existing;
     if (!err_failed(e))
         take_request(w, format->metadata);
     if (!err_failed(e) && format->width)

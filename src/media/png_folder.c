@@ -58,6 +58,7 @@ static void *folder_open(const sink *self, const char *path, const media_format 
     if (!err_failed(e) && folder_writer_open(&w->folder, path, owns, e) == OVI_OK &&
         format->sample_rate)
         open_sound(w, format);
+    w->folder.keep_existing = format->keep_existing;
     if (!err_failed(e))
         return w;
     folder_close(w);

@@ -66,6 +66,7 @@ static void *wav_open(const sink *self, const char *path, const media_format *fo
     if (format->metadata)
         w->metadata = mem_strdup(e, format->metadata);
     if (!err_failed(e) && os_writer_open(&w->file, path, e) == OVI_OK) {
+        w->file.keep_existing = format->keep_existing;
         os_writer_put(&w->file, header, sizeof header);
         if (!err_failed(e))
             return w;

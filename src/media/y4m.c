@@ -55,6 +55,7 @@ static void *y4m_open(const sink *self, const char *path, const media_format *fo
         y4m_close(w);
         return NULL;
     }
+    w->file.keep_existing = format->keep_existing;
     snprintf(w->head, sizeof w->head,
              "YUV4MPEG2 W%d H%d F%d:1 Ip A1:1 C444 XCOLORRANGE=LIMITED\n", format->width,
              format->height, format->fps);

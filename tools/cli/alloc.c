@@ -85,6 +85,10 @@ bool hash_set_add(hash_set *set, uint64_t hash) {
     return true;
 }
 
+bool hash_set_has(const hash_set *set, uint64_t hash) {
+    return has(set, hash + (hash == 0));
+}
+
 void hash_set_release(hash_set *set) {
     free(set->slot);
     *set = (hash_set){0};

@@ -28,5 +28,6 @@ typedef struct hash_set {
 } hash_set;
 /* False if it was there already. */
 bool hash_set_add(hash_set *set, uint64_t hash);
+bool hash_set_has(const hash_set *set, uint64_t hash);
 void hash_set_release(hash_set *set);
 #endif

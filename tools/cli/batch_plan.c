@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "alloc.h"
@@ -145,6 +146,19 @@ static void given_name(const batch *b, clip_status *clip, const char *name) {
         fail(clip, cli_text("output: this build writes no clips that end in %s", ending));
 }
 
+/* What is written beside the clip has names of its own as well. */
+static void claim_beside(const batch *b, clip_status *clip, hash_set *names) {
+    bool kept;
+    char *const beside[] = {batch_latents(b, clip, &kept), cli_sound_beside(clip->output),
+                            cli_beside(clip->output, OVI_RESUME_ENDING)};
+    for (int i = 0; i < 3; i++) {
+        if (beside[i] && !hash_set_add(names, hash_text(HASH_START, beside[i])))
+            fail(clip,
+                 cli_text("%s: another file of this list has the same name", beside[i]));
+        free(beside[i]);
+    }
+}
+
 /* Names that nobody gave are told apart by their rows; the others must differ. */
 static void name_clip(const batch *b, clip_status *clip, hash_set *names) {
     ovi_request request;
@@ -166,9 +180,11 @@ static void name_clip(const batch *b, clip_status *clip, hash_set *names) {
             clip->output =
                 cli_text("%s/%s_row%d%s", b->folder, stem, clip->row, b->ending);
         if (given || !hash_set_add(names, hash_text(HASH_START, clip->output)))
-            fail(clip, cli_copy("output: another row has the same"));
+            fail(clip, cli_copy("output: another file of this list has the same name"));
     }
     free(stem);
+    if (clip->output)
+        claim_beside(b, clip, names);
 }
 
 /* ---- digests ---- */
@@ -260,6 +276,33 @@ static bool list_clips(batch *b, ovi_message *message) {
     return true;
 }
 
+/* Which file this is; 0: none. */
+static uint64_t hash_file(const char *path) {
+    struct stat st;
+    if (!path || stat(path, &st) != 0)
+        return 0;
+    return hash_bytes(hash_bytes(HASH_START, &st.st_dev, sizeof st.st_dev), &st.st_ino,
+                      sizeof st.st_ino);
+}
+
+/* First frames are read, and stay, with --force as well. */
+static void protect_images(batch *b) {
+    hash_set images = {0};
+    for (size_t i = 0; i < b->n; i++) {
+        char *image = batch_image(b, &b->clip[i]);
+        if (hash_file(image))
+            (void)hash_set_add(&images, hash_file(image));
+        free(image);
+    }
+    for (size_t i = 0; i < b->n; i++) {
+        const uint64_t output = hash_file(b->clip[i].output);
+        if (output && hash_set_has(&images, output))
+            fail(&b->clip[i],
+                 cli_text("output: %s is an image of this list", b->clip[i].output));
+    }
+    hash_set_release(&images);
+}
+
 static void make_definite(batch *b) {
     hash_set names = {0};
     for (size_t i = 0; i < b->n; i++) {
@@ -271,6 +314,7 @@ static void make_definite(batch *b) {
     }
     cli_log_row(0);
     hash_set_release(&names);
+    protect_images(b);
 }
 
 /* "prompts" of "prompts.csv"; owned. */

@@ -110,6 +110,7 @@ static int check_outputs(const cli_args *args) {
 
 /* An engine for a command that writes an output; NULL: *code says how it ends. */
 static ovi_engine *open_for_output(cli_args *args, int *code) {
+    args->request.keep_existing = !args->force;
     *code = check_outputs(args);
     ovi_engine *engine = *code == EXIT_DONE ? cli_open(args, CLI_TO_RUN) : NULL;
     if (*code == EXIT_DONE && !engine)
@@ -173,6 +174,7 @@ static int with_image(cli_args *args, int (*run)(cli_args *args)) {
             cli_complain("ovi: %s", message.text);
             return EXIT_FAILED;
         }
+        image.path = args->image;
         args->request.image = &image;
     }
     int code = run(args);
