@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "backend/device.h"
 #include "engine.h"
 #include "process_fixture.h"
 #include "record.h"
@@ -275,6 +276,57 @@ static void what_shapes_a_clip_comes_from_the_state(void **state) {
     whole.shift = broken.shift = 1.0 / 3;
     whole.prompt = broken.prompt = "Caf\xc3\xa9 \xef\xbf\xbd <AUDCAP>\"Wind\"<ENDAUDCAP>";
     interrupt_and_compare(whole, broken, false);
+}
+
+/* ---- memory that vanishes in the middle ---- */
+
+static backend poor_table; /* of a device whose memory another program takes */
+static const backend *rich_table;
+static device *poor;
+static bool vanished;
+
+static void linear_without_memory(void *self, const linear_desc *desc, work w) {
+    if (vanished)
+        device_fail(poor, OVI_MEMORY, "out of CPU memory: a workspace of 64 bytes");
+    else
+        rich_table->linear(self, desc, w);
+}
+
+static void take_memory_away(void *user, const ovi_progress *p) {
+    (void)user;
+    vanished = vanished || (strcmp(p->stage, "diffuse") == 0 && p->step == 8);
+}
+
+static void a_diffusion_that_runs_out_of_memory_goes_on_later(void **state) {
+    (void)state;
+    watch w = {0};
+    const ovi_sinks sinks = {.user = &w, .progress = take_memory_away};
+    ovi_engine *engine = open_engine("micro", "f32", &w);
+    poor = engine->dev;
+    rich_table = poor->table;
+    poor_table = *rich_table;
+    poor_table.linear = linear_without_memory;
+    poor->table = &poor_table;
+    ovi_request request = new_request("vanished"), other = request_for("returned");
+    request.checkpoint_every = 3;
+    assert_int_equal(ovi_generate(engine, &request, &sinks), OVI_MEMORY);
+    assert_non_null(strstr(ovi_error(engine), "diffuse: out of CPU memory: a workspace"));
+    assert_non_null(strstr(ovi_error(engine), "; a smaller way fits: "));
+    ovi_report report;
+    ovi_get_report(engine, &report);
+    assert_int_equal(report.allocated_bytes, 0);
+    assert_false(exists("vanished.y4m") || exists("vanished.latents"));
+    /* The memory is there again: for this engine, and for another process. */
+    vanished = false;
+    const char *step_6 = in_root("vanished.y4m.resume.safetensors");
+    must(engine, ovi_resume(engine, step_6, &other, NULL));
+    assert_same_clip("returned", "whole-f32");
+    ovi_close(engine);
+    words on = generate_on("vanished", "f32", "vanished.y4m.resume.safetensors");
+    child c = start(on.word);
+    assert_true(wait_for_line(&c, "6 of 20 steps are done"));
+    assert_int_equal(finish(&c), 0);
+    assert_same_clip("vanished", "whole-f32");
 }
 
 /* ---- refusals ---- */
@@ -611,6 +663,7 @@ int main(void) {
         cmocka_unit_test(products_in_fp8_go_on_with_their_scales),
         cmocka_unit_test(an_image_is_not_needed_again),
         cmocka_unit_test(what_shapes_a_clip_comes_from_the_state),
+        cmocka_unit_test(a_diffusion_that_runs_out_of_memory_goes_on_later),
         cmocka_unit_test_setup(a_flipped_byte_is_refused, make_state),
         cmocka_unit_test(other_models_and_another_dtype_are_refused),
         cmocka_unit_test(other_files_are_refused),
