@@ -248,7 +248,9 @@ typedef void (*ovi_progress_fn)(void *user, const ovi_progress *progress);
 /* n_frames frames of 8-bit RGB [n][height][width][3], in order; non-zero stops the call. */
 typedef int (*ovi_frames_fn)(void *user, const uint8_t *rgb, int n_frames, int width,
                              int height);
-/* All samples of the clip at once, mono in (-1, 1); non-zero stops the call. */
+/* All samples of the clip at once, mono in (-1, 1), before the first frame and once, also where
+ * a decode that finds no memory is tried again smaller: which is done while no frame has been
+ * handed on. Non-zero stops the call. */
 typedef int (*ovi_audio_fn)(void *user, const float *samples, size_t n, int sample_rate);
 
 /* All optional. Called on the thread that made the call. */

@@ -118,12 +118,12 @@ typedef struct job {
     float *video, *audio;           /* latents; NULL: that part is left out */
     float *mel;                     /* [M, bands]: what is encoded to audio */
     int64_t mel_frames;
-    media_writer *writer;             /* owned; NULL: sinks only */
-    bool handed_on;                   /* the caller's sinks have had frames or samples */
-    double stage_start;               /* seconds, for progress */
-    int first_step;                   /* of the running stage, for progress */
-    const struct resume_file *resume; /* the run that is continued; NULL: from noise */
-    fusion_scales *scales;            /* borrowed: of a running diffusion in fp8; NULL */
+    media_writer *writer;               /* owned; NULL: sinks only */
+    bool handed_samples, handed_frames; /* the caller's sinks have had them */
+    double stage_start;                 /* seconds, for progress */
+    int first_step;                     /* of the running stage, for progress */
+    const struct resume_file *resume;   /* the run that is continued; NULL: from noise */
+    fusion_scales *scales;     /* borrowed: of a running diffusion in fp8; NULL */
     const char *memory_report; /* to be written at the end; NULL: none, or not allowed */
     const char *latents_path;  /* of latents from a file; NULL: none */
     const char *made;   /* the request of latents from a file, as JSON text; NULL: none */

@@ -470,7 +470,8 @@ static ovi_status decode_once(job *j, const media_format *format) {
     const char *output = j->request->output;
     if (output && media_open(&j->writer, output, format, &engine->host) != OVI_OK)
         return engine->host.err.status;
-    if (format->sample_rate && stage_run(j, STAGE_DECODE_AUDIO) != OVI_OK)
+    const bool has_sound = j->handed_samples && !j->writer; /* from the time before */
+    if (format->sample_rate && !has_sound && stage_run(j, STAGE_DECODE_AUDIO) != OVI_OK)
         return engine->host.err.status;
     if (format->width && stage_run(j, STAGE_DECODE_VIDEO) != OVI_OK)
         return engine->host.err.status;
@@ -479,10 +480,11 @@ static ovi_status decode_once(job *j, const media_format *format) {
     return writer ? media_finish(writer) : OVI_OK;
 }
 
-/* Memory vanished while decoding: the next smaller way, once. Where no way fits there is none. */
+/* Memory vanished while decoding: the next smaller way, once. Frames that the caller has had
+ * cannot be taken back; where no way fits there is none. */
 static bool may_try_smaller(job *j) {
     err *e = &j->engine->host.err;
-    if (e->status != OVI_MEMORY || !j->ran_out || j->handed_on)
+    if (e->status != OVI_MEMORY || !j->ran_out || j->handed_frames)
         return false;
     host_log(&j->engine->host, OVI_LOG_WARN, "decoding again with less memory: %s",
              e->text);

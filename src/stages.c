@@ -200,7 +200,9 @@ static void hand_on_samples(job *j, const float *samples, size_t n) {
         return;
     if (j->writer && media_put_samples(j->writer, samples, n) != OVI_OK)
         return;
-    j->handed_on = j->handed_on || sinks->audio != NULL;
+    if (j->handed_samples) /* decoded again: for the file alone */
+        return;
+    j->handed_samples = sinks->audio != NULL;
     if (sinks->audio && sinks->audio(sinks->user, samples, n, j->shape.sample_rate) != 0)
         err_set(&h->err, OVI_CALLBACK, "the audio sink refused the samples");
 }
@@ -234,7 +236,7 @@ static void hand_on_frames(job *j, const uint8_t *rgb, int n) {
         return;
     if (j->writer && media_put_frames(j->writer, rgb, n) != OVI_OK)
         return;
-    j->handed_on = j->handed_on || sinks->frames != NULL;
+    j->handed_frames = sinks->frames != NULL;
     if (sinks->frames &&
         sinks->frames(sinks->user, rgb, n, j->shape.width, j->shape.height) != 0)
         err_set(&h->err, OVI_CALLBACK, "the frame sink refused a group of frames");

@@ -30,6 +30,8 @@ typedef struct watch {
     char stages[128];          /* all of this call: "text_encode diffuse " */
     char line[MAX_LINES][160]; /* of the log, "[OVI]" lines and warnings */
     int n_lines;
+    const char *cancel_in; /* the stage whose beginning cancels the call; NULL: none */
+    int stop_after;        /* so many steps of the diffusion as well; 0: no */
 } watch;
 
 /* What each stage declares. */
@@ -70,8 +72,11 @@ static void take_line(void *user, ovi_log_level level, const char *line) {
 
 static void take_progress(void *user, const ovi_progress *p) {
     watch *w = user;
-    if (strcmp(w->stage, p->stage) == 0) {
+    const bool begins = p->step == 0 && p->steps == 1; /* also one that is tried again */
+    if (strcmp(w->stage, p->stage) == 0 && !begins) {
         check_resident(w);
+        if (w->stop_after && strcmp(p->stage, "diffuse") == 0 && p->step == w->stop_after)
+            ovi_cancel(w->engine);
         return;
     }
     /* A stage begins, with nothing of the one before. */
@@ -79,6 +84,8 @@ static void take_progress(void *user, const ovi_progress *p) {
     assert_int_equal(store_resident(w->engine->store), 0);
     snprintf(w->stage, sizeof w->stage, "%s", p->stage);
     strcat(strcat(w->stages, p->stage), " ");
+    if (w->cancel_in && strcmp(w->cancel_in, p->stage) == 0)
+        ovi_cancel(w->engine);
 }
 
 static ovi_sinks watch_sinks(watch *w) {
@@ -121,6 +128,37 @@ static void expect_nothing_resident(const watch *w) {
     assert_int_equal(report.allocated_bytes, 0);
     assert_int_equal(device_get_memory(w->engine->dev).regions, 0);
     assert_int_equal(store_resident(w->engine->store), 0);
+}
+
+/* ---- a device whose memory others take ---- */
+
+static backend scarce; /* the table of a device that refuses regions */
+static const backend *plenty;
+
+static void replace_alloc(watch *w, void *(*alloc)(void *self, size_t bytes)) {
+    plenty = w->engine->dev->table;
+    scarce = *plenty;
+    scarce.region_alloc = alloc;
+    w->engine->dev->table = &scarce;
+}
+
+static const watch *tenant; /* whose stage it happens in */
+static const char *when;
+static int refusals;
+
+static void *refuse_regions(void *self, size_t bytes) {
+    if (refusals > 0 && strcmp(tenant->stage, when) == 0) {
+        refusals--;
+        return NULL;
+    }
+    return plenty->region_alloc(self, bytes);
+}
+
+static void make_scarce(watch *w, const char *stage, int n) {
+    replace_alloc(w, refuse_regions);
+    tenant = w;
+    when = stage;
+    refusals = n;
 }
 
 /* ---- every call in every order ---- */
@@ -172,6 +210,63 @@ static void make_clip(material *m, const ovi_sinks *sinks) {
     must(m->w.engine, ovi_generate(m->w.engine, &m->request, sinks));
 }
 
+static void ignore_notice(void *user, const ovi_notice *notice) {
+    (void)user, (void)notice;
+}
+
+/* From a state that an interrupted run has left. */
+static void call_resume(material *m, const ovi_sinks *sinks) {
+    must(m->w.engine,
+         ovi_resume(m->w.engine, in_root("cut.y4m.resume.safetensors"), NULL, sinks));
+}
+
+static void call_replay(material *m, const ovi_sinks *sinks) {
+    must(m->w.engine, ovi_replay(m->w.engine, in_root("made.wav"), NULL, sinks));
+}
+
+/* Held from one call to the next, and released. */
+static void call_held(material *m, const ovi_sinks *sinks) {
+    ovi_hold(m->w.engine, 1);
+    call_encode_text(m, sinks);
+    assert_int_equal(store_resident(m->w.engine->store), NEEDS(MODEL_TEXT_ENCODER));
+    ovi_hold(m->w.engine, 0);
+    m->w.engine->report.allocated_bytes = 0; /* as it was before the release */
+}
+
+static void call_lint_and_save(material *m, const ovi_sinks *sinks) {
+    (void)sinks;
+    must(m->w.engine, ovi_lint(m->w.engine, &m->request, ignore_notice, NULL));
+    must(m->w.engine, ovi_latents_save(m->w.engine, &m->latents, &m->request,
+                                       in_root("saved.safetensors")));
+}
+
+static void call_plan_svg(material *m, const ovi_sinks *sinks) {
+    (void)sinks;
+    static ovi_plan plan;
+    must(m->w.engine, ovi_make_plan(m->w.engine, &m->request, &plan));
+    must(m->w.engine, ovi_plan_svg(m->w.engine, &plan, in_root("plan.svg")));
+}
+
+/* Memory that others take where the picture is decoded, however small. */
+static void call_failing(material *m, const ovi_sinks *sinks) {
+    make_scarce(&m->w, "decode_video", 1000);
+    assert_int_equal(ovi_generate(m->w.engine, &m->request, sinks), OVI_MEMORY);
+    m->w.engine->dev->table = plenty;
+}
+
+static void call_refused(material *m, const ovi_sinks *sinks) {
+    ovi_latents wrong = m->latents;
+    wrong.video_shape[0]++;
+    assert_int_equal(ovi_decode_latents(m->w.engine, &wrong, &m->request, sinks),
+                     OVI_ARGUMENT);
+}
+
+static void call_cancelled(material *m, const ovi_sinks *sinks) {
+    m->w.cancel_in = "diffuse";
+    assert_int_equal(ovi_generate(m->w.engine, &m->request, sinks), OVI_CANCELLED);
+    m->w.cancel_in = NULL;
+}
+
 static const struct {
     void (*run)(material *m, const ovi_sinks *sinks);
     const char *stages;
@@ -180,18 +275,32 @@ static const struct {
     {call_encode_image, "image_encode "},
     {call_diffuse, "diffuse "},
     {call_decode, "decode_audio decode_video "},
-    {call_plan, ""},
+    {call_held, "text_encode "},
     {make_clip, "text_encode diffuse decode_audio decode_video "},
-    {call_encode_file, "image_encode encode_audio "}, /* last: only with media */
+    {call_encode_file, "image_encode encode_audio "}, /* only with media */
+    {call_failing, "text_encode diffuse decode_audio decode_video decode_audio "
+                   "decode_video "},
+    /* In pairs alone. */
+    {call_cancelled, "text_encode diffuse "},
+    {call_refused, ""},
+    {call_resume, "diffuse decode_audio decode_video "},
+    {call_replay, "text_encode diffuse decode_audio decode_video "},
+    {call_plan, ""},
+    {call_plan_svg, ""},
+    {call_lint_and_save, ""},
 };
 
 #define ENCODE_TEXT 0
 #define GENERATE    5
+#define ENCODE_FILE 6
+#define IN_TRIPLES  8
 #define N_CALLS     ((int)(sizeof calls / sizeof calls[0]))
 #define MAX_ORDER   3
 
 static void make_one_call(material *m, int call) {
     const ovi_sinks sinks = watch_sinks(&m->w);
+    if (call == ENCODE_FILE && !ovi_can_write("clip.mp4"))
+        return;
     watch_restart(&m->w);
     calls[call].run(m, &sinks);
     assert_string_equal(m->w.stages, calls[call].stages);
@@ -202,7 +311,7 @@ static void make_one_call(material *m, int call) {
  * Lyndon words. */
 typedef struct sequence {
     int n, order, length, word[MAX_ORDER + 1];
-    int call[N_CALLS * N_CALLS * N_CALLS];
+    int call[IN_TRIPLES * IN_TRIPLES * IN_TRIPLES];
 } sequence;
 
 static void extend(sequence *s, int t, int period) {
@@ -231,6 +340,18 @@ static void material_make(material *m) {
     must(m->w.engine, ovi_latents_alloc(m->w.engine, &m->request, &m->first));
     m->first.video_shape[1] = 1;
     make_one_call(m, ENCODE_TEXT); /* rows, for a diffusion that comes first */
+    const ovi_sinks sinks = watch_sinks(&m->w);
+    watch_restart(&m->w);
+    m->request.output = in_root("made.wav"); /* to be made again */
+    must(m->w.engine, ovi_generate(m->w.engine, &m->request, &sinks));
+    m->request.output = in_root("cut.y4m"); /* to go on */
+    m->request.steps = 2;
+    m->request.checkpoint_every = 1;
+    m->w.stop_after = 1;
+    watch_restart(&m->w);
+    assert_int_equal(ovi_generate(m->w.engine, &m->request, &sinks), OVI_CANCELLED);
+    m->w.stop_after = 0;
+    m->request = make_request(NULL);
 }
 
 static void material_release(material *m) {
@@ -245,19 +366,24 @@ static void in_every_order_calls_hold_exactly_what_their_stages_declare(void **s
     (void)state;
     static material m;
     static sequence s;
-    bool media = ovi_can_write("clip.mp4");
+    _Static_assert(N_CALLS * N_CALLS <= IN_TRIPLES * IN_TRIPLES * IN_TRIPLES,
+                   "pairs fit");
     material_make(&m);
-    if (media) { /* something to encode */
+    if (ovi_can_write("clip.mp4")) { /* something to encode */
         m.request.output = in_root("clip.mp4");
         make_one_call(&m, GENERATE);
         m.request.output = NULL;
     }
-    s.n = media ? N_CALLS : N_CALLS - 1;
+    s.n = triples ? IN_TRIPLES : N_CALLS;
     s.order = triples ? 3 : 2;
     extend(&s, 1, 1);
     assert_int_equal(s.length, s.n * s.n * (triples ? s.n : 1));
     for (int i = 0; i < s.length + s.order - 1; i++)
         make_one_call(&m, s.call[i % s.length]);
+    ovi_device_speed speed; /* takes seconds: once */
+    must(m.w.engine, ovi_measure_device(m.w.engine, &speed));
+    expect_nothing_resident(&m.w);
+    make_one_call(&m, GENERATE);
     material_release(&m);
 }
 
@@ -326,16 +452,6 @@ static size_t room_for_one(const ovi_plan *plan) {
     assert_string_equal(decode->name, "decode_video");
     assert_true(diffuse->weights_bytes + decode->peak_bytes > plan->peak_bytes);
     return plan->peak_bytes;
-}
-
-static backend scarce; /* the table of a device that refuses regions */
-static const backend *plenty;
-
-static void replace_alloc(watch *w, void *(*alloc)(void *self, size_t bytes)) {
-    plenty = w->engine->dev->table;
-    scarce = *plenty;
-    scarce.region_alloc = alloc;
-    w->engine->dev->table = &scarce;
 }
 
 static const watch *small;
@@ -416,25 +532,6 @@ static void decode_does_not_die_with_the_fusion_model_on_the_device(void **state
 
 /* ---- and if memory runs out all the same ---- */
 
-static const watch *tenant; /* whose stage it happens in */
-static const char *when;
-static int refusals;
-
-static void *refuse_regions(void *self, size_t bytes) {
-    if (refusals > 0 && strcmp(tenant->stage, when) == 0) {
-        refusals--;
-        return NULL;
-    }
-    return plenty->region_alloc(self, bytes);
-}
-
-static void make_scarce(watch *w, const char *stage, int n) {
-    replace_alloc(w, refuse_regions);
-    tenant = w;
-    when = stage;
-    refusals = n;
-}
-
 static void a_memory_failure_answers_what_people_are_told_to_check(void **state) {
     (void)state;
     static watch w;
@@ -473,6 +570,41 @@ static void decoding_that_finds_no_memory_is_planned_again_once(void **state) {
     ovi_close(w.engine);
 }
 
+static int count_samples(void *user, const float *samples, size_t n, int sample_rate) {
+    (void)samples, (void)n, (void)sample_rate;
+    strcat(((watch *)user)->stages, "samples ");
+    return 0;
+}
+
+static int count_frames(void *user, const uint8_t *rgb, int n, int width, int height) {
+    (void)rgb, (void)n, (void)width, (void)height;
+    watch *w = user;
+    if (!strstr(w->stages, "frames"))
+        strcat(w->stages, "frames ");
+    return 0;
+}
+
+static void sinks_have_the_sound_once_where_the_picture_is_decoded_again(void **state) {
+    (void)state;
+    static watch w;
+    for (int file = 0; file < 2; file++) {
+        ovi_request request = make_request(file ? in_root("both.y4m") : NULL);
+        ovi_sinks sinks = watch_sinks(&w);
+        sinks.audio = count_samples;
+        sinks.frames = count_frames;
+        watch_open(&w, "auto");
+        make_scarce(&w, "decode_video", 1);
+        must(w.engine, ovi_generate(w.engine, &request, &sinks));
+        assert_string_equal(
+            w.stages, file ? "text_encode diffuse decode_audio samples decode_video "
+                             "decode_audio decode_video frames "
+                           : "text_encode diffuse decode_audio samples decode_video "
+                             "decode_video frames ");
+        expect_nothing_resident(&w);
+        ovi_close(w.engine);
+    }
+}
+
 int main(int argc, char **argv) {
     triples = argc > 1 && strcmp(argv[1], "all") == 0;
     const struct CMUnitTest tests[] = {
@@ -481,6 +613,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(decode_does_not_die_with_the_fusion_model_on_the_device),
         cmocka_unit_test(a_memory_failure_answers_what_people_are_told_to_check),
         cmocka_unit_test(decoding_that_finds_no_memory_is_planned_again_once),
+        cmocka_unit_test(sinks_have_the_sound_once_where_the_picture_is_decoded_again),
     };
     return cmocka_run_group_tests(tests, make_micro, remove_root);
 }

@@ -343,6 +343,8 @@ static void sweep_kind(const series *s, fault_kind kind, bool lasting) {
         n += s->behind(kind);
     if (all && lasting) /* most end where the first one ends */
         step = (calls + LASTING - 1) / LASTING;
+    if (!all) /* in the middle of each part */
+        n += step / 2;
     settled = hold();
     while (calls > 0 && try_one(s, kind, n, lasting))
         n += step;
