@@ -15,9 +15,12 @@
 
 #include "engine.h"
 #include "engine_fixture.h"
+#include "weights/safetensors_write.h"
 
 static const char *preset = "micro";
 static const char *only_type, *only_mode;
+static const char *fusion_file; /* in the place of the folder's; NULL */
+static int most_ways = 1000;    /* of a stage */
 static int n_threads = 2;
 
 /* ---- one engine, and what its stages hand to each other ---- */
@@ -42,6 +45,7 @@ static void subject_open_on(subject *s, const char *dev, const char *dir,
     settings.models = dir;
     settings.dtype = type;
     settings.threads = n_threads;
+    settings.fusion = fusion_file;
     *s = (subject){0};
     if (ovi_open(&settings, &s->engine) != OVI_OK)
         fail_msg("%s", ovi_error(s->engine));
@@ -126,10 +130,12 @@ static void try_stages(subject *s) {
     s->request.image = s->image;
     must(s->engine, ovi_make_plan(s->engine, &s->request, &plan));
     size_t least = 0;
-    for (int i = 0; i < plan.n_ways; i++) {
+    for (int i = 0, n = 0; i < plan.n_ways; i++, n++) {
         const ovi_way *way = &plan.way[i];
         bool next_stage = i == 0 || way->stage != plan.way[i - 1].stage;
-        if (way->peak_bytes == 0 || (!next_stage && way->peak_bytes >= least))
+        n = next_stage ? 0 : n;
+        if (n >= most_ways || way->peak_bytes == 0 ||
+            (!next_stage && way->peak_bytes >= least))
             continue; /* 0: not on the device */
         least = way->peak_bytes;
         try_way(s, plan.stage[way->stage].name, least);
@@ -154,7 +160,8 @@ static void try_modes(const char *dir, const char *type) {
         subject_drop_buffers(&s);
     }
     /* Among regions of 2 MiB, as a GPU has them, ways of the micro preset coincide. */
-    assert_true(s.tried >= (device_backend(s.engine->dev)->host_memory ? 12 : 8));
+    const bool on_host = device_backend(s.engine->dev)->host_memory;
+    assert_true(s.tried >= (most_ways < 1000 ? 4 : on_host ? 12 : 8));
     ovi_close(s.engine);
 }
 
@@ -165,6 +172,59 @@ static void every_way_takes_what_its_plan_says(void **state) {
     for (int i = 0; i < 2; i++)
         if (!only_type || strcmp(only_type, types[i]) == 0)
             try_modes(in_root("models"), types[i]);
+}
+
+/* ---- other files ---- */
+
+/* The fusion model with its matrices in F8_E4M3, as the published one exists too. */
+static void write_f8(const char *from, const char *to) {
+    weights *file;
+    safetensors_writer w;
+    err e = {0};
+    assert_int_equal(weights_open(&file, from, &e), OVI_OK);
+    assert_int_equal(safetensors_writer_open(&w, to, &e), OVI_OK);
+    for (int i = 0; i < weights_count(file); i++) {
+        const weights_entry *x = weights_at(file, i);
+        safetensors_writer_declare(&w, x->name, x->rank == 2 ? DTYPE_F8_E4M3 : x->type,
+                                   x->rank, x->dim);
+    }
+    safetensors_writer_begin(&w);
+    for (int i = 0; i < weights_count(file); i++) {
+        const weights_entry *x = weights_at(file, i);
+        const dtype type = x->rank == 2 ? DTYPE_F8_E4M3 : x->type;
+        const size_t n = (size_t)weights_entry_count(x);
+        float *values = malloc(n * sizeof *values);
+        void *bytes = malloc(n * sizeof *values);
+        weights_to_f32(file, x, values);
+        dtype_from_f32(bytes, type, values, n);
+        safetensors_writer_put(&w, bytes, n * dtype_size(type));
+        free(values);
+        free(bytes);
+    }
+    assert_int_equal(safetensors_writer_commit(&w), OVI_OK);
+    weights_close(file);
+}
+
+static void a_fusion_file_in_f8_takes_what_its_plan_says(void **state) {
+    (void)state;
+    if (strcmp(preset, "micro") != 0)
+        skip();
+    write_f8(in_root("models/Ovi/model.safetensors"), in_root("f8.safetensors"));
+    fusion_file = in_root("f8.safetensors");
+    try_modes(in_root("models"), "bf16");
+    fusion_file = NULL;
+}
+
+/* The trained model that ships with the source; its many tiles take minutes. */
+static void the_small_model_takes_what_its_plan_says(void **state) {
+    (void)state;
+    if (strcmp(preset, "micro") != 0)
+        skip();
+    only_mode = "text";
+    most_ways = 2;
+    try_modes(TEST_DATA "/../../models/tiny", "bf16");
+    most_ways = 1000;
+    only_mode = NULL;
 }
 
 /* ---- what does not fit ---- */
@@ -267,6 +327,8 @@ int main(int argc, char **argv) {
     only_mode = argc > 3 ? argv[3] : NULL;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_way_takes_what_its_plan_says),
+        cmocka_unit_test(a_fusion_file_in_f8_takes_what_its_plan_says),
+        cmocka_unit_test(the_small_model_takes_what_its_plan_says),
         cmocka_unit_test(a_refusal_names_the_budget_that_does),
         cmocka_unit_test(a_text_encoder_without_room_on_the_device_runs_on_the_cpu),
         cmocka_unit_test(a_stage_larger_than_its_plan_fails),
