@@ -132,6 +132,7 @@ static void json_reports_planned_and_measured(void **state) {
             json_integer_value(json_object_get(stage, "planned_peak_bytes")),
             json_integer_value(json_object_get(stage, "measured_peak_bytes")));
         assert_int_equal(json_integer_value(json_object_get(stage, "fallbacks")), 0);
+        assert_true(json_is_integer(json_object_get(stage, "slow_products")));
     }
     json_decref(root_value);
 }
@@ -527,6 +528,7 @@ static void check_benched_stage(const json_t *stage) {
     json_t *op;
     double all = 0, best = 0;
     assert_int_equal((int)number_of(stage, "fallbacks"), 0);
+    assert_int_equal((int)number_of(stage, "slow_products"), 0);
     assert_true(number_of(stage, "planned_peak_bytes") ==
                 number_of(stage, "measured_peak_bytes"));
     assert_true(number_of(stage, "load_seconds") < number_of(stage, "seconds"));

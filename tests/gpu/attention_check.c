@@ -32,8 +32,8 @@ typedef struct operand {
 
 typedef struct problem {
     shape_case c;
-    operand q, k, v, out, key_bias, rel_bias;
-    void *before; /* out before the call */
+    operand q, k, v, out, key_bias, rel_bias, lse; /* lse: not in desc */
+    void *before;                                  /* out before the call */
     attention_desc desc;
 } problem;
 
@@ -152,6 +152,12 @@ static problem make_problem(shape_case c) {
         p.rel_bias.t.dim[1] = p.rel_bias.t.stride[0] = n;
         p.rel_bias.t.stride[1] = 1;
     }
+    make(&p.lse, DTYPE_F32, (int64_t)c.batch * c.heads * c.sq, NAN);
+    p.lse.t = (tensor){.data = p.lse.device,
+                       .type = DTYPE_F32,
+                       .rank = 3,
+                       .dim = {c.batch, c.heads, c.sq},
+                       .stride = {(int64_t)c.heads * c.sq, c.sq, 1}};
     p.desc = (attention_desc){.q = p.q.t,
                               .k = p.k.t,
                               .v = p.v.t,
@@ -165,8 +171,8 @@ static problem make_problem(shape_case c) {
 }
 
 static void drop_problem(problem *p) {
-    operand *all[] = {&p->q, &p->k, &p->v, &p->out, &p->key_bias, &p->rel_bias};
-    for (int i = 0; i < 6; i++)
+    operand *all[] = {&p->q, &p->k, &p->v, &p->out, &p->key_bias, &p->rel_bias, &p->lse};
+    for (int i = 0; i < 7; i++)
         drop(all[i]);
     free(p->before);
 }
@@ -198,8 +204,9 @@ static int64_t at(const operand *o, int64_t b, int64_t s, int64_t h) {
     return b * o->t.stride[0] + s * o->t.stride[1] + h * o->t.stride[2];
 }
 
-static void reference_row(const problem *p, int64_t b, int64_t i, int64_t h,
-                          double *scores, double *row) {
+/* Returns its log-sum-exp. */
+static double reference_row(const problem *p, int64_t b, int64_t i, int64_t h,
+                            double *scores, double *row) {
     const shape_case *c = &p->c;
     double top = -INFINITY, sum = 0;
     for (int64_t j = 0; j < c->sk; j++) {
@@ -226,6 +233,7 @@ static void reference_row(const problem *p, int64_t b, int64_t i, int64_t h,
     before.host = p->before;
     for (int64_t e = 0; c->accumulate && e < c->d; e++)
         row[e] += get(&before, at(&p->out, b, i, h) + e);
+    return top + log(sum);
 }
 
 /* Rows between those that are sampled, so that a check takes less than a second. */
@@ -258,14 +266,20 @@ static void check(shape_case c) {
     double *scores = malloc(sizeof(double) * (size_t)(c.sk + c.d)), *row = scores + c.sk;
     if (!scores)
         exit(2);
-    run(&p, &p.desc);
+    attention_desc d = p.desc;
+    d.lse = p.lse.t;
+    run(&p, &d);
     fetch(&p, p.out.host);
-    double error = 0, all = 0, worst = 0;
+    must(cudaMemcpy(p.lse.host, p.lse.device, bytes_of(&p.lse), cudaMemcpyDeviceToHost),
+         "copy");
+    double error = 0, all = 0, worst = 0, lse = 0;
     int64_t n = 0, step = stride_of_rows(&c), rows = (int64_t)c.batch * c.heads * c.sq;
     for (int64_t r = 0; r < rows;
          r = r + step < rows || r == rows - 1 ? r + step : rows - 1) {
         const int64_t h = r % c.heads, i = r / c.heads % c.sq, b = r / c.heads / c.sq;
-        reference_row(&p, b, i, h, scores, row);
+        const double sum = reference_row(&p, b, i, h, scores, row);
+        const double off_by = fabs(get(&p.lse, (b * c.heads + h) * c.sq + i) - sum);
+        lse = off_by > lse || isnan(off_by) ? off_by : lse;
         for (int64_t e = 0; e < c.d; e++, n++) {
             const double off = fabs(get(&p.out, at(&p.out, b, i, h) + e) - row[e]);
             worst = off > worst || isnan(off) ? off : worst;
@@ -275,10 +289,10 @@ static void check(shape_case c) {
     }
     const double relative = sqrt(error / all), peak = worst / sqrt(all / (double)n);
     const bool ok = gaps_intact(&p) && relative < (c.bf16 ? 5e-3 : 1e-5) &&
-                    peak < (c.bf16 ? 5e-2 : 1e-4);
+                    peak < (c.bf16 ? 5e-2 : 1e-4) && lse < 1e-4;
     failures += !ok;
-    printf("%-4s %-62s rms %.2e worst %.2e%s\n", ok ? "ok" : "FAIL", name_of(&c),
-           relative, peak, gaps_intact(&p) ? "" : " WROTE BETWEEN ROWS");
+    printf("%-4s %-62s rms %.2e worst %.2e lse %.1e%s\n", ok ? "ok" : "FAIL", name_of(&c),
+           relative, peak, lse, gaps_intact(&p) ? "" : " WROTE BETWEEN ROWS");
     free(scores);
     drop_problem(&p);
 }
@@ -356,8 +370,11 @@ static void check_bits(shape_case c) {
 
 /* ---- speed ---- */
 
+/* ATTENTION_LSE=1: with the log-sum-exp of every query. */
 static void time_shape(shape_case c, const char *what) {
     problem p = make_problem(c);
+    if (getenv("ATTENTION_LSE"))
+        p.desc.lse = p.lse.t;
     cudaEvent_t start, stop;
     must(cudaEventCreate(&start), "event");
     must(cudaEventCreate(&stop), "event");
