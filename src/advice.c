@@ -41,8 +41,7 @@ static size_t least_of_stage(job *j, stage_id id, const memory_budget *budget,
         stage_profile p;
         if (stage_profile_count(j, id, &way[k].options, &p) != OVI_OK)
             return SIZE_MAX;
-        const size_t bytes =
-            by_ram ? profile_ram(&p, budget->unified) : profile_peak(&p);
+        const size_t bytes = by_ram ? profile_ram(&p, budget->unified) : profile_peak(&p);
         if (profile_fits(&p, &other) && bytes < least)
             least = bytes;
     }
