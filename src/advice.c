@@ -41,8 +41,7 @@ static size_t least_of_stage(job *j, stage_id id, const memory_budget *budget,
         stage_profile p;
         if (stage_profile_count(j, id, &way[k].options, &p) != OVI_OK)
             return SIZE_MAX;
-        const size_t bytes =
-            by_ram ? profile_ram(&p, budget->unified) : profile_peak(&p);
+        const size_t bytes = by_ram ? profile_ram(&p, budget->unified) : profile_peak(&p);
         if (profile_fits(&p, &other) && bytes < least)
             least = bytes;
     }
@@ -58,18 +57,34 @@ static size_t least_budget(const job *j, const memory_budget *budget, bool by_ra
     return least;
 }
 
+/* What must be free for a stage to be given so much: a sixteenth is left to others. */
+static size_t free_for(size_t bytes) {
+    return bytes > 0 ? bytes + (bytes - 1) / 15 : 0;
+}
+
+/* Where the bound is not one that was named, but what others have left. */
+static void say_least(advice *a, const ovi_engine *engine, size_t least, bool by_ram) {
+    const size_t named = by_ram ? engine->budget.ram : engine->budget.device,
+                 all = least + (by_ram ? 0 : device_overhead(engine->dev));
+    if (named && all > named)
+        say(a, "the smallest --%s that would do is %zu bytes", by_ram ? "ram" : "vram",
+            all);
+    else
+        say(a, "it takes %zu bytes that are free on the %s", free_for(least),
+            by_ram ? "host" : "device");
+}
+
 static void advise_budget(const job *j, const memory_budget *budget, advice *a) {
-    static const char words[] = "the smallest --%s that would do is %zu bytes";
-    const size_t overhead = device_overhead(j->engine->dev);
+    const ovi_engine *engine = j->engine;
     size_t vram = least_budget(j, budget, false), ram = least_budget(j, budget, true);
     const bool by_vram = budget->device && vram != SIZE_MAX && vram > budget->device,
                by_ram = budget->ram && ram != SIZE_MAX && ram > budget->ram;
     say(a, by_vram || by_ram ? "; " : "");
     if (by_vram)
-        say(a, words, "vram", vram + overhead);
+        say_least(a, engine, vram, false);
     say(a, by_vram && by_ram ? ", or " : "");
     if (by_ram)
-        say(a, words, "ram", ram);
+        say_least(a, engine, ram, true);
     if (by_vram || by_ram)
         return;
     /* Neither helps alone. */
@@ -80,8 +95,8 @@ static void advise_budget(const job *j, const memory_budget *budget, advice *a) 
     if (vram == SIZE_MAX || ram == SIZE_MAX)
         return;
     say(a, "; ");
-    say(a, words, "vram", vram + overhead);
-    say(a, ", with a --ram of %zu", ram);
+    say_least(a, engine, vram, false);
+    say(a, engine->budget.ram ? ", with a --ram of %zu" : ", and %zu on the host", ram);
 }
 
 /* ---- requests ---- */
@@ -290,9 +305,14 @@ static void advise_request(const job *j, const memory_budget *budget, advice *a)
         say(a, "; the sound alone, as .wav, would fit");
 }
 
-void plan_advice(const job *j, const memory_budget *budget, char text[PLAN_ADVICE_MAX]) {
+void plan_advice(const job *j, stage_id from, const memory_budget *budget,
+                 char text[PLAN_ADVICE_MAX]) {
     advice a = {.text = text};
+    job left = *j;
+    if (from > STAGE_DECODE_AUDIO) /* latents that are kept are decoded in one call */
+        from = STAGE_DECODE_AUDIO;
+    left.stages &= ~(STAGE(from) - 1);
     text[0] = '\0';
-    advise_budget(j, budget, &a);
+    advise_budget(&left, budget, &a);
     advise_request(j, budget, &a);
 }

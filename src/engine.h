@@ -102,8 +102,6 @@ typedef struct job {
     const ovi_request *request;
     const ovi_sinks *sinks; /* never NULL */
     ovi_shape shape;
-    uint32_t stages;                /* that this call runs, as bits (STAGE) */
-    bool ran_out;                   /* of memory, while a stage ran */
     bool guided;                    /* is there a negative pass? */
     bool image;                     /* is there (or will there be) a first frame? */
     int n_prompts;                  /* 1 or 3 */
@@ -119,6 +117,7 @@ typedef struct job {
     float *mel;                     /* [M, bands]: what is encoded to audio */
     int64_t mel_frames;
     media_writer *writer;               /* owned; NULL: sinks only */
+    bool ran_out;                       /* of memory, while a stage ran */
     bool handed_samples, handed_frames; /* the caller's sinks have had them */
     double stage_start;                 /* seconds, for progress */
     int first_step;                     /* of the running stage, for progress */
@@ -132,6 +131,7 @@ typedef struct job {
     int least_way[STAGE_COUNT]; /* candidates before this one are not tried */
     void *owned[JOB_MAX_BUFFERS];
     int n_owned;
+    uint32_t stages; /* that this call runs, as bits (STAGE) */
 } job;
 
 /* Sizes and notices about them; 512 tokens a prompt until job_tokenize. */

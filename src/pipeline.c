@@ -162,11 +162,11 @@ static const char *amount(char text[32], size_t bytes, bool exact) {
     return text;
 }
 
-static ovi_status nothing_fits(const job *j, const char *what,
+static ovi_status nothing_fits(const job *j, stage_id id, const char *what,
                                const stage_profile *smallest,
                                const memory_budget *budget) {
     char advice[PLAN_ADVICE_MAX], peak[32], host_bytes[32], usable[32], ram[32];
-    plan_advice(j, budget, advice);
+    plan_advice(j, id, budget, advice);
     return err_set(&j->engine->host.err, OVI_MEMORY,
                    "%s: no way of running it fits: the smallest (%s) needs %s on the "
                    "device and %s of our own on the host, what may be used is %s and "
@@ -220,7 +220,7 @@ ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) {
         keep_limit(engine, &choice->profile);
         return OVI_OK;
     }
-    return nothing_fits(j, choice->candidate.what, &choice->profile, &budget);
+    return nothing_fits(j, id, choice->candidate.what, &choice->profile, &budget);
 }
 
 /* Two amounts, to the byte where they would read the same. */
@@ -232,7 +232,7 @@ static void amounts(char a[32], size_t a_bytes, char b[32], size_t b_bytes) {
 
 /* Why this way, in one line, unless it is the plain one. */
 static void log_choice(ovi_engine *engine, const stage_choice *choice) {
-    const memory_budget now = engine_budget_now(engine);
+    const memory_budget now = choice->budget;
     const stage_profile *p = &choice->profile, *plain = &choice->plain;
     const bool by_ram = profile_peak(plain) <= now.device;
     char peak[32], takes[32], usable[32], price[48] = "", disk[96] = "";

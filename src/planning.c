@@ -95,7 +95,7 @@ ovi_status plan_make(ovi_engine *engine, const ovi_request *request, ovi_plan *p
         plan->fits = plan->fits && plan->stage[plan->n_stages - 1].fits;
     }
     if (!plan->fits && advise && !err_failed(&engine->host.err))
-        plan_advice(&j, &budget, plan->advice);
+        plan_advice(&j, 0, &budget, plan->advice);
     plan->warm_bytes = keep_planned_bytes(&j, &budget, taken, plan->n_stages);
     return call_end(&j, engine);
 }

@@ -70,8 +70,10 @@ typedef struct stage_choice {
 ovi_status stage_choose(job *j, stage_id id, stage_choice *choice) OVI_MUST_CHECK;
 #define PLAN_ADVICE_MAX OVI_ADVICE_MAX
 /* For a budget that this request does not fit: the smallest that would do, and the nearest
- * request that fits, as words to append; "": neither is known. Needs an engine at rest. */
-void plan_advice(const job *j, const memory_budget *budget, char text[PLAN_ADVICE_MAX]);
+ * request that fits, as words to append; "": neither is known. Stages before `from` fit or are
+ * done. Needs an engine at rest. */
+void plan_advice(const job *j, stage_id from, const memory_budget *budget,
+                 char text[PLAN_ADVICE_MAX]);
 /* ovi_make_plan; advise: also where it does not fit. */
 ovi_status plan_make(ovi_engine *engine, const ovi_request *request, ovi_plan *plan,
                      bool advise) OVI_MUST_CHECK;

@@ -204,11 +204,21 @@ static void a_decode_that_fits_in_no_way_is_not_tried_again(void **state) {
     assert_int_equal(t.n_said, 0);
     assert_non_null(
         strstr(ovi_error(t.engine), "decode_video: no way of running it fits"));
+    /* No option would help: what must be free is named, and does. */
+    assert_null(strstr(ovi_error(t.engine), "--vram"));
+    const char *at = strstr(ovi_error(t.engine), "; it takes ");
+    assert_non_null(at);
+    assert_non_null(strstr(at, " bytes that are free on the device"));
+    const size_t takes = strtoull(at + strlen("; it takes "), NULL, 10);
     ovi_latents kept;
     assert_int_equal(
         ovi_latents_load(in_root("refused.y4m.latents.safetensors"), &kept, NULL),
         OVI_OK);
+    left = takes - 1;
+    assert_int_equal(ovi_decode_latents(t.engine, &kept, &request, NULL), OVI_MEMORY);
+    left = takes;
     must(t.engine, ovi_decode_latents(t.engine, &kept, &request, NULL));
+    left = 0;
     ovi_latents_release(&kept);
     ovi_close(t.engine);
 }
