@@ -1,7 +1,7 @@
 /* test_cuda_fake.c: the cuda backend on a GPU that is not here (fake/fake_gpu.h): what it takes
  * of the card, and what becomes of a clip when calls fail or another program takes the memory.
- * Values are those of the reference. test_cuda_libraries: what it says where something is
- * missing. */
+ * Values are those of the reference. test_cuda_devices: two GPUs; test_cuda_overhead: what is held
+ * beside regions; test_cuda_libraries: what it says where something is missing. */
 #include <sys/stat.h>
 
 #include "cuda_fixture.h"
