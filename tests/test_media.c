@@ -45,7 +45,7 @@ static void y4m_holds_every_pixel_and_sound_beside_it(void **state) {
     static const uint8_t planes[] = {16,  235, 63,  32, /* Y of black, white, red, blue */
                                      128, 128, 102, 240,  /* Cb */
                                      128, 128, 240, 118}; /* Cr */
-    media_format format = {2, 2, 24, RATE, 0, NULL, NULL};
+    media_format format = {2, 2, 24, RATE, 0, NULL, NULL, false};
     host h;
     media_writer *w = open_writer(in_folder("a.y4m"), &format, &h);
     assert_int_equal(media_put_frames(w, rgb, 1), OVI_OK);
@@ -89,9 +89,9 @@ static void what_cannot_be_written_is_refused_at_once(void **state) {
     check_refused(in_folder("a.y4m"), (media_format){0}, OVI_ARGUMENT, "neither");
     check_refused(in_folder("a.y4m"), (media_format){.width = 9, .fps = 24}, OVI_ARGUMENT,
                   "9x0");
-    check_refused(in_folder("a.y4m"), (media_format){8, 8, 0, 0, 0, NULL, NULL},
+    check_refused(in_folder("a.y4m"), (media_format){8, 8, 0, 0, 0, NULL, NULL, false},
                   OVI_ARGUMENT, "at 0");
-    check_refused(in_folder("a.y4m"), (media_format){8, 8, 24, 0, 52, NULL, NULL},
+    check_refused(in_folder("a.y4m"), (media_format){8, 8, 24, 0, 52, NULL, NULL, false},
                   OVI_ARGUMENT, "52");
     check_refused(in_folder("a.wav"), (media_format){.sample_rate = 7}, OVI_ARGUMENT,
                   "7");
@@ -103,7 +103,8 @@ static void what_cannot_be_written_is_refused_at_once(void **state) {
 
 static void what_the_format_lacks_is_refused(void **state) {
     (void)state;
-    media_format sound = {.sample_rate = RATE}, silent = {8, 8, 24, 0, 0, NULL, NULL};
+    media_format sound = {.sample_rate = RATE},
+                 silent = {8, 8, 24, 0, 0, NULL, NULL, false};
     uint8_t rgb[8 * 8 * 3] = {0};
     host h;
     media_writer *w = open_writer(in_folder("a.wav"), &sound, &h);

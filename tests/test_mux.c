@@ -77,7 +77,7 @@ static void loading_stops_at_the_limit(void **state) {
 static void check_colours(const char *name) {
     static const uint8_t colours[][3] = {{255, 0, 0}, {0, 255, 0},     {0, 0, 255},
                                          {0, 0, 0},   {255, 255, 255}, {180, 90, 30}};
-    media_format format = {16, 16, FPS, 0, 4, NULL, NULL};
+    media_format format = {16, 16, FPS, 0, 4, NULL, NULL, false};
     for (size_t k = 0; k < sizeof colours / sizeof colours[0]; k++) {
         uint8_t rgb[16 * 16 * 3];
         for (size_t i = 0; i < sizeof rgb; i++)
@@ -202,7 +202,7 @@ static void odd_sides_are_refused(void **state) {
     for (size_t i = 0; i < N_CLIPS; i++) {
         media_writer *w = NULL;
         host h = {0};
-        media_format odd = {97, 64, 24, 0, 18, NULL, NULL};
+        media_format odd = {97, 64, 24, 0, 18, NULL, NULL, false};
         assert_int_equal(media_open(&w, in_folder(clips[i]), &odd, &h), OVI_ARGUMENT);
         assert_non_null(strstr(h.err.text, "needs even sides, found 97x64"));
     }
@@ -211,7 +211,7 @@ static void odd_sides_are_refused(void **state) {
 
 /* ---------------------------------------------------------------------- previews ---- */
 
-static const media_format silent = {W, H, FPS, 0, 12, REQUEST, NULL};
+static const media_format silent = {W, H, FPS, 0, 12, REQUEST, NULL, false};
 
 /* Every second frame, in 256 colours, for 8 or 9 hundredths of a second. */
 static void a_gif_is_a_preview(void **state) {
@@ -277,7 +277,7 @@ static void a_webp_is_a_preview(void **state) {
 
 static void a_large_preview_is_made_small(void **state) {
     (void)state;
-    media_format format = {960, 640, FPS, 0, 12, NULL, NULL};
+    media_format format = {960, 640, FPS, 0, 12, NULL, NULL, false};
     size_t bytes = 960 * 640 * 3;
     uint8_t *rgb = malloc(bytes);
     for (size_t i = 0; i < bytes; i++)
