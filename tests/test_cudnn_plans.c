@@ -254,7 +254,7 @@ static void ask_variant(const char *name, const char *aspect) {
     ovi_engine *engine;
     ovi_plan plan;
     unsigned char grey[16 * 16 * 3] = {0};
-    ovi_image image = {16, 16, grey};
+    ovi_image image = {16, 16, grey, NULL};
     ovi_settings_init(&settings);
     settings.variant = name;
     settings.device = "cuda";
