@@ -268,6 +268,12 @@ static void clear(lab *l) {
 
 typedef void (*case_fn)(lab *l);
 
+/* Is every tensor an allocation of its own? The device fills it with NaN then. */
+static bool tensors_are_apart(void) {
+    const char *emulate = getenv("OVI_TEST_EMULATE");
+    return emulate && strstr(emulate, "apart");
+}
+
 /* NaN in every byte of the arena, so that workspace holds no luck. */
 static void poison(device *d) {
     size_t n = device_get_memory(d).arena_capacity;
@@ -283,7 +289,7 @@ static void poison(device *d) {
 static void run_pass(device *d, case_fn fn, uint64_t seed, lab *l) {
     *l = (lab){.d = d, .rng = seed};
     device_reset_counters(d);
-    if (device_is_null(d))
+    if (device_is_null(d) || tensors_are_apart())
         (void)arena_keep(d, DTYPE_U8, SHAPE(1));
     else
         poison(d);
