@@ -58,7 +58,7 @@ for file in $sources; do
 done
 
 # Headers compile alone.
-flags="-std=gnu11 -D_GNU_SOURCE -DOVI_WITH_CPU -Wall -Wextra -Werror -fsyntax-only -Iinclude -Isrc -Itools/golden"
+flags="-std=gnu11 -D_GNU_SOURCE -DOVI_WITH_CPU -DFAKE_DIR=\"\" -Wall -Wextra -Werror -fsyntax-only -Iinclude -Isrc -Itools/golden"
 [ ! -d /usr/local/cuda/include ] || flags="$flags -isystem /usr/local/cuda/include"
 for file in $sources; do
     case $file in

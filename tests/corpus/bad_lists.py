@@ -113,7 +113,7 @@ def bad_csv():
         for value in values:
             name = f"row_{column.decode()}_{value.decode(errors='replace')}"
             yield Bad(name, row(b"A," + value, b"text_prompt," + column + b"\n"), "row 1: .*" + says, **UNFIT)
-    yield Bad("same_output_twice", b"text_prompt,output,steps\nA,x.wav,x\nB,x.wav,1\nC,x.wav,1\n", "row 1: steps.*\n.*row 3: output: another row",
+    yield Bad("same_output_twice", b"text_prompt,output,steps\nA,x.wav,x\nB,x.wav,1\nC,x.wav,1\n", "row 1: steps.*\n.*row 3: output: another file of this list",
               lines=2, keeps="x.wav|status.jsonl", nameless=True)
     yield Bad("name_300", row(b"A," + b"n" * 300 + b".y4m,1", b"text_prompt,output,steps\n"), "row 1: .*name too long", **UNFIT)
 

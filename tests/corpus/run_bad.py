@@ -87,7 +87,7 @@ class Places:
 
     def __init__(self, folder):
         self.folders = os.path.join(folder, "folders")
-        for ending in ("mp4", "y4m", "wav", "safetensors", "json"):
+        for ending in ("svg", "mp4", "y4m", "wav", "safetensors", "json"):
             os.makedirs(os.path.join(self.folders, "x." + ending))
         self.mounted = []
         self.full = self.mount(os.path.join(folder, "full"), f"size={FULL_BYTES}")
