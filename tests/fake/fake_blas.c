@@ -33,6 +33,7 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t *lt) {
     if (!*lt || !fake_card_of(*lt)->no_blas)
         return *lt ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_INITIALIZED;
     (void)fake_drop(*lt);
+    *lt = NULL;
     return CUBLAS_STATUS_NOT_INITIALIZED;
 }
 
