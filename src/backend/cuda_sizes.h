@@ -15,9 +15,11 @@
  * Other devices have not been measured. */
 #define CUDA_USUAL_OVERHEAD ((size_t)650 << 20)
 
-/* Most workspace of a product (cuBLASLt), of a convolution and of an attention (cuDNN). */
+/* Most workspace of a product (cuBLASLt), of a convolution and of an attention (cuDNN). That of a
+ * convolution has no room for sums: where a sum is shared out, the size says how, and a part of the
+ * picture would have other bits than the whole. */
 #define CUDA_LINEAR_CAP    ((size_t)32 << 20)
-#define CUDA_CONV_CAP      ((size_t)4 << 20)
+#define CUDA_CONV_CAP      ((size_t)4 << 10)
 #define CUDA_ATTENTION_CAP ((size_t)1 << 20)
 
 #define CUDA_ATTENTION_HEAD 2048 /* largest head size of the attention kernels */

@@ -8,9 +8,8 @@
  * Convolution. Of a picture of 4 frames of 128x128, or a line of 157 (sound is one line); frames
  * of zeros in front do not count, for the first pictures of a clip go the way of the others. The
  * first engine is taken that gives the same bits every time, is compiled already (no second is
- * spent per shape, and no compiler needed), and keeps to the workspace for that size, a small
- * and a large one: some want a picture in f32 (RTX 3060, last decoder stage: half a gigabyte),
- * and would serve parts alone.
+ * spent per shape, and no compiler needed), and needs no workspace for sums at that size, a small
+ * and a large one: some want a picture in f32 (RTX 3060, last decoder stage: half a gigabyte).
  *
  * Attention is always compiled on the spot, so that nothing is tried: the first engine that gives
  * the same bits every time, named for 1,024 queries and as many keys, with a bias for the keys at
@@ -69,6 +68,14 @@ static bool serves_all(dnn_maker *m, dnn_target t, const dnn_engine *engine,
     return served;
 }
 
+/* With workspace to spare, an engine of 9.0 shares the last tiles of a picture between the
+ * multiprocessors and adds up what they found; without, it is the same kernel. */
+static void sum_in_one_place(dnn_engine *engine) {
+    for (int i = 0; i < engine->n_knobs; i++)
+        if (engine->knob[i] == CUDNN_KNOB_TYPE_WORKSPACE)
+            engine->value[i] = 1; /* none */
+}
+
 static bool choose_conv(const dnn_library *lib, dnn_target t, const dnn_problem *p,
                         dnn_engine *engine) {
     static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A,
@@ -84,11 +91,14 @@ static bool choose_conv(const dnn_library *lib, dnn_target t, const dnn_problem 
         dnn_bag names = {0};
         dnn_maker namer = {.lib = lib, .bag = &names};
         const int n = dnn_name_engines(&namer, t, graph[0], modes[i], named);
-        for (int k = 0; k < n && !found; k++)
-            found = dnn_look_at(lib, named[k], engine) && engine->repeats &&
-                    !engine->compiles &&
-                    serves_all(&m, t, engine, p->workspace, graph, n_sizes) &&
-                    pass-- <= 0;
+        for (int k = 0; k < n && !found; k++) {
+            if (!dnn_look_at(lib, named[k], engine) || !engine->repeats ||
+                engine->compiles)
+                continue;
+            sum_in_one_place(engine);
+            found =
+                serves_all(&m, t, engine, p->workspace, graph, n_sizes) && pass-- <= 0;
+        }
         dnn_bag_cut(lib, &names, 0);
     }
     dnn_bag_cut(lib, &bag, 0);

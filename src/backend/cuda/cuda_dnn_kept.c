@@ -13,7 +13,7 @@
 #include "core/crc32.h"
 #include "core/os.h"
 
-#define MAGIC     "ovi cudnn plan 3"
+#define MAGIC     "ovi cudnn plan 4"
 #define MOST_TEXT ((size_t)16 << 20) /* usual are 60 to 300 kB */
 
 typedef struct kept_head {
