@@ -4,7 +4,7 @@
 Sizes as published, random bf16 weights made on the device, attention by cuDNN. Times a forward
 pass of the fusion model, a guided step (the second forward leaves a block out) and the decoding
 of the video latents, and says how far forward and decoding are from the figures measured with the
-published code on the same device (FIGURES). A time further than 5 % from its figure does not count
+published code on the same device (recorded.py). A time further than 5 % from its figure does not count
 as a reference: `counts` of its row is false.
 
 The published engine calls the model under autocast to bf16, which moves norms to f32; both ways
@@ -22,6 +22,7 @@ import sys
 import time
 
 import published_code
+import recorded
 import torch
 from published_way import Decoder, Fusion, fusion, random_module, video_vae
 
@@ -35,13 +36,6 @@ VAE = {"dim": 160, "dec_dim": 256, "z_dim": 48, "dim_mult": [1, 2, 4, 4], "num_r
 PRESETS = {"720x720_5s": (31, 44, 44, 157), "960x960_5s": (31, 60, 60, 157), "960x960_10s": (61, 60, 60, 314)}
 SKIPPED = 11
 TEXT = (80, 60)  # tokens of the prompt and of the negative one: both are padded
-# Seconds of the published code (PyTorch 2.11, cuDNN attention, bf16) by device.
-FIGURES = {
-    "H200": {"forward": {"720x720_5s": 0.670, "960x960_5s": 1.454, "960x960_10s": 3.788},
-             "decode": {"720x720_5s": 3.60, "960x960_5s": 6.52, "960x960_10s": 13.0}},
-    "H100": {"forward": {"720x720_5s": 0.702, "960x960_5s": 1.522, "960x960_10s": 3.847},
-             "decode": {"720x720_5s": 3.9, "960x960_5s": 7.1, "960x960_10s": 14.3}},
-}
 NEAR = 0.05
 AUTOCAST = ", under autocast"
 
@@ -167,9 +161,8 @@ def ceilings(until):
 
 def judge(rows, device):
     """Puts the published figure beside each time that has one, and whether it is near."""
-    figures = next((v for k, v in FIGURES.items() if k in device), {})
     for r in rows:
-        published = figures.get(r["what"].removesuffix(AUTOCAST), {}).get(r["preset"])
+        published = recorded.seconds(device, r["what"].removesuffix(AUTOCAST), r["preset"])
         if published:
             r["published_seconds"] = published
             r["off"] = r["seconds"] / published - 1

@@ -3,6 +3,8 @@
 # there.
 golden=$1 backend=$2 dtype=$3 dir=$4 emulate=${5:+--emulate $5}
 [ -d "$dir" ] || { echo "skipped: no $dir"; exit 77; }
-set -- "$dir"/*.safetensors "$dir"/*.json
-[ -f "$dir/torch/expected.json" ] && set -- "$@" "$dir/torch/expected.json"
+set --
+for file in "$dir"/*.safetensors "$dir"/*.json "$dir/torch/expected.json"; do
+    [ ! -f "$file" ] || set -- "$@" "$file"
+done
 exec "$golden" --backend "$backend" --dtype "$dtype" $emulate "$@"
