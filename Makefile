@@ -35,7 +35,7 @@ install: all
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
 # Every n, one subject beside the other; then evenly spread ones with sanitizers.
-SUBJECTS = opening a_clip_survives from_an_image streamed decoding mp4 checkpoint plan inspection
+SUBJECTS = opening a_clip_survives from_an_image streamed streaming decoding mp4 checkpoint plan inspection
 torture: configure
 	@cmake --build $(BUILD) --target test_torture
 	@printf '*%s*\n' $(SUBJECTS) | OMP_WAIT_POLICY=passive xargs -P2 -n1 \
