@@ -205,6 +205,8 @@ ovi_status pipeline_decode(job *j) OVI_MUST_CHECK;
 /* Releases what stages have left on the device (ovi_hold), but for what `needs` of a stage
  * wants, which is named in the log. */
 void pipeline_release(ovi_engine *engine, const store_needs *needs, const char *whose);
+/* The output, if it is one that has a name; else NULL. Borrowed. */
+const char *job_output(const job *j);
 /* "<output><ending>", or NULL if there is no output that has a name. Owned. */
 char *job_path_beside(const job *j, const char *ending, err *e);
 /* The latents of the job, with its request. */

@@ -32,7 +32,7 @@ static bool collide(const char *path, const char *other) {
 static int list_written(const outputs *o, const job *j, named_file *file) {
     const ovi_request *r = j->request;
     const named_file all[MAX_WRITTEN] = {
-        {"output", r->output && strcmp(r->output, "-") != 0 ? r->output : NULL},
+        {"output", job_output(j)},
         {r->sound ? "sound" : "the sound beside output", r->sound ? r->sound : o->sound},
         {r->save_latents ? "save-latents" : "the latents beside output", o->latents},
         {"the state beside output", j->checkpoint},
@@ -122,16 +122,15 @@ static ovi_status check_existing(const outputs *o, const job *j) {
 static ovi_status check_names(outputs *o, const job *j, bool decode) {
     err *e = &j->engine->host.err;
     const ovi_request *r = j->request;
-    const bool named = r->output && strcmp(r->output, "-") != 0;
     if (r->output && media_check_output(r->output, r->sound, e) != OVI_OK)
         return e->status;
     if (r->memory_report && memory_log_check(r->memory_report, e) != OVI_OK)
         return e->status;
-    if (!decode && r->checkpoint_every > 0 && !named)
+    if (!decode && r->checkpoint_every > 0 && !job_output(j))
         return err_set(e, OVI_ARGUMENT,
                        "checkpoint-every: expected an output to save the state beside");
-    if (named)
-        o->sound = media_sound_beside(r->output, e);
+    if (job_output(j))
+        o->sound = media_sound_beside(job_output(j), e);
     if (!decode) {
         o->beside = job_path_beside(j, ".latents.safetensors", e);
         o->state = job_path_beside(j, OVI_RESUME_ENDING, e);
@@ -149,14 +148,13 @@ static void probe(const char *path, err *e) {
 
 ovi_status outputs_take(outputs *o, job *j, bool decode) {
     err *e = &j->engine->host.err;
-    const char *output = j->request->output;
+    const char *output = job_output(j);
     *o = (outputs){.lock.fd = -1};
     if (check_names(o, j, decode) != OVI_OK)
         return e->status;
     j->checkpoint = !decode && j->request->checkpoint_every > 0 ? o->state : NULL;
     if (check_distinct(o, j) != OVI_OK ||
-        (output && strcmp(output, "-") != 0 &&
-         name_lock_take(&o->lock, output, e) != OVI_OK) ||
+        (output && name_lock_take(&o->lock, output, e) != OVI_OK) ||
         check_existing(o, j) != OVI_OK)
         return e->status;
     probe(o->latents, e);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/place.h"
 #include "keep.h"
 #include "outputs.h"
 #include "residency/upload.h"
@@ -358,10 +359,11 @@ static void release_stage(const stage_context *c, const stage *st) {
         return;
     }
     const bool diffused = st == stage_at(STAGE_DIFFUSE) && !err_failed(&engine->host.err);
+    const uint32_t to_decode = STAGE(STAGE_DECODE_AUDIO) | STAGE(STAGE_DECODE_VIDEO);
     const memory_release r = {.models = c->resident,
                               .stage = st->name,
                               .diffused = diffused,
-                              .for_vae = diffused && runs_several(c->job)};
+                              .for_vae = diffused && (c->job->stages & to_decode)};
     memory_log_before_release(engine, &r);
     device_arena_close(c->dev);
     store_leave(c->store);
@@ -450,19 +452,14 @@ ovi_status pipeline_expect_memory(job *j) {
     return e->status;
 }
 
-char *job_path_beside(const job *j, const char *ending, err *e) {
+const char *job_output(const job *j) {
     const char *output = j->request->output;
-    if (!output || strcmp(output, "-") == 0)
-        return NULL;
-    size_t n = strlen(output), m = strlen(ending) + 1;
-    while (n > 1 && output[n - 1] == '/') /* a folder */
-        n--;
-    char *path = mem_alloc(e, n + m, 1);
-    if (path) {
-        memcpy(path, output, n);
-        memcpy(path + n, ending, m);
-    }
-    return path;
+    return output && strcmp(output, "-") != 0 ? output : NULL;
+}
+
+char *job_path_beside(const job *j, const char *ending, err *e) {
+    const char *output = job_output(j);
+    return output ? place_beside(output, ending, e) : NULL;
 }
 
 static ovi_status decode_once(job *j, const media_format *format) {

@@ -49,21 +49,13 @@ static inline ovi_settings fake_settings(void) {
 }
 
 static inline ovi_engine *open_fake(const ovi_settings *settings) {
-    ovi_engine *engine;
-    if (ovi_open(settings, &engine) != OVI_OK)
-        fail_msg("%s", ovi_error(engine));
+    ovi_engine *engine = open_with(settings);
     gpu->peak = gpu->taken;
     return engine;
 }
 
 static inline ovi_request fake_request(const char *name) {
-    ovi_request r;
-    ovi_request_init(&r);
-    r.prompt = PROMPT;
-    r.steps = 4;
-    r.slg_layer = 1;
-    r.output = in_root(name);
-    return r;
+    return short_request(4, in_root(name));
 }
 
 /* The clip that the reference makes. */

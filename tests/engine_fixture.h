@@ -59,6 +59,34 @@ static inline int remove_root(void **state) {
     return system(command);
 }
 
+/* Of the models in micro/, on two threads. */
+static inline ovi_settings micro_settings(const char *type) {
+    ovi_settings settings;
+    ovi_settings_init(&settings);
+    settings.models = in_root("micro");
+    settings.dtype = type;
+    settings.threads = 2;
+    return settings;
+}
+
+static inline ovi_engine *open_with(const ovi_settings *settings) {
+    ovi_engine *engine;
+    if (ovi_open(settings, &engine) != OVI_OK)
+        fail_msg("%s", ovi_error(engine));
+    return engine;
+}
+
+/* Of few steps; the pass that leaves a layer out leaves out one that the micro preset has. */
+static inline ovi_request short_request(int steps, const char *output) {
+    ovi_request request;
+    ovi_request_init(&request);
+    request.prompt = PROMPT;
+    request.steps = steps;
+    request.slg_layer = 1;
+    request.output = output;
+    return request;
+}
+
 static inline void must(const ovi_engine *engine, ovi_status status) {
     if (status != OVI_OK)
         fail_msg("%s: %s", ovi_status_name(status), ovi_error(engine));

@@ -30,16 +30,10 @@ static int files_named(const char *part) {
 /* ---- engines and requests ---- */
 
 static ovi_engine *open_emulating(const char *emulate, const char *dtype, int threads) {
-    ovi_settings settings;
-    ovi_settings_init(&settings);
-    settings.models = in_root("micro");
-    settings.dtype = dtype;
+    ovi_settings settings = micro_settings(dtype);
     settings.threads = threads;
     settings.emulate = emulate;
-    ovi_engine *engine;
-    if (ovi_open(&settings, &engine) != OVI_OK)
-        fail_msg("%s", ovi_error(engine));
-    return engine;
+    return open_with(&settings);
 }
 
 static ovi_engine *open_engine(const char *dtype, int threads) {
@@ -47,13 +41,7 @@ static ovi_engine *open_engine(const char *dtype, int threads) {
 }
 
 static ovi_request make_request(const char *output) {
-    ovi_request request;
-    ovi_request_init(&request);
-    request.prompt = PROMPT;
-    request.steps = 3;
-    request.slg_layer = 1;
-    request.output = output;
-    return request;
+    return short_request(3, output);
 }
 
 static uint8_t picture[40 * 56 * 3];

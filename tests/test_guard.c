@@ -21,25 +21,13 @@ static void take_progress(void *user, const ovi_progress *p) {
 }
 
 static ovi_engine *open_micro(void) {
-    ovi_settings settings;
-    ovi_engine *engine;
-    ovi_settings_init(&settings);
-    settings.models = in_root("micro");
+    ovi_settings settings = micro_settings("f32");
     settings.device = "ref";
-    settings.dtype = "f32";
-    settings.threads = 2;
-    if (ovi_open(&settings, &engine) != OVI_OK)
-        fail_msg("%s", ovi_error(engine));
-    return engine;
+    return open_with(&settings);
 }
 
 static ovi_request make_request(void) {
-    ovi_request request;
-    ovi_request_init(&request);
-    request.prompt = PROMPT;
-    request.steps = 2;
-    request.slg_layer = 1;
-    return request;
+    return short_request(2, NULL);
 }
 
 static void expect_failure(excess *x, const char *words) {

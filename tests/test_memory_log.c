@@ -60,17 +60,13 @@ static void take_progress(void *user, const ovi_progress *p) {
 }
 
 static void watch_open(watch *w) {
-    ovi_settings settings;
-    ovi_settings_init(&settings);
-    settings.models = in_root("micro");
-    settings.threads = 2;
+    ovi_settings settings = micro_settings("auto");
     settings.log_level = OVI_LOG_DEBUG;
     settings.log = take_line;
     settings.memory = take_event;
     settings.log_user = w;
     *w = (watch){0};
-    if (ovi_open(&settings, &w->engine) != OVI_OK)
-        fail_msg("%s", ovi_error(w->engine));
+    w->engine = open_with(&settings);
 }
 
 static ovi_request make_request(const char *output) {

@@ -28,26 +28,15 @@ static void take_progress(void *user, const ovi_progress *p) {
 }
 
 static void watch_open(watch *w) {
-    ovi_settings settings;
-    ovi_settings_init(&settings);
-    settings.models = in_root("micro");
-    settings.dtype = "f32";
-    settings.threads = 2;
+    ovi_settings settings = micro_settings("f32");
     settings.log = take_line;
     settings.log_user = w;
     *w = (watch){0};
-    if (ovi_open(&settings, &w->engine) != OVI_OK)
-        fail_msg("%s", ovi_error(w->engine));
+    w->engine = open_with(&settings);
 }
 
 static ovi_request make_request(const char *output) {
-    ovi_request request;
-    ovi_request_init(&request);
-    request.prompt = PROMPT;
-    request.steps = 2;
-    request.slg_layer = 1;
-    request.output = output;
-    return request;
+    return short_request(2, output);
 }
 
 /* ---- the calls ---- */

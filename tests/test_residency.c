@@ -93,18 +93,13 @@ static ovi_sinks watch_sinks(watch *w) {
 }
 
 static void watch_open(watch *w, const char *vram) {
-    ovi_settings settings;
-    ovi_settings_init(&settings);
-    settings.models = in_root("micro");
-    settings.dtype = "f32";
-    settings.threads = 2;
+    ovi_settings settings = micro_settings("f32");
     settings.vram = vram;
     settings.log_level = OVI_LOG_DEBUG;
     settings.log = take_line;
     settings.log_user = w;
     *w = (watch){0};
-    if (ovi_open(&settings, &w->engine) != OVI_OK)
-        fail_msg("%s", ovi_error(w->engine));
+    w->engine = open_with(&settings);
 }
 
 static void watch_restart(watch *w) {
@@ -113,13 +108,7 @@ static void watch_restart(watch *w) {
 }
 
 static ovi_request make_request(const char *output) {
-    ovi_request request;
-    ovi_request_init(&request);
-    request.prompt = PROMPT;
-    request.steps = 1;
-    request.slg_layer = 1;
-    request.output = output;
-    return request;
+    return short_request(1, output);
 }
 
 static void expect_nothing_resident(const watch *w) {

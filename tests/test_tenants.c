@@ -51,17 +51,12 @@ static void take_progress(void *user, const ovi_progress *p) {
 }
 
 static void tenant_open(tenant *t) {
-    ovi_settings settings;
-    ovi_settings_init(&settings);
-    settings.models = in_root("micro");
-    settings.dtype = "f32";
-    settings.threads = 2;
+    ovi_settings settings = micro_settings("f32");
     settings.log = take_line;
     settings.log_user = t;
     settings.log_level = OVI_LOG_INFO;
     *t = (tenant){0};
-    if (ovi_open(&settings, &t->engine) != OVI_OK)
-        fail_msg("%s", ovi_error(t->engine));
+    t->engine = open_with(&settings);
     own = t->engine->dev->table;
     shared = *own;
     shared.free_memory = tell_left;
@@ -72,13 +67,7 @@ static void tenant_open(tenant *t) {
 }
 
 static ovi_request make_request(const char *output) {
-    ovi_request request;
-    ovi_request_init(&request);
-    request.prompt = PROMPT;
-    request.steps = 2;
-    request.slg_layer = 1;
-    request.output = in_root(output);
-    return request;
+    return short_request(2, in_root(output));
 }
 
 static ovi_status make_clip(tenant *t, const ovi_request *request) {

@@ -112,28 +112,20 @@ static int take_samples(void *user, const float *samples, size_t n, int rate) {
 }
 
 static void open_one(seen *s, const char *keep, const char *unified) {
-    ovi_settings settings;
-    ovi_settings_init(&settings);
-    settings.models = in_root("micro");
-    settings.dtype = "bf16";
-    settings.threads = 2;
+    ovi_settings settings = micro_settings("bf16");
     settings.keep_warm = keep;
     settings.unified = unified;
     settings.log = take_line;
     settings.log_user = s;
     settings.log_level = OVI_LOG_DEBUG;
     *s = (seen){0};
-    if (ovi_open(&settings, &s->engine) != OVI_OK)
-        fail_msg("%s", ovi_error(s->engine));
+    s->engine = open_with(&settings);
 }
 
 static void make_clip(seen *s, const char *prompt, uint64_t seed) {
-    ovi_request request;
-    ovi_request_init(&request);
+    ovi_request request = short_request(1, NULL);
     request.prompt = prompt;
     request.seed = seed;
-    request.steps = 1;
-    request.slg_layer = 1;
     ovi_sinks sinks = {s, take_progress, take_frames, take_samples};
     *s = (seen){.engine = s->engine};
     if (ovi_generate(s->engine, &request, &sinks) != OVI_OK)

@@ -10,8 +10,7 @@
 
 #include "core/fault.h"
 #include "core/host.h"
-
-#define ENDING ".locked"
+#include "core/place.h"
 
 /* Does the name still lead to this file? Who had it before may just have removed it. */
 static bool is_named(int fd, const char *path) {
@@ -51,14 +50,10 @@ static int open_locked(const char *path, const char *name, err *e) {
 }
 
 ovi_status name_lock_take(name_lock *l, const char *name, err *e) {
-    size_t n = strlen(name);
     *l = (name_lock){.fd = -1};
-    while (n > 1 && name[n - 1] == '/')
-        n--;
-    char *path = mem_alloc(e, n + sizeof ENDING, 1);
+    char *path = place_beside(name, ".locked", e);
     if (!path)
         return e->status;
-    snprintf(path, n + sizeof ENDING, "%.*s%s", (int)n, name, ENDING);
     l->fd = open_locked(path, name, e);
     if (l->fd < 0) {
         mem_free(path);

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/host.h"
+
 /* A folder that is there, and a name in it. */
 typedef struct place {
     dev_t device;
@@ -12,12 +14,18 @@ typedef struct place {
     size_t n;
 } place;
 
+/* Bytes of a name without the slashes that a folder's may end in. */
+static size_t name_length(const char *path) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    return n;
+}
+
 static bool find_place(place *p, const char *path) {
     char folder[4096] = ".";
     struct stat st;
-    size_t end = strlen(path);
-    while (end > 1 && path[end - 1] == '/')
-        end--;
+    const size_t end = name_length(path);
     size_t at = end;
     while (at > 0 && path[at - 1] != '/')
         at--;
@@ -63,4 +71,14 @@ bool place_within(const char *name, const char *folder) {
     bool within = lies_in(name, &st) || (target && lies_in(target, &st));
     free(target);
     return within;
+}
+
+char *place_beside(const char *name, const char *ending, err *e) {
+    const size_t n = name_length(name), m = strlen(ending) + 1;
+    char *path = mem_alloc(e, n + m, 1);
+    if (path) {
+        memcpy(path, name, n);
+        memcpy(path + n, ending, m);
+    }
+    return path;
 }
