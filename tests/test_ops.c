@@ -1389,7 +1389,10 @@ static void a_query_without_any_weight_says_so(void **state) {
     }
 }
 
-int main(void) {
+/* test_ops [PATTERN]: the tests whose names match it, as *attention*. */
+int main(int argc, char **argv) {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
 #define CASE_ROW(name) cmocka_unit_test_teardown(name##_agrees_on_every_backend, report),
         CASE_LIST(CASE_ROW)

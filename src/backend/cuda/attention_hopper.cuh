@@ -227,8 +227,8 @@ template <class S> struct hopper_block {
             barrier_init(query_barrier(i, 1), 8);
         }
         for (int i = 0; i < S::STAGES; i++) {
-            barrier_init(key_barrier(i, 0), S::BIAS ? 2 : 1);
-            barrier_init(key_barrier(i, 1), 8); // warps
+            barrier_init(key_barrier(i, 0), S::BIAS ? 33 : 1); // 32 lanes
+            barrier_init(key_barrier(i, 1), 8);                // warps
             barrier_init(value_barrier(i, 0), 1);
             barrier_init(value_barrier(i, 1), 8);
         }
@@ -261,6 +261,7 @@ template <class S> struct hopper_block {
     }
 
     // One warp: the biases of every tile of keys, in units of log2; none past the last key.
+    // Each thread says that its own are there.
     __device__ void produce_biases() const {
         int i = 0;
         for (int block = first(); block < end; block += gridDim.x)
@@ -274,9 +275,7 @@ template <class S> struct hopper_block {
                                  "f"(bias)
                                  : "memory");
                 }
-                __syncwarp();
-                if (threadIdx.x % 32 == 0)
-                    barrier_arrive(key_barrier(i, 0));
+                barrier_arrive(key_barrier(i, 0));
             }
     }
 };
