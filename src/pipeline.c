@@ -81,6 +81,19 @@ static void count_files(const stage_context *c, upload_flow flow, stage_profile 
     p->from_disk = (size_t)flow.rounds * upload_missed(&flow);
 }
 
+/* The stage's code on the dry device, which counts from 0. */
+static void dry_run(stage_context *c, const stage *st) {
+    device_reset_counters(c->dev);
+    device_arena_open(c->dev, 0);
+    if (stage_enter(c, st, 0))
+        st->run(c);
+}
+
+static void dry_end(const stage_context *c) {
+    store_leave(c->store);
+    device_arena_close(c->dev);
+}
+
 ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options,
                                stage_profile *profile) {
     ovi_engine *engine = j->engine;
@@ -94,10 +107,7 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
                        .options = *options};
     flow_bytes flow;
     store_bytes placed = weights_of(&c, st, &flow);
-    device_reset_counters(c.dev);
-    device_arena_open(c.dev, 0);
-    if (stage_enter(&c, st, 0))
-        st->run(&c);
+    dry_run(&c, st);
     device_memory memory = device_get_memory(c.dev);
     const device_counters *n = device_get_counters(c.dev);
     *profile = (stage_profile){
@@ -118,8 +128,7 @@ ovi_status stage_profile_count(job *j, stage_id id, const stage_options *options
     if (options->on_cpu)
         profile->host += memory.peak - placed.in_place + profile->arena;
     count_files(&c, flow.last, profile);
-    store_leave(c.store);
-    device_arena_close(c.dev);
+    dry_end(&c);
     return engine->host.err.status;
 }
 
@@ -280,6 +289,31 @@ static void expect_planned(device *d, const char *name, const char *what, size_t
                     planned, what, measured);
 }
 
+static void expect_prepared(device *d, const char *name) {
+    const uint64_t late = device_late_objects(d);
+    if (late > 0 && !device_failed(d))
+        device_fail(d, OVI_INTERNAL,
+                    "%s: expected every library object to be there, %llu were made while "
+                    "it ran",
+                    name, (unsigned long long)late);
+}
+
+/* Objects of libraries that the stage will need are made while it has no memory yet: a library
+ * that ends the process where it gets none does so before the stage, if at all. */
+static void make_objects(const stage_context *c, const stage *st) {
+    const engine_place place = place_of(c->job->engine, &c->options);
+    stage_context dry = *c;
+    if (!device_has_objects(c->dev))
+        return;
+    dry.dev = place.dry;
+    dry.store = place.dry_store;
+    dry.dry = true;
+    device_prepare_on(place.dry, place.dev);
+    dry_run(&dry, st);
+    device_prepare_on(place.dry, NULL);
+    dry_end(&dry);
+}
+
 static void report_stage(const stage_context *c, const stage *st,
                          const stage_profile *planned, double seconds) {
     ovi_engine *engine = c->job->engine;
@@ -289,6 +323,7 @@ static void report_stage(const stage_context *c, const stage *st,
                  of_weights = m.peak - m.arena_capacity;
     expect_planned(c->dev, planned->name, "activations", planned->arena, arena);
     expect_planned(c->dev, planned->name, "weights", planned->weights, of_weights);
+    expect_prepared(c->dev, planned->name);
     if (r->n_stages == OVI_MAX_STAGES)
         return;
     ovi_stage_report *row = &r->stage[r->n_stages++];
@@ -391,6 +426,7 @@ ovi_status stage_run(job *j, stage_id id) {
     device_range_begin(c.dev, "%s", st->name);
     j->first_step = 0;
     release_others(&c, st);
+    make_objects(&c, st);
     device_reset_counters(engine->dev);
     device_reset_counters(c.dev);
     memory_log_event(engine, st->name, "before load");

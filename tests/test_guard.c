@@ -126,12 +126,36 @@ static void weights_larger_than_planned_fail(void **state) {
     ovi_close(x.engine);
 }
 
+/* A product of a shape that no clip has. */
+static void make_object(ovi_engine *engine) {
+    const device *d = engine->dev;
+    void *fake = &(float){0};
+    const tensor x = tensor_make(fake, DTYPE_F32, SHAPE(37, 41)),
+                 w = tensor_make(fake, DTYPE_F32, SHAPE(43, 41)),
+                 out = tensor_make(fake, DTYPE_F32, SHAPE(37, 43));
+    d->table->prepare(d->self, OP_LINEAR, &(linear_desc){.x = x, .w = w, .out = out});
+}
+
+static void library_objects_made_while_a_stage_runs_fail(void **state) {
+    (void)state;
+    if (!backend_find("cpu"))
+        skip();
+    ovi_settings settings = micro_settings("f32");
+    settings.device = "cpu";
+    excess x = {.stage = "diffuse", .step = 1, .take = make_object};
+    x.engine = open_with(&settings);
+    expect_failure(&x, "diffuse: expected every library object to be there, 1 were made");
+    expect_clip(x.engine); /* that shape is known now */
+    ovi_close(x.engine);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_region_comes_while_a_stage_runs),
         cmocka_unit_test(between_stages_regions_come),
         cmocka_unit_test(an_arena_larger_than_planned_fails),
         cmocka_unit_test(weights_larger_than_planned_fail),
+        cmocka_unit_test(library_objects_made_while_a_stage_runs_fail),
     };
     return cmocka_run_group_tests(tests, make_micro, remove_root);
 }

@@ -24,7 +24,7 @@
 #include "backend/ops.h"
 #include "core/host.h"
 
-#define BACKEND_ABI 9
+#define BACKEND_ABI 10
 
 /* ----------------------------------------------------------- the backend's table ---- */
 
@@ -133,6 +133,14 @@ typedef struct backend {
     /* Products in BF16 or F8_E4M3 that no library would make, so that a kernel without tensor
      * cores did, since it was opened. NULL: there are none. */
     uint64_t (*slow_products)(void *self);
+
+    /* Objects of libraries that an operation needs beside memory (primitives, threads): made when
+     * a stage is entered, so that none is made while it runs. prepare_stage() comes first, then
+     * prepare() with the descriptors of the stage, whose data pointers are fake. objects() counts
+     * what was made since it was opened. NULL, all three: there are none. */
+    void (*prepare_stage)(void *self);
+    void (*prepare)(void *self, op_kind op, const void *desc);
+    uint64_t (*objects)(void *self);
 
     /* Weights on their way to a device that is not in host memory; NULL on others. Called
      * from one thread, which may be another than that of operations. upload() may return
@@ -264,8 +272,15 @@ void device_clear_failure(device *d);
 void *device_region_alloc(device *d, size_t bytes);
 void device_region_free(device *d, void *p, size_t bytes);
 /* From here on, until the arena is closed or the seal is taken off, everything that a stage needs
- * is there: asking for a region is OVI_INTERNAL. */
+ * is there: asking for a region is OVI_INTERNAL, and what libraries make is counted. */
 void device_seal(device *d, bool sealed);
+/* Does a device make objects of libraries, which may be made before they are needed? */
+bool device_has_objects(const device *d);
+/* Operations called on this dry run make on `real`, from here on, the objects that they will need
+ * there; real NULL: no longer. */
+void device_prepare_on(device *dry, device *real);
+/* Objects that were made under the seal since the counters were reset: 0 if all were prepared. */
+uint64_t device_late_objects(const device *d);
 /* Counts bytes of weights used in place (mapped host memory on the cpu). */
 void device_count_in_place(device *d, size_t bytes);
 void device_uncount_in_place(device *d, size_t bytes);

@@ -77,6 +77,7 @@ static void *cpu_open(const backend_services *services, const device_options *o)
     self->services = *services;
     self->n_threads = thread_count(o);
     self->native_bf16 = cpu_has_bf16();
+    self->stage_clock = UINT64_MAX; /* none is prepared yet */
     self->streams = mem_alloc(e, (size_t)self->n_threads, sizeof(dnnl_stream_t));
     int r = self->streams ? make_engine(self) : dnnl_success;
     if (self->streams && r == dnnl_success)
@@ -154,6 +155,29 @@ static const char *cpu_supports(const device_options *o, op_kind op, const void 
     return f8 ? "activations in fp8" : NULL;
 }
 
+/* ------------------------------------------------------------- objects of libraries ---- */
+
+/* The team of threads is there before the stage is, of the thread that will call. */
+static void cpu_prepare_stage(void *self_) {
+    cpu *self = self_;
+    gemm_begin_stage(self);
+#pragma omp parallel num_threads(self->n_threads)
+    gemm_enter_thread();
+}
+
+static void cpu_prepare(void *self, op_kind op, const void *desc) {
+    if (op == OP_LINEAR)
+        cpu_linear_prepare(self, desc);
+    else if (op == OP_CONV)
+        cpu_conv_prepare(self, desc);
+    else if (op == OP_ATTENTION)
+        cpu_attention_prepare(self, desc);
+}
+
+static uint64_t cpu_objects(void *self) {
+    return ((const cpu *)self)->n_made;
+}
+
 const backend backend_cpu = {.abi = BACKEND_ABI,
                              .name = "cpu",
                              .memory_name = "CPU",
@@ -171,6 +195,9 @@ const backend backend_cpu = {.abi = BACKEND_ABI,
                              .write = cpu_write,
                              .read = cpu_read,
                              .sync = cpu_sync,
+                             .prepare_stage = cpu_prepare_stage,
+                             .prepare = cpu_prepare,
+                             .objects = cpu_objects,
                              .sizes = cpu_sizes,
                              .supports = cpu_supports,
                              .conv_packed_bytes = cpu_conv_packed_bytes,

@@ -237,12 +237,21 @@ static attention_task task_at(const attention_plan *a, int64_t i) {
     return t;
 }
 
+static attention_plan make_plan(const cpu *self, const attention_desc *d) {
+    return (attention_plan){.d = d,
+                            .type = self->native_bf16 ? d->q.type : DTYPE_F32,
+                            .dim = d->q.dim[3],
+                            .q_tiles = cpu_div_up(d->q.dim[1], Q_TILE)};
+}
+
+void cpu_attention_prepare(cpu *self, const attention_desc *d) {
+    attention_plan a = make_plan(self, d);
+    (void)get_gemms(self, &a);
+}
+
 void cpu_attention(void *self_, const attention_desc *d, work w) {
     cpu *self = self_;
-    attention_plan a = {.d = d,
-                        .type = self->native_bf16 ? d->q.type : DTYPE_F32,
-                        .dim = d->q.dim[3],
-                        .q_tiles = cpu_div_up(d->q.dim[1], Q_TILE)};
+    attention_plan a = make_plan(self, d);
     if (!get_gemms(self, &a))
         return;
     int64_t n_tasks = a.q_tiles * d->q.dim[2] * d->q.dim[0];

@@ -432,6 +432,11 @@ static conv_task task_at(const conv_plan *p, int64_t i, int thread, char *slice)
     return t;
 }
 
+void cpu_conv_prepare(cpu *self, const conv_desc *d) {
+    conv_plan p = make_plan(d, self->native_bf16);
+    (void)get_gemms(self, &p);
+}
+
 void cpu_conv(void *self_, const conv_desc *d, work w) {
     cpu *self = self_;
     conv_plan p = make_plan(d, self->native_bf16);

@@ -40,10 +40,11 @@ static void gemm_free(gemm *g) {
 }
 
 void gemm_clear(cpu *self) {
-    for (int i = 0; i < CPU_GEMM_CACHE; i++) {
-        gemm_free(self->gemms[i]);
-        self->gemms[i] = NULL;
-    }
+    for (int i = 0; i < self->n_gemms; i++)
+        gemm_free(self->gemms[i].gemm);
+    mem_free(self->gemms);
+    self->gemms = NULL;
+    self->n_gemms = self->gemm_room = 0;
 }
 
 /* Descriptors of the three matrices; that of a packed b is for oneDNN to choose. */
@@ -228,39 +229,80 @@ static gemm *gemm_create(cpu *self, const gemm_shape *s) {
     if (r == dnnl_success)
         return g;
     gemm_free(g);
-    cpu_fail(self, OVI_DEVICE,
+    cpu_fail(self, r == dnnl_out_of_memory ? OVI_MEMORY : OVI_DEVICE,
              "oneDNN refuses the matrix product %lld x %lld x %lld in %s: status %d",
              (long long)s->m, (long long)s->n, (long long)s->k, s->bf16 ? "bf16" : "f32",
              r);
     return NULL;
 }
 
-/* Least recently used slot, or an empty one. */
-static int victim(const cpu *self) {
-    int slot = 0;
-    for (int i = 0; i < CPU_GEMM_CACHE; i++) {
-        if (!self->gemms[i])
-            return i;
-        if (self->gemm_used[i] < self->gemm_used[slot])
-            slot = i;
+/* ---- what is kept ---- */
+
+static uint64_t hash_of(const gemm_shape *s) {
+    const int64_t *field = (const int64_t *)s;
+    uint64_t h = UINT64_C(14695981039346656037); /* FNV-1a, by words */
+    for (size_t i = 0; i < sizeof *s / sizeof *field; i++)
+        h = (h ^ (uint64_t)field[i]) * UINT64_C(1099511628211);
+    return h;
+}
+
+static gemm_entry *find(const cpu *self, const gemm_shape *s, uint64_t hash) {
+    for (int i = 0; i < self->n_gemms; i++)
+        if (self->gemms[i].hash == hash &&
+            memcmp(&self->gemms[i].gemm->shape, s, sizeof *s) == 0)
+            return &self->gemms[i];
+    return NULL;
+}
+
+/* One more, behind the others; NULL: no memory. */
+static gemm_entry *append(cpu *self) {
+    if (self->n_gemms == self->gemm_room) {
+        const int room = self->gemm_room + CPU_GEMM_CACHE;
+        gemm_entry *grown = mem_resize(&self->services.host->err, self->gemms,
+                                       (size_t)room, sizeof *grown);
+        if (!grown)
+            return NULL;
+        self->gemms = grown;
+        self->gemm_room = room;
     }
-    return slot;
+    return &self->gemms[self->n_gemms++];
+}
+
+/* Room for one: that of the least recently used, unless there are few, or the stage needs it. */
+static gemm_entry *make_room(cpu *self) {
+    gemm_entry *oldest = self->gemms;
+    if (self->n_gemms < CPU_GEMM_CACHE)
+        return append(self);
+    for (int i = 1; i < self->n_gemms; i++)
+        if (self->gemms[i].used < oldest->used)
+            oldest = &self->gemms[i];
+    if (oldest->used > self->stage_clock)
+        return append(self);
+    gemm_free(oldest->gemm);
+    return oldest;
+}
+
+void gemm_begin_stage(cpu *self) {
+    self->stage_clock = self->gemm_clock;
 }
 
 const gemm *gemm_get(cpu *self, const gemm_shape *s) {
-    for (int i = 0; i < CPU_GEMM_CACHE; i++)
-        if (self->gemms[i] && memcmp(&self->gemms[i]->shape, s, sizeof *s) == 0) {
-            self->gemm_used[i] = ++self->gemm_clock;
-            return self->gemms[i];
+    const uint64_t hash = hash_of(s);
+    gemm_entry *kept = find(self, s, hash);
+    if (!kept) {
+        gemm *g = gemm_create(self, s);
+        if (!g)
+            return NULL;
+        kept = make_room(self);
+        if (!kept) {
+            gemm_free(g);
+            return NULL;
         }
-    gemm *g = gemm_create(self, s);
-    if (!g)
-        return NULL;
-    int slot = victim(self);
-    gemm_free(self->gemms[slot]);
-    self->gemms[slot] = g;
-    self->gemm_used[slot] = ++self->gemm_clock;
-    return g;
+        *kept = (gemm_entry){g, hash, 0};
+        self->n_made++;
+    }
+    kept->used = ++self->gemm_clock;
+    return kept->gemm;
 }
 
 int gemm_run(const cpu *self, const gemm *g, int thread, const void *a, const void *b,

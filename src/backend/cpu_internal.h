@@ -5,8 +5,9 @@
  * thread runs a tile, and how many threads there are, changes no bit of it.
  *
  * Memory: an operation works in the workspace that cpu_sizes() names (a formula), cut into
- * one slice per thread. Primitives and the handles they need are made by the calling thread
- * before the loop starts and are kept in a bounded cache. */
+ * one slice per thread. Primitives and the handles they need are made when a stage is entered,
+ * else by the calling thread before the loop starts, and are kept: those of the stage, and of
+ * others as many as there is room for. */
 #ifndef OVI_BACKEND_CPU_INTERNAL_H
 #define OVI_BACKEND_CPU_INTERNAL_H
 
@@ -24,7 +25,7 @@
 #define CPU_KERNEL
 #endif
 
-#define CPU_GEMM_CACHE   128        /* primitives kept */
+#define CPU_GEMM_CACHE   128        /* primitives kept, or as many as a stage has */
 #define CPU_GEMM_SCRATCH (4u << 20) /* most scratchpad bytes of one tile product */
 
 /* c[m, n] (f32) = a[m, k] b, or c += a b. b is [k, n], or [n, k] with b_by_column, or lies
@@ -39,14 +40,22 @@ typedef struct gemm_shape {
 
 typedef struct gemm gemm;
 
+/* A kept primitive. */
+typedef struct gemm_entry {
+    gemm *gemm; /* owned */
+    uint64_t hash, used;
+} gemm_entry;
+
 typedef struct cpu {
     backend_services services;
     int n_threads;
     bool native_bf16; /* oneDNN multiplies bf16 on this machine */
     dnnl_engine_t engine;
     dnnl_stream_t *streams; /* owned, one per thread */
-    gemm *gemms[CPU_GEMM_CACHE];
-    uint64_t gemm_used[CPU_GEMM_CACHE], gemm_clock;
+    gemm_entry *gemms;      /* owned */
+    int n_gemms, gemm_room;
+    uint64_t gemm_clock, stage_clock; /* of requests; of the first one of the stage */
+    uint64_t n_made;
 } cpu;
 
 /* ---- cpu.c ---- */
@@ -78,6 +87,8 @@ static inline char *cpu_at(const tensor *t, int64_t offset) {
 /* The primitive of a shape, from the cache or new; NULL: failed and reported. Stays valid
  * for the next CPU_GEMM_CACHE - 1 requests. Only the calling thread of an operation. */
 const gemm *gemm_get(cpu *self, const gemm_shape *s);
+/* Primitives asked for from here on stay, however many they are, until this is called again. */
+void gemm_begin_stage(cpu *self);
 void gemm_clear(cpu *self);
 /* The layout of a packed b, which does not depend on m: elements with padding, and where
  * element (k, n) lies: k_offset[k] + n_offset[n]. */
@@ -136,6 +147,11 @@ static inline uint16_t cpu_bf16_round(float f) {
     uint32_t nan = (bits >> 16) | 0x40u;
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
+
+/* ---- operations that need primitives make them, of these shapes ---- */
+void cpu_linear_prepare(cpu *self, const linear_desc *d);
+void cpu_conv_prepare(cpu *self, const conv_desc *d);
+void cpu_attention_prepare(cpu *self, const attention_desc *d);
 
 /* ---- cpu_kernels.c: loops over rows of floats, vectorised ---- */
 void row_to_f32(float *dst, const void *src, dtype type, int64_t n);

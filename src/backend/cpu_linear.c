@@ -251,6 +251,14 @@ static void linear_alone(cpu *self, const linear_desc *d, work w) {
         cpu_norm(self, d->norm, w); /* rows are whole only now */
 }
 
+void cpu_linear_prepare(cpu *self, const linear_desc *d) {
+    bool ok = true;
+    for (; d && ok; d = d->beside) {
+        linear_plan p = make_plan(self, d);
+        ok = get_gemms(self, &p);
+    }
+}
+
 void cpu_linear(void *self, const linear_desc *d, work w) {
     for (; d; d = d->beside)
         linear_alone(self, d, w);

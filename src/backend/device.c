@@ -103,9 +103,15 @@ const device_counters *device_get_counters(const device *d) {
     return &d->counters;
 }
 
+static uint64_t count_objects(const device *d) {
+    return d->table->objects ? d->table->objects(d->self) : 0;
+}
+
 void device_reset_counters(device *d) {
     d->counters = (device_counters){0};
     d->slow_before += device_slow_products(d);
+    d->late_objects = 0;
+    d->objects_at_seal = count_objects(d);
     d->memory.peak = d->memory.allocated;
 }
 
@@ -194,7 +200,23 @@ void device_region_free(device *d, void *p, size_t bytes) {
 }
 
 void device_seal(device *d, bool sealed) {
+    d->late_objects = device_late_objects(d);
+    d->objects_at_seal = count_objects(d);
     d->sealed = sealed;
+}
+
+bool device_has_objects(const device *d) {
+    return d->table->prepare != NULL;
+}
+
+void device_prepare_on(device *dry, device *real) {
+    dry->prepares = real;
+    if (real && device_has_objects(real))
+        real->table->prepare_stage(device_enter(real));
+}
+
+uint64_t device_late_objects(const device *d) {
+    return d->late_objects + (d->sealed ? count_objects(d) - d->objects_at_seal : 0);
 }
 
 void device_count_in_place(device *d, size_t bytes) {

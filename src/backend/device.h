@@ -35,6 +35,9 @@ struct device {
         size_t bytes;
     } region[DEVICE_MAX_REGIONS]; /* memory.regions of them */
     bool sealed;                  /* a stage runs: no further region */
+    uint64_t late_objects;        /* made under seals that are off */
+    uint64_t objects_at_seal;
+    device *prepares; /* borrowed: where a dry run makes objects; NULL: it does not */
     device_trace trace;
     bool poisoned, apart; /* fresh tensors of the arena hold NaN; are allocations */
     bool direct;          /* uploads: as if files were larger than memory */
