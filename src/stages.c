@@ -543,7 +543,8 @@ typedef struct diffuse_way {
 
 static const diffuse_way diffuse_ways[] = {
     {8, 0, false, 0, 0},      {8, 0, true, 0, 0},    {8, 0, true, 4096, 0},
-    {8, 0, true, 4096, 4096}, {6, 2, true, 4096, 0}, {4, 2, true, 4096, 0},
+    {8, 0, true, 4096, 4096}, {6, 2, false, 0, 0},   {6, 2, true, 4096, 0},
+    {4, 2, false, 0, 0},      {4, 2, true, 4096, 0}, {2, 2, false, 0, 0},
     {2, 2, true, 4096, 0},    {0, 3, false, 0, 0},   {0, 2, false, 0, 0},
     {0, 2, true, 0, 0},       {0, 2, true, 4096, 0}, {0, 2, true, 4096, 4096},
     {0, 2, true, 1024, 1024},
