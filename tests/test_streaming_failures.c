@@ -5,40 +5,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "failing_reads.h"
 #include "residency/upload.h"
 #include "store_fixture.h"
 
-/* ---- pread, as the linker has it called instead ---- */
-
-ssize_t __real_pread(int fd, void *to, size_t n, off_t at);
-ssize_t __wrap_pread(int fd, void *to, size_t n, off_t at);
-
-static struct {
-    atomic_int calls;
-    int fail;          /* the n-th call, from 1 */
-    int stop_at;       /* it sets *stop */
-    atomic_bool *stop; /* borrowed */
-    size_t most;       /* bytes that one call gives; 0: all */
-    atomic_ullong bytes;
-} reading;
-
-ssize_t __wrap_pread(int fd, void *to, size_t n, off_t at) {
-    const int call = atomic_fetch_add(&reading.calls, 1) + 1;
-    if (call == reading.stop_at)
-        atomic_store(reading.stop, true);
-    if (call == reading.fail) {
-        errno = EIO;
-        return -1;
-    }
-    ssize_t got = __real_pread(fd, to, n, at);
-    if (reading.most && got > (ssize_t)reading.most)
-        got = (ssize_t)reading.most;
-    if (got > 0)
-        atomic_fetch_add(&reading.bytes, (unsigned long long)got);
-    return got;
-}
-
-/* ---- likewise pthread_create ---- */
+/* ---- pthread_create, as the linker has it called instead ---- */
 
 int __real_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
@@ -506,6 +477,31 @@ static void open_hole(fixture *f, size_t bytes) {
     open_devices(f, DTYPE_BF16);
 }
 
+/* Rows are read when the stage waits for them: what a cancel leaves there does not stay. */
+static void a_cancel_while_collected_rows_are_read_ends_the_stage(void **state) {
+    (void)state;
+    fixture f;
+    open_hole(&f, 16 * MIB);
+    move_apart(&f);
+    apart.refuse_mappings = true;
+    apart.make_no_copies = true;
+    open_devices(&f, DTYPE_BF16);
+    const store_needs needs = needs_of(1, 0, 0);
+    for (int n = 1; n <= 16; n += 5) {
+        memset(&reading, 0, sizeof reading);
+        reading.stop = &f.host.cancel;
+        reading.stop_at = n;
+        assert_int_equal(store_enter(f.store, &needs), OVI_CANCELLED);
+        assert_int_equal(store_resident(f.store), 0);
+        atomic_store(&f.host.cancel, false);
+        device_clear_failure(f.dev);
+    }
+    memset(&reading, 0, sizeof reading);
+    enter(&f, needs);
+    assert_int_equal(atomic_load(&reading.bytes), 16 * MIB);
+    close_fixture(&f);
+}
+
 /* The most that is pinned while a row of so many bytes is brought in. */
 static size_t pinned_within(size_t row, size_t room, bool evict) {
     fixture f;
@@ -634,6 +630,7 @@ int main(void) {
         cmocka_unit_test(a_short_read_goes_on_at_a_block),
         cmocka_unit_test(a_slot_is_not_overwritten_while_it_is_read),
         cmocka_unit_test(a_stage_fails_with_its_copies),
+        cmocka_unit_test(a_cancel_while_collected_rows_are_read_ends_the_stage),
         cmocka_unit_test(no_more_is_pinned_than_there_is_room_for),
         cmocka_unit_test(what_a_plan_counts_as_missed_is_read),
         cmocka_unit_test(ways_depend_on_threads_rounds_and_room),

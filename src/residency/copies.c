@@ -13,6 +13,11 @@ void copies_send(copies *c, const loader *l, const weights_entry *x, void *dst,
     device_upload(c->dev, dst, src, bytes);
 }
 
+void copies_fail(copies *c, const err *e) {
+    if (err_failed(e))
+        err_set(&c->failed, e->status, "%s", e->text);
+}
+
 bool copies_wait(copies *c) {
     const char *reason = c->under_way ? device_upload_wait(c->dev) : NULL;
     c->under_way = false;

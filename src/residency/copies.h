@@ -20,6 +20,8 @@ void copies_send(copies *c, const loader *l, const weights_entry *x, void *dst,
                  const void *src, size_t bytes);
 /* The same of something that the device sends for itself. */
 void copies_note(copies *c, const loader *l, const weights_entry *x);
+/* Keeps a failure, if it is one, to read what was to be sent. */
+void copies_fail(copies *c, const err *e);
 /* Waits; false: something has failed, now or since the last report. */
 bool copies_wait(copies *c);
 /* Gives a failure to e, unless e holds another; false: there was one. */

@@ -1,10 +1,15 @@
-/* ring.c: threads that read a piece of a file into pinned memory, chunk by chunk.
+/* ring.c: threads that read rows of files into pinned memory, chunk by chunk.
  *
- *   fill half 0 | send half 0             | wait | ..
- *               | fill half 1 meanwhile   | send half 1
+ *   collect half 0 | read it              | send it            | ..
+ *                  | collect half 1, wait | read it            | send it
  *
- * A piece lies in memory as it lies in the file modulo BLOCK, so that whole blocks can be read
- * past the page cache; chunks end on blocks. */
+ * Rows are collected, as chunks, until a half is full; then it is read as one job, behind the
+ * half before, so that no thread waits for the slowest. A row may begin in one half and end in
+ * the other.
+ *
+ * A chunk lies in memory as it lies in the file modulo BLOCK, and shares no block with another,
+ * so that whole blocks can be read past the page cache; but for its row's ends it ends on
+ * blocks. */
 #include "residency/ring.h"
 
 #include <assert.h>
@@ -15,20 +20,36 @@
 
 #include "core/fault.h"
 
-#define BLOCK       ((size_t)4096)
-#define CHUNK       ((size_t)2 << 20)   /* what one thread reads at a time */
-#define CACHE_BLOCK ((size_t)256 << 20) /* pinned at a time */
-#define MAX_FILES   16                  /* whose descriptors stay open */
-#define NOT_ASKED   (-2)                /* for a descriptor */
+#define BLOCK        ((size_t)4096)
+#define HALF_BYTES   (RING_HALF + BLOCK)
+#define CHUNK        ((size_t)512 << 10) /* what one thread reads at a time */
+#define DIRECT_CHUNK ((size_t)2 << 20)   /* past the page cache */
+#define MAX_CHUNKS   512                 /* of a half */
+#define CACHE_BLOCK  ((size_t)256 << 20) /* pinned at a time */
+#define MAX_FILES    16                  /* whose descriptors stay open */
+#define NOT_ASKED    (-2)                /* for a descriptor */
 
-/* Bytes [from, from + size) of a tensor, to be read to `to`. */
-typedef struct job {
-    const loader *l;
+/* Bytes [from, from + size) of a tensor, to be read to `to` and sent from there to dst. */
+typedef struct chunk {
     const weights_entry *x;
     size_t from, size;
-    char *to;
-    int direct; /* descriptor for reading past the page cache; -1: through it */
-} job;
+    char *to, *dst; /* dst NULL: it stays, in the cache */
+    int direct;     /* descriptor for reading past the page cache; -1: through it */
+    bool last;      /* of its row */
+} chunk;
+
+typedef struct half {
+    char *data; /* owned, pinned: [HALF_BYTES] */
+    size_t used;
+    loader l; /* of all chunks */
+    chunk chunk[MAX_CHUNKS];
+    int n;
+    /* Guarded by the lock. */
+    int wanted, next; /* chunks to be read, and the first that no thread has taken */
+    int left;         /* not read yet */
+    bool failed;      /* or stopped: what is left is not read */
+    err err;          /* what failed first */
+} half;
 
 typedef struct kept {
     const weights_entry *x;
@@ -38,9 +59,8 @@ typedef struct kept {
 
 struct ring {
     ring_desc desc;
-    char *half[2]; /* owned, pinned: [RING_HALF + BLOCK] */
-    int turn;      /* which half is next */
-    char *cache;   /* owned: [cache_bytes], pinned up to `pinned`, block by block */
+    half half[2];
+    char *cache; /* owned: [cache_bytes], pinned up to `pinned`, block by block */
     size_t pinned, used;
     bool full;  /* nothing more stays */
     kept *kept; /* owned; what stays */
@@ -48,87 +68,84 @@ struct ring {
     int fd[MAX_FILES]; /* owned; of each file of the set; -1: cannot, or NOT_ASKED */
     pthread_t thread[RING_MAX_THREADS];
     int n_threads;
-    pthread_mutex_t lock; /* guards what follows, but for next */
+    pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t wanted, done;
-    job job;
-    uint64_t number; /* of the job */
-    int working;     /* threads that are not done with it */
+    int turn; /* the half that rows are collected in; the other one was before */
     bool stop;
-    err err;            /* first failure of the job */
-    atomic_size_t next; /* chunk of the job */
 };
 
 size_t ring_bytes(void) {
-    return 2 * (RING_HALF + BLOCK);
+    return 2 * HALF_BYTES;
 }
 
 /* ---- the threads ---- */
 
-/* The k-th chunk, false: there is none, or it failed. */
-static bool read_chunk(const job *j, size_t k, err *e) {
-    const size_t begin = (size_t)j->x->offset + j->from, end = begin + j->size;
-    const size_t first = begin / BLOCK * BLOCK;
-    size_t lo = first + k * CHUNK, hi = lo + CHUNK;
-    if (lo >= end || atomic_load_explicit(j->l->stop, memory_order_relaxed))
+static bool read_chunk(const loader *l, const chunk *c, err *e) {
+    const size_t begin = (size_t)c->x->offset + c->from, skew = begin % BLOCK;
+    if (atomic_load_explicit(l->stop, memory_order_relaxed))
         return false;
-    if (j->direct >= 0) {
-        hi = hi < end ? hi : end;
-        return weights_read_direct(j->l->files,
-                                   (weights_place){j->x, j->direct, lo, hi - lo},
-                                   j->to - (begin - first) + (lo - first), e) == OVI_OK;
-    }
-    lo = lo > begin ? lo : begin;
-    hi = hi < end ? hi : end;
-    const weights_range r = {j->x, lo - (size_t)j->x->offset, hi - lo};
-    return weights_read(j->l->files, r, j->to + (lo - begin), e) == OVI_OK;
+    const weights_place blocks = {c->x, c->direct, begin - skew, skew + c->size};
+    const weights_range bytes = {c->x, c->from, c->size};
+    if ((c->direct >= 0 ? weights_read_direct(l->files, blocks, c->to - skew, e)
+                        : weights_read(l->files, bytes, c->to, e)) != OVI_OK)
+        return false;
+    atomic_fetch_add_explicit(l->n_read, c->size, memory_order_relaxed);
+    return true;
 }
 
-static void do_job(ring *r, const job *j, err *e) {
-    while (read_chunk(j, atomic_fetch_add(&r->next, 1), e))
-        ;
+static half *find_work(ring *r) {
+    for (int i = 1; i >= 0; i--) { /* the half before comes first */
+        half *h = &r->half[r->turn ^ i];
+        if (h->next < h->wanted)
+            return h;
+    }
+    return NULL;
+}
+
+/* With the lock held, but for the reading. */
+static void take_chunk(ring *r, half *h) {
+    const chunk *c = &h->chunk[h->next++];
+    const bool skip = h->failed;
+    err e = {0};
+    pthread_mutex_unlock(&r->lock);
+    const bool ok = !skip && read_chunk(&h->l, c, &e);
+    pthread_mutex_lock(&r->lock);
+    h->failed |= !ok;
+    if (err_failed(&e) && !err_failed(&h->err))
+        h->err = e;
+    if (--h->left == 0)
+        pthread_cond_signal(&r->done);
 }
 
 static void *run(void *user) {
     ring *r = user;
-    uint64_t seen = 0;
     pthread_mutex_lock(&r->lock);
     while (!r->stop) {
-        if (r->number == seen) {
+        half *h = find_work(r);
+        if (h)
+            take_chunk(r, h);
+        else
             pthread_cond_wait(&r->wanted, &r->lock);
-            continue;
-        }
-        seen = r->number;
-        const job j = r->job;
-        err e = {0};
-        pthread_mutex_unlock(&r->lock);
-        do_job(r, &j, &e);
-        pthread_mutex_lock(&r->lock);
-        if (err_failed(&e) && !err_failed(&r->err))
-            r->err = e;
-        if (--r->working == 0)
-            pthread_cond_signal(&r->done);
     }
     pthread_mutex_unlock(&r->lock);
     return NULL;
 }
 
-/* All threads at once, this one waits; false: failed, or stopped. */
-static bool fill(ring *r, const job *j) {
+static void start_reading(ring *r, half *h) {
     pthread_mutex_lock(&r->lock);
-    r->job = *j;
-    r->err = (err){0};
-    atomic_store(&r->next, 0);
-    r->working = r->n_threads;
-    r->number++;
+    h->wanted = h->left = h->n;
+    h->next = 0;
     pthread_cond_broadcast(&r->wanted);
-    while (r->working > 0)
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* False: failed, or stopped. */
+static bool wait_until_read(ring *r, half *h) {
+    pthread_mutex_lock(&r->lock);
+    while (h->left > 0)
         pthread_cond_wait(&r->done, &r->lock);
     pthread_mutex_unlock(&r->lock);
-    if (err_failed(&r->err))
-        err_set(j->l->err, r->err.status, "%s", r->err.text);
-    atomic_fetch_add_explicit(j->l->n_read, j->size, memory_order_relaxed);
-    return !err_failed(&r->err) &&
-           !atomic_load_explicit(j->l->stop, memory_order_relaxed);
+    return !h->failed;
 }
 
 /* Signals are for the threads of the program. */
@@ -193,8 +210,8 @@ ring *ring_create(const ring_desc *desc) {
     for (int i = 0; i < MAX_FILES; i++)
         r->fd[i] = NOT_ASKED;
     for (int i = 0; i < 2; i++)
-        r->half[i] = pinned_alloc(r, RING_HALF + BLOCK);
-    if (r->half[0] && r->half[1])
+        r->half[i].data = pinned_alloc(r, HALF_BYTES);
+    if (r->half[0].data && r->half[1].data)
         start_threads(r, desc->n_threads < RING_MAX_THREADS ? desc->n_threads
                                                             : RING_MAX_THREADS);
     if (r->n_threads > 0)
@@ -209,7 +226,7 @@ void ring_free(ring *r) {
     (void)copies_wait(r->desc.to); /* kept there */
     stop_threads(r);
     for (int i = 0; i < 2; i++)
-        pinned_free(r, r->half[i], RING_HALF + BLOCK);
+        pinned_free(r, r->half[i].data, HALF_BYTES);
     cache_free(r);
     for (int i = 0; i < MAX_FILES; i++)
         if (r->fd[i] >= 0)
@@ -281,45 +298,129 @@ static int direct_of(ring *r, const loader *l, const weights_entry *x) {
     return r->fd[x->file];
 }
 
-static void let_go(const loader *l, const job *j) {
-    if (l->evict && j->direct < 0)
-        weights_evict(l->files, j->x);
+static void let_go(const loader *l, const chunk *c) {
+    if (l->evict && c->last && c->direct < 0)
+        weights_evict(l->files, c->x);
 }
 
-/* Through the halves, piece by piece. */
-static bool send_pieces(ring *r, job j, size_t bytes, char *dst) {
-    for (size_t n = 0; bytes > 0; bytes -= n, j.from += n, dst += n) {
-        const size_t skew = ((size_t)j.x->offset + j.from) % BLOCK;
-        char *half = r->half[r->turn];
-        n = bytes < RING_HALF ? bytes : RING_HALF;
-        j.size = n;
-        j.to = half + skew;
-        if (!fill(r, &j) || !copies_wait(r->desc.to)) /* of the other half */
+/* Does c lie behind so many bytes that are sent, there and here? */
+static bool follows(const chunk *c, const chunk *first, size_t bytes) {
+    return first->dst && c->x == first->x && c->to == first->to + bytes &&
+           c->dst == first->dst + bytes;
+}
+
+/* A half that was read. */
+static void send_half(ring *r, const half *h) {
+    for (int i = 0, n = 1; i < h->n; i += n) {
+        const chunk *c = &h->chunk[i];
+        size_t bytes = c->size;
+        for (n = 1; i + n < h->n && follows(&c[n], c, bytes); n++)
+            bytes += c[n].size;
+        if (c->dst)
+            copies_send(r->desc.to, &h->l, c->x, c->dst, c->to, bytes);
+    }
+    for (int i = 0; i < h->n; i++)
+        let_go(&h->l, &h->chunk[i]);
+}
+
+static void empty(half *h) {
+    h->n = 0;
+    h->used = 0;
+    h->failed = false;
+    h->err = (err){0};
+}
+
+void ring_drop(ring *r) {
+    for (int i = 0; r && i < 2; i++) {
+        (void)wait_until_read(r, &r->half[i]);
+        empty(&r->half[i]);
+    }
+}
+
+/* The half that rows were collected in is read, when the copies out of it are over; the other one,
+ * which was read meanwhile, is sent, and the next rows are collected there. */
+static bool turn(ring *r) {
+    half *h = &r->half[r->turn], *before = &r->half[r->turn ^ 1];
+    bool ok = h->used == 0 || copies_wait(r->desc.to);
+    if (ok)
+        start_reading(r, h);
+    if (!wait_until_read(r, before)) {
+        copies_fail(r->desc.to, &before->err);
+        ok = false;
+    }
+    if (ok)
+        send_half(r, before);
+    empty(before);
+    pthread_mutex_lock(&r->lock);
+    r->turn ^= 1;
+    pthread_mutex_unlock(&r->lock);
+    if (!ok)
+        ring_drop(r);
+    return ok;
+}
+
+bool ring_flush(ring *r) {
+    bool ok = true;
+    for (int i = 0; r && ok && i < 2; i++)
+        ok = turn(r);
+    return ok;
+}
+
+/* Where the chunk would lie in the half. */
+static size_t place_of(const half *h, const chunk *c) {
+    return (h->used + BLOCK - 1) / BLOCK * BLOCK +
+           ((size_t)c->x->offset + c->from) % BLOCK;
+}
+
+/* Finds place for the first bytes of c, whose size becomes theirs. */
+static bool collect_chunk(ring *r, const loader *l, chunk *c) {
+    half *h = &r->half[r->turn];
+    if (h->n == MAX_CHUNKS || (!c->to && place_of(h, c) >= HALF_BYTES)) {
+        if (!turn(r))
             return false;
-        copies_send(r->desc.to, j.l, j.x, dst, j.to, n);
-        r->turn ^= 1;
+        h = &r->half[r->turn];
+    }
+    const size_t at = place_of(h, c);
+    size_t most = (c->direct < 0 ? CHUNK : DIRECT_CHUNK) - at % BLOCK;
+    if (!c->to && most > HALF_BYTES - at)
+        most = HALF_BYTES - at;
+    c->last = c->size <= most;
+    c->size = c->last ? c->size : most;
+    if (!c->to) {
+        c->to = h->data + at;
+        h->used = at + c->size;
+    }
+    h->l = *l;
+    h->chunk[h->n++] = *c;
+    return true;
+}
+
+/* To the cache, or NULL and dst: through the halves. */
+static bool collect(ring *r, const loader *l, weights_range x, char *cache, char *dst) {
+    const int direct = cache ? -1 : direct_of(r, l, x.entry);
+    for (size_t done = 0, n = 0; done < x.size; done += n) {
+        chunk c = {.x = x.entry,
+                   .from = x.from + done,
+                   .size = x.size - done,
+                   .to = cache ? cache + done : NULL,
+                   .dst = cache ? NULL : dst + done,
+                   .direct = direct};
+        if (!collect_chunk(r, l, &c))
+            return false;
+        n = c.size;
     }
     return true;
 }
 
 bool ring_send(ring *r, const loader *l, weights_range x, char *dst) {
-    job j = {.l = l, .x = x.entry, .from = x.from, .size = x.size, .direct = -1};
     const kept *k = find_kept(r, x);
     if (!k && cache_has_room(r, x.size)) {
-        j.to = r->cache + r->used;
-        if (!fill(r, &j))
+        if (!collect(r, l, x, r->cache + r->used, NULL) || !ring_flush(r))
             return false;
         k = remember(r, x);
-        if (k)
-            let_go(l, &j);
     }
-    if (k) {
-        send_kept(r, l, k, dst);
-        return true;
-    }
-    j.direct = direct_of(r, l, x.entry);
-    if (!send_pieces(r, j, x.size, dst))
-        return false;
-    let_go(l, &j);
+    if (!k)
+        return collect(r, l, x, NULL, dst);
+    send_kept(r, l, k, dst);
     return true;
 }

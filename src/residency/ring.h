@@ -2,9 +2,10 @@
  * system refuses to pin it, or memory does not hold the file.
  *
  * Two halves of pinned memory of our own: several threads read into one while the device reads
- * the other, through the page cache or past it (O_DIRECT). What comes round again may stay in
- * further pinned memory, the cache, up to a bound: from the second round on nothing of it is
- * read. One thread at a time uses a ring; its threads sleep between uses. */
+ * the other, through the page cache or past it (O_DIRECT). Rows are collected until they fill a
+ * half, and read together. What comes round again may stay in further pinned memory, the cache,
+ * up to a bound: from the second round on nothing of it is read. One thread at a time uses a
+ * ring; its threads sleep between uses. */
 #ifndef OVI_RESIDENCY_RING_H
 #define OVI_RESIDENCY_RING_H
 
@@ -28,7 +29,13 @@ size_t ring_bytes(void);
 ring *ring_create(const ring_desc *desc);
 /* Waits for what is under way; what fails is kept in the way. Takes NULL. */
 void ring_free(ring *r);
-/* Starts the copy of bytes of a dense tensor to dst; false: failed, with l->err set or the
- * failure kept in the way, or stopped, without. */
+/* Collects bytes of a dense tensor for dst. What the loader borrows, its err excepted, stays until
+ * ring_flush or ring_drop, and rows between two of these are of one loader. False: reading or
+ * copying these or rows before failed, which is kept in the way, or it was stopped: of all that was
+ * collected nothing is to be taken as sent, and nothing is left. */
 bool ring_send(ring *r, const loader *l, weights_range bytes, char *dst);
+/* Starts the copies of all that was collected; false: as above. Takes NULL. */
+bool ring_flush(ring *r);
+/* Forgets what was collected and is not sent. Takes NULL. */
+void ring_drop(ring *r);
 #endif

@@ -315,7 +315,7 @@ static bool pack_pinned(model_state *m, const weight *row, const placement *p,
     return true;
 }
 
-/* No copy reads the staging any more; false: one has failed. */
+/* No copy reads the staging any more; false: one has failed, or it was stopped. */
 static bool staging_is_free(model_state *m, err *e) {
     return device_backend(m->owner->dev)->host_memory || upload_wait(&m->way, e);
 }
@@ -349,7 +349,7 @@ static void fill_row(model_state *m, weight *row, const placement *p, const load
         (void)bring_row(m, row, p->type, row->placed.data, l); /* latched, or cancelled */
 }
 
-/* Rows that are on their way have arrived; false: failed. */
+/* Rows that are on their way have arrived; false: failed, or stopped. */
 static bool rows_arrived(model_state *m, err *e) {
     return device_backend(m->owner->dev)->host_memory || upload_finish(&m->way, e);
 }
@@ -522,8 +522,8 @@ static void fill_resident(model_state *m, bool read) {
     if (read && !device_is_null(s->dev)) {
         fill_in_turn(m, &l, false);
         fill_in_turn(m, &l, true);
-        if (!device_failed(s->dev))
-            (void)rows_arrived(m, &h->err);
+        if (!device_failed(s->dev) && !rows_arrived(m, &h->err))
+            device_fail(s->dev, OVI_CANCELLED, "cancelled"); /* unless it has failed */
     }
     assert(device_failed(s->dev) ||
            (size_t)(next - (char *)m->slab) == m->rows_bytes); /* S2 */

@@ -29,16 +29,19 @@ static void unpin_all(uploader *u) {
     u->held.n = 0;
 }
 
-static void release(uploader *u) {
+/* False: stopped, or failed, which is kept. */
+static bool release(uploader *u) {
+    const bool sent = ring_flush(u->ring);
     ring_free(u->ring);
     u->ring = NULL;
     (void)copies_wait(&u->to); /* kept there */
     unpin_all(u);
+    return sent;
 }
 
 bool upload_release(uploader *u, err *e) {
-    release(u);
-    return copies_report(&u->to, e);
+    const bool sent = release(u);
+    return copies_report(&u->to, e) && sent;
 }
 
 static bool holds(const window_set *set, const char *from) {
@@ -141,7 +144,7 @@ static bool is_kept(const uploader *u, const upload_flow *flow) {
 void upload_begin_flow(uploader *u, upload_flow flow) {
     if (device_reads_direct(u->to.dev))
         flow.room = 0;
-    release(u);
+    (void)release(u); /* kept there */
     u->stay = true;
     u->once = u->once && flow.rounds == 1;
     u->limit = (int)least(UPLOAD_MAX_WINDOWS, flow.room / u->window);
@@ -231,20 +234,27 @@ static bool send_copy(uploader *u, const loader *l, weight *row, dtype type, cha
                            dst + (size_t)first * size);
 }
 
-bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst) {
+static bool send_row(uploader *u, const loader *l, weight *row, dtype type, void *dst) {
     const load_span whole = {0, shape_count(&row->spec.placed), type};
     if (atomic_load_explicit(l->stop, memory_order_relaxed))
         return false;
-    if (load_is_copy(row, type) && row->entry[0] ? send_copy(u, l, row, type, dst)
-                                                 : through_staging(u, l, row, whole, dst))
+    return load_is_copy(row, type) && row->entry[0]
+               ? send_copy(u, l, row, type, dst)
+               : through_staging(u, l, row, whole, dst);
+}
+
+bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst) {
+    if (send_row(u, l, row, type, dst))
         return true;
+    ring_drop(u->ring);
     (void)copies_report(&u->to, l->err);
     return false;
 }
 
 bool upload_wait(uploader *u, err *e) {
+    const bool sent = ring_flush(u->ring);
     (void)copies_wait(&u->to); /* what failed is kept */
-    return copies_report(&u->to, e);
+    return copies_report(&u->to, e) && sent;
 }
 
 bool upload_finish(uploader *u, err *e) {

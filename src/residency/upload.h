@@ -8,8 +8,8 @@
  * room for. While rows that stay are brought in the oldest are given up for new ones; while
  * rows come round again they stay, and the rest goes through the ring.
  *
- * A copy that fails is kept (copies.h) until upload_row, upload_finish or upload_release says
- * so. One uploader is used by one thread at a time, and stays where it is. */
+ * A copy that fails is kept (copies.h), and so is what the ring reads late, until upload_row,
+ * upload_finish or upload_release says so. One uploader is used by one thread at a time, and stays where it is. */
 #ifndef OVI_RESIDENCY_UPLOAD_H
 #define OVI_RESIDENCY_UPLOAD_H
 
@@ -58,7 +58,8 @@ size_t upload_wanted(const upload_flow *flow);
 size_t upload_missed(const upload_flow *flow);
 /* Adds the windows of a tensor to a set, while that has room. */
 void upload_add_windows(window_set *set, const weights *files, const weights_entry *x);
-/* Waits for what is under way and unpins all. False: a copy had failed, and e is set. */
+/* Waits for what is under way and unpins all. False: some of it failed, and e is set, or was
+ * stopped, without. */
 bool upload_release(uploader *u, err *e);
 
 /* The stored bytes of a row in its mapping, pinned until the next upload_finish or
@@ -67,12 +68,13 @@ const void *upload_pinned(uploader *u, const loader *l, const weight *row);
 
 /* Host bytes of staging that a row of this type takes. */
 size_t upload_staging_bytes(const weight *row, dtype type);
-/* Starts the copy of a placed row to dst on the device; l->staging is of
- * upload_staging_bytes, and stays until upload_finish or upload_release. False: failed, with
- * l->err set, or stopped, without. */
+/* Starts to bring a placed row to dst on the device; l->staging is of upload_staging_bytes, and
+ * stays until upload_finish or upload_release, as what l borrows does, l->err excepted. False:
+ * this row, or one before, failed, with l->err set, or stopped, without. */
 bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst);
-/* Waits for what was started; what is pinned stays. False: failed, with the error set. */
+/* Waits for what was started; what is pinned stays. False: failed, with the error set, or
+ * stopped, without: rows since the last wait may be missing. */
 bool upload_wait(uploader *u, err *e);
-/* Waits until all rows are there. False: failed, with the error set. */
+/* Waits until all rows are there. False: as above. */
 bool upload_finish(uploader *u, err *e);
 #endif

@@ -1,0 +1,275 @@
+/* test_ring.c: rows of all sizes are collected in the ring, to a device apart (apart_device.h):
+ * what is one job, where rows are cut, and what is left when reading fails or is stopped. */
+#include <fcntl.h>
+
+#include "failing_reads.h"
+#include "residency/ring.h"
+#include "store_fixture.h"
+
+#define MIB     ((size_t)1 << 20)
+#define N_LARGE 3
+#define N_SMALL 700 /* more than a half has chunks */
+#define N_ROWS  (N_LARGE + N_SMALL)
+
+/* 44, 44 and 24 MiB; the second is cut where a half ends, small ones lie between and behind. */
+static void declare_sizes(weight_table *t, err *e) {
+    weight_table_init(t, "model of all sizes", e);
+    for (int i = 0; i < N_LARGE; i++) {
+        weight_linear(t, 0, DTYPE_BF16, i < 2 ? 5632 : 3072, 4096, "large%d", i);
+        for (int k = i * N_SMALL / N_LARGE; k < (i + 1) * N_SMALL / N_LARGE; k++)
+            weight_vector(t, 0, DTYPE_BF16, SHAPE(33 + 5 * k), "small%d", k);
+    }
+    assert_int_equal(e->status, OVI_OK);
+    assert_int_equal(t->n, N_ROWS);
+}
+
+typedef struct sender {
+    fixture f;
+    copies to;
+    ring *ring;
+    loader l;
+    atomic_bool stop;
+    atomic_ullong n_read;
+    err e;
+    char *dst[N_ROWS];
+} sender;
+
+static size_t bytes_of(const sender *s, int i) {
+    return (size_t)load_file_bytes(&s->f.table.row[i]);
+}
+
+static void start_ring(sender *s, ring_desc desc) {
+    ring_free(s->ring);
+    move_apart(&s->f);
+    open_devices(&s->f, DTYPE_BF16);
+    memset(&reading, 0, sizeof reading);
+    s->to = (copies){.dev = s->f.dev};
+    desc.to = &s->to;
+    s->ring = ring_create(&desc);
+    assert_non_null(s->ring);
+    s->l = (loader){
+        .files = s->f.files, .stop = &s->stop, .n_read = &s->n_read, .err = &s->e};
+    atomic_store(&s->n_read, 0);
+}
+
+static void open_sender(sender *s) {
+    memset(s, 0, sizeof *s);
+    open_model(&s->f, DTYPE_BF16, declare_sizes);
+    for (int i = 0; i < N_ROWS; i++)
+        s->dst[i] = test_calloc(1, bytes_of(s, i));
+}
+
+static void close_sender(sender *s) {
+    ring_free(s->ring);
+    for (int i = 0; i < N_ROWS; i++)
+        test_free(s->dst[i]);
+    close_fixture(&s->f);
+}
+
+static bool is_small(const sender *s, int i) {
+    return bytes_of(s, i) < MIB;
+}
+
+static bool send_row(sender *s, int i) {
+    const weights_range all = {s->f.table.row[i].entry[0], 0, bytes_of(s, i)};
+    memset(s->dst[i], 0x77, all.size);
+    return ring_send(s->ring, &s->l, all, s->dst[i]);
+}
+
+/* So many small rows from the first on. */
+static bool send_small(sender *s, int n) {
+    bool ok = true;
+    for (int i = 0; i < N_ROWS && ok && n > 0; i++)
+        if (is_small(s, i)) {
+            ok = send_row(s, i);
+            n--;
+        }
+    return ok;
+}
+
+static bool send_all(sender *s) {
+    bool ok = true;
+    for (int i = 0; i < N_ROWS && ok; i++)
+        ok = send_row(s, i);
+    return ok && ring_flush(s->ring) && copies_wait(&s->to);
+}
+
+static bool has_arrived(const sender *s, int i) {
+    const char *stored = weights_data(s->f.files, s->f.table.row[i].entry[0]);
+    return memcmp(s->dst[i], stored, bytes_of(s, i)) == 0;
+}
+
+static void expect_all(const sender *s) {
+    for (int i = 0; i < N_ROWS; i++)
+        if (!has_arrived(s, i))
+            fail_msg("%s has not arrived", s->f.table.row[i].spec.part[0].name);
+}
+
+/* One row is sent in two copies; no byte is missing, and none counted twice. */
+static void a_row_is_cut_where_a_half_ends(void **state) {
+    (void)state;
+    sender s;
+    open_sender(&s);
+    for (int direct = 0; direct < 2; direct++)
+        for (int n_threads = 1; n_threads <= RING_MAX_THREADS; n_threads += 5) {
+            start_ring(&s, (ring_desc){.n_threads = n_threads, .direct = direct});
+            assert_true(send_all(&s));
+            expect_all(&s);
+            size_t bytes = 0;
+            for (int i = 0; i < N_ROWS; i++)
+                bytes += bytes_of(&s, i);
+            assert_int_equal(atomic_load(&s.n_read), bytes);
+            assert_int_equal(apart.copies, N_ROWS + 1);
+        }
+    close_sender(&s);
+}
+
+/* Nothing is read or sent before it is asked for; then all is read, and nobody waits between. */
+static void small_rows_are_one_job(void **state) {
+    (void)state;
+    sender s;
+    open_sender(&s);
+    start_ring(&s, (ring_desc){.n_threads = 8});
+    assert_true(send_small(&s, 500));
+    assert_int_equal(atomic_load(&reading.calls), 0);
+    assert_int_equal(apart.copies, 0);
+    assert_true(ring_flush(s.ring));
+    assert_int_equal(atomic_load(&reading.calls), 500);
+    assert_int_equal(apart.copies, 500);
+    assert_int_equal(apart.waits, 0);
+    assert_true(copies_wait(&s.to));
+    for (int i = 0, n = 0; n < 500; i++)
+        if (is_small(&s, i)) {
+            assert_true(has_arrived(&s, i));
+            n++;
+        }
+    assert_true(send_small(&s, N_SMALL)); /* more than a list holds */
+    assert_true(ring_flush(s.ring) && copies_wait(&s.to));
+    assert_int_equal(apart.copies, 500 + N_SMALL);
+    close_sender(&s);
+}
+
+/* The middle of a row cannot be read: it is named, and no row of its job is sent. */
+static void check_unreadable(sender *s, int bad, bool direct) {
+    const weights_entry *x = s->f.table.row[bad].entry[0];
+    char said[128];
+    start_ring(s, (ring_desc){.n_threads = 8, .direct = direct});
+    reading.fail_at = (off_t)(x->offset + bytes_of(s, bad) / 2);
+    assert_false(send_all(s));
+    assert_int_equal(s->e.status, OVI_OK); /* kept in the way */
+    assert_false(copies_wait(&s->to));
+    assert_false(copies_report(&s->to, &s->e));
+    assert_int_equal(s->e.status, OVI_IO);
+    snprintf(said, sizeof said, "cannot read tensor %s: ", x->name);
+    if (!strstr(s->e.text, said) || strncmp(s->e.text, s->f.path, strlen(s->f.path)) != 0)
+        fail_msg("expected %s: %s.., found %s", s->f.path, said, s->e.text);
+    err_clear(&s->e);
+    assert_false(has_arrived(s, bad));
+    reading.fail_at = 0;
+    const int n_sent = apart.copies;
+    assert_true(ring_flush(s->ring)); /* nothing is left */
+    assert_int_equal(apart.copies, n_sent);
+    assert_true(send_all(s));
+    expect_all(s);
+}
+
+static void an_unreadable_row_is_named_and_its_job_not_sent(void **state) {
+    (void)state;
+    sender s;
+    open_sender(&s);
+    for (int i = 0; i < N_ROWS; i++)
+        if (!is_small(&s, i))
+            check_unreadable(&s, i, false);
+    check_unreadable(&s, N_ROWS / 2, false);
+    check_unreadable(&s, N_ROWS - 1, false);
+    start_ring(&s, (ring_desc){.n_threads = 8});
+    const int bad = 250; /* with 499 others */
+    reading.fail_at = (off_t)s.f.table.row[bad].entry[0]->offset;
+    assert_true(send_small(&s, 500));
+    assert_false(ring_flush(s.ring));
+    assert_int_equal(apart.copies, 0);
+    assert_false(copies_report(&s.to, &s.e));
+    assert_non_null(strstr(s.e.text, s.f.table.row[bad].entry[0]->name));
+    close_sender(&s);
+}
+
+/* Stopped in any read: nothing is said, nothing of that job is sent, nothing is left of it. */
+static void a_stop_leaves_nothing(void **state) {
+    (void)state;
+    sender s;
+    open_sender(&s);
+    for (int n = 1; n <= 400; n += 57) {
+        start_ring(&s, (ring_desc){.n_threads = 8});
+        reading.stop = &s.stop;
+        reading.stop_at = n;
+        assert_true(send_small(&s, 500));
+        assert_false(ring_flush(s.ring));
+        assert_int_equal(apart.copies, 0);
+        assert_true(copies_report(&s.to, &s.e));
+        atomic_store(&s.stop, false);
+        assert_true(ring_flush(s.ring));
+        assert_int_equal(apart.copies, 0);
+    }
+    for (int n = 1; n < 400; n += 23) { /* both halves are under way in some */
+        start_ring(&s, (ring_desc){.n_threads = 8});
+        reading.stop = &s.stop;
+        reading.stop_at = n;
+        assert_false(send_all(&s));
+        assert_true(copies_report(&s.to, &s.e));
+        atomic_store(&s.stop, false);
+        assert_true(send_all(&s));
+        expect_all(&s);
+    }
+    close_sender(&s);
+}
+
+/* Forgotten, or freed, before or while they are read. */
+static void what_is_dropped_is_not_sent(void **state) {
+    (void)state;
+    sender s;
+    open_sender(&s);
+    start_ring(&s, (ring_desc){.n_threads = 8});
+    for (int last = 0; last < N_ROWS; last += 350) { /* one half, two */
+        const int n_sent = apart.copies;
+        for (int i = 0; i <= last; i++)
+            assert_true(send_row(&s, i));
+        const int sent = apart.copies;
+        ring_drop(s.ring);
+        assert_true(ring_flush(s.ring) && copies_wait(&s.to));
+        assert_int_equal(apart.copies, sent);
+        assert_true(sent - n_sent <= last);
+    }
+    assert_true(send_all(&s));
+    expect_all(&s);
+    assert_true(send_row(&s, 0) && send_row(&s, N_SMALL / 2));
+    start_ring(&s, (ring_desc){.n_threads = 1}); /* frees it */
+    close_sender(&s);
+}
+
+/* What stays is collected with what does not, and is not read again. */
+static void what_stays_is_read_once(void **state) {
+    (void)state;
+    sender s;
+    open_sender(&s);
+    start_ring(&s, (ring_desc){.n_threads = 8, .cache_bytes = 256 * MIB});
+    for (int round = 0; round < 3; round++) {
+        assert_true(send_all(&s));
+        expect_all(&s);
+        assert_true(round > 0 || atomic_load(&reading.calls) > N_ROWS);
+        assert_true(round == 0 || atomic_load(&reading.calls) == 0);
+        atomic_store(&reading.calls, 0);
+    }
+    close_sender(&s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_row_is_cut_where_a_half_ends),
+        cmocka_unit_test(small_rows_are_one_job),
+        cmocka_unit_test(an_unreadable_row_is_named_and_its_job_not_sent),
+        cmocka_unit_test(a_stop_leaves_nothing),
+        cmocka_unit_test(what_is_dropped_is_not_sent),
+        cmocka_unit_test(what_stays_is_read_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
