@@ -262,6 +262,33 @@ static void what_stays_is_read_once(void **state) {
     close_sender(&s);
 }
 
+/* Made by the caller, more than the halves hold: no place is given twice before it is sent. */
+static void what_is_made_goes_with_what_is_read(void **state) {
+    (void)state;
+    enum { N = 40 };
+    const size_t size = 4 * MIB - 100;
+    sender s;
+    open_sender(&s);
+    start_ring(&s, (ring_desc){.n_threads = 8});
+    char *dst = test_calloc(N, size);
+    for (size_t i = 0; i < N; i++) {
+        const weights_range x = {s.f.table.row[0].entry[0], 0, size};
+        char *place = ring_place(s.ring, &s.l, x, dst + i * size);
+        assert_non_null(place);
+        assert_int_equal((uintptr_t)place % 64, 0);
+        memset(place, (int)i + 1, size);
+        assert_true(send_row(&s, (int)i));
+    }
+    assert_true(ring_flush(s.ring) && copies_wait(&s.to));
+    for (size_t i = 0; i < N; i++) {
+        const char *at = dst + i * size;
+        assert_true(at[0] == (char)(i + 1) && memcmp(at, at + 1, size - 1) == 0);
+        assert_true(has_arrived(&s, (int)i));
+    }
+    test_free(dst);
+    close_sender(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_is_cut_where_a_half_ends),
@@ -270,6 +297,7 @@ int main(void) {
         cmocka_unit_test(a_stop_leaves_nothing),
         cmocka_unit_test(what_is_dropped_is_not_sent),
         cmocka_unit_test(what_stays_is_read_once),
+        cmocka_unit_test(what_is_made_goes_with_what_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,12 +36,14 @@ typedef struct chunk {
     char *to, *dst; /* dst NULL: it stays, in the cache */
     int direct;     /* descriptor for reading past the page cache; -1: through it */
     bool last;      /* of its row */
+    bool made;      /* not read: the caller has put it there */
 } chunk;
 
 typedef struct half {
     char *data; /* owned, pinned: [HALF_BYTES] */
     size_t used;
-    loader l; /* of all chunks */
+    bool sent; /* copies out of it may be under way */
+    loader l;  /* of all chunks */
     chunk chunk[MAX_CHUNKS];
     int n;
     /* Guarded by the lock. */
@@ -84,6 +86,8 @@ static bool read_chunk(const loader *l, const chunk *c, err *e) {
     const size_t begin = (size_t)c->x->offset + c->from, skew = begin % BLOCK;
     if (atomic_load_explicit(l->stop, memory_order_relaxed))
         return false;
+    if (c->made)
+        return true;
     const weights_place blocks = {c->x, c->direct, begin - skew, skew + c->size};
     const weights_range bytes = {c->x, c->from, c->size};
     if ((c->direct >= 0 ? weights_read_direct(l->files, blocks, c->to - skew, e)
@@ -310,7 +314,7 @@ static bool follows(const chunk *c, const chunk *first, size_t bytes) {
 }
 
 /* A half that was read. */
-static void send_half(ring *r, const half *h) {
+static void send_half(ring *r, half *h) {
     for (int i = 0, n = 1; i < h->n; i += n) {
         const chunk *c = &h->chunk[i];
         size_t bytes = c->size;
@@ -319,8 +323,16 @@ static void send_half(ring *r, const half *h) {
         if (c->dst)
             copies_send(r->desc.to, &h->l, c->x, c->dst, c->to, bytes);
     }
+    h->sent = h->used > 0;
     for (int i = 0; i < h->n; i++)
         let_go(&h->l, &h->chunk[i]);
+}
+
+/* False: a copy has failed. */
+static bool wait_until_free(ring *r, half *h) {
+    const bool is_free = !h->sent || copies_wait(r->desc.to);
+    h->sent = false;
+    return is_free;
 }
 
 static void empty(half *h) {
@@ -341,7 +353,7 @@ void ring_drop(ring *r) {
  * which was read meanwhile, is sent, and the next rows are collected there. */
 static bool turn(ring *r) {
     half *h = &r->half[r->turn], *before = &r->half[r->turn ^ 1];
-    bool ok = h->used == 0 || copies_wait(r->desc.to);
+    bool ok = wait_until_free(r, h);
     if (ok)
         start_reading(r, h);
     if (!wait_until_read(r, before)) {
@@ -366,22 +378,31 @@ bool ring_flush(ring *r) {
     return ok;
 }
 
-/* Where the chunk would lie in the half. */
-static size_t place_of(const half *h, const chunk *c) {
-    return (h->used + BLOCK - 1) / BLOCK * BLOCK +
-           ((size_t)c->x->offset + c->from) % BLOCK;
+static size_t next_block(const half *h) {
+    return (h->used + BLOCK - 1) / BLOCK * BLOCK;
+}
+
+/* A half that takes another chunk, and so many bytes; NULL: failed, or stopped. */
+static half *find_half(ring *r, size_t bytes) {
+    const half *h = &r->half[r->turn];
+    if ((h->n == MAX_CHUNKS || next_block(h) + bytes > HALF_BYTES) && !turn(r))
+        return NULL;
+    return &r->half[r->turn];
+}
+
+static void add_chunk(half *h, const loader *l, const chunk *c) {
+    h->l = *l;
+    h->chunk[h->n++] = *c;
 }
 
 /* Finds place for the first bytes of c, whose size becomes theirs. */
 static bool collect_chunk(ring *r, const loader *l, chunk *c) {
-    half *h = &r->half[r->turn];
-    if (h->n == MAX_CHUNKS || (!c->to && place_of(h, c) >= HALF_BYTES)) {
-        if (!turn(r))
-            return false;
-        h = &r->half[r->turn];
-    }
-    const size_t at = place_of(h, c);
-    size_t most = (c->direct < 0 ? CHUNK : DIRECT_CHUNK) - at % BLOCK;
+    const size_t skew = ((size_t)c->x->offset + c->from) % BLOCK;
+    half *h = find_half(r, c->to ? 0 : skew + 1);
+    if (!h)
+        return false;
+    const size_t at = next_block(h) + skew;
+    size_t most = (c->direct < 0 ? CHUNK : DIRECT_CHUNK) - skew;
     if (!c->to && most > HALF_BYTES - at)
         most = HALF_BYTES - at;
     c->last = c->size <= most;
@@ -390,8 +411,7 @@ static bool collect_chunk(ring *r, const loader *l, chunk *c) {
         c->to = h->data + at;
         h->used = at + c->size;
     }
-    h->l = *l;
-    h->chunk[h->n++] = *c;
+    add_chunk(h, l, c);
     return true;
 }
 
@@ -423,4 +443,19 @@ bool ring_send(ring *r, const loader *l, weights_range x, char *dst) {
         return collect(r, l, x, NULL, dst);
     send_kept(r, l, k, dst);
     return true;
+}
+
+void *ring_place(ring *r, const loader *l, weights_range x, char *dst) {
+    assert(x.size <= RING_HALF);
+    half *h = find_half(r, x.size);
+    if (!h || !wait_until_free(r, h)) {
+        ring_drop(r);
+        return NULL;
+    }
+    const size_t at = next_block(h);
+    const chunk c = {
+        .x = x.entry, .size = x.size, .to = h->data + at, .dst = dst, .made = true};
+    h->used = at + x.size;
+    add_chunk(h, l, &c);
+    return c.to;
 }

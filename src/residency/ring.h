@@ -34,6 +34,9 @@ void ring_free(ring *r);
  * copying these or rows before failed, which is kept in the way, or it was stopped: of all that was
  * collected nothing is to be taken as sent, and nothing is left. */
 bool ring_send(ring *r, const loader *l, weights_range bytes, char *dst);
+/* Where the caller puts bytes that he makes of a tensor, before the next call: x.size of them, at
+ * most RING_HALF. They go to dst with what is collected. NULL: as above. */
+void *ring_place(ring *r, const loader *l, weights_range x, char *dst);
 /* Starts the copies of all that was collected; false: as above. Takes NULL. */
 bool ring_flush(ring *r);
 /* Forgets what was collected and is not sent. Takes NULL. */

@@ -196,19 +196,40 @@ size_t upload_staging_bytes(const weight *row, dtype type) {
            (size_t)piece_elements(row, type) * dtype_size(type);
 }
 
-/* Staging holds what load_rows needs, then a piece. A copy out of pageable memory may go on
- * after the call that starts it: nothing is written there before all copies are done. */
+/* A copy out of pageable memory may go on after the call that starts it: nothing is written to
+ * staging before it is over. */
+static bool staging_is_free(uploader *u) {
+    const bool is_free = !u->staged || copies_wait(&u->to);
+    u->staged = false;
+    return is_free;
+}
+
+/* Staging holds what load_rows needs, then a piece, unless the ring has place for that. */
+static bool send_piece(uploader *u, const loader *l, weight *row, load_span span,
+                       char *dst) {
+    const size_t bytes = (size_t)span.n * dtype_size(span.type);
+    if (!staging_is_free(u))
+        return false;
+    if (u->ring && bytes <= UPLOAD_PIECE) {
+        void *place =
+            ring_place(u->ring, l, (weights_range){row->entry[0], 0, bytes}, dst);
+        return place && load_rows(l, row, span, place);
+    }
+    char *piece = (char *)l->staging + load_staging_bytes(row, span.type);
+    if (!load_rows(l, row, span, piece))
+        return false;
+    copies_send(&u->to, l, row->entry[0], dst, piece, bytes);
+    u->staged = true;
+    return true;
+}
+
 static bool through_staging(uploader *u, const loader *l, weight *row, load_span left,
                             char *dst) {
-    char *piece = (char *)l->staging + load_staging_bytes(row, left.type);
-    const size_t size = dtype_size(left.type);
     for (int64_t n = piece_elements(row, left.type); left.n > 0; left.n -= n) {
         n = left.n < n ? left.n : n;
-        if (!copies_wait(&u->to) ||
-            !load_rows(l, row, (load_span){left.first, n, left.type}, piece))
+        if (!send_piece(u, l, row, (load_span){left.first, n, left.type}, dst))
             return false;
-        copies_send(&u->to, l, row->entry[0], dst, piece, (size_t)n * size);
-        dst += (size_t)n * size;
+        dst += (size_t)n * dtype_size(left.type);
         left.first += n;
     }
     return true;

@@ -4,7 +4,7 @@
  * the file's mapping: no copy on the host. Where the system refuses to pin it, memory does not
  * hold the file, or rows are read once and there are threads enough to be faster than pinning
  * is, threads read them into pinned memory of our own (ring.h). Everything else passes through
- * staging by pread. Pinned pages cannot be evicted: no more windows are pinned than there is
+ * staging by pread, or is converted into the ring, where there is one. Pinned pages cannot be evicted: no more windows are pinned than there is
  * room for. While rows that stay are brought in the oldest are given up for new ones; while
  * rows come round again they stay, and the rest goes through the ring.
  *
@@ -35,6 +35,7 @@ typedef struct uploader {
     bool stay;       /* none is given up for another */
     bool refused;    /* the system does not let us pin more */
     bool once;       /* rows are read once, by threads enough */
+    bool staged;     /* a copy out of staging may be under way */
     ring_desc how;   /* of the ring */
     ring *ring;      /* owned; made when first needed */
     bool no_ring;    /* there can be none */
