@@ -25,7 +25,10 @@
 typedef struct apart_copy {
     void *dst;
     const void *src;
-    size_t bytes;
+    size_t bytes; /* 0: packed */
+    conv_geometry geometry;
+    conv_source pairs;
+    dtype type;
 } apart_copy;
 
 typedef struct apart_read {
@@ -89,25 +92,43 @@ static inline void apart_begin(void *self, int slot) {
     pthread_mutex_unlock(&apart_lock);
 }
 
-static inline void apart_upload(void *self, void *dst, const void *src, size_t bytes) {
-    (void)self;
+static inline void apart_start(apart_copy copy) {
     pthread_mutex_lock(&apart_lock);
     apart.failed |= ++apart.copies == apart.fail_copy;
     if (!apart.failed && !apart.make_no_copies) {
         assert_true(apart.n < APART_COPIES);
-        apart.copy[apart.n++] = (apart_copy){dst, src, bytes};
+        apart.copy[apart.n++] = copy;
     }
     pthread_mutex_unlock(&apart_lock);
 }
 
+static inline void apart_upload(void *self, void *dst, const void *src, size_t bytes) {
+    (void)self;
+    if (bytes > 0)
+        apart_start((apart_copy){.dst = dst, .src = src, .bytes = bytes});
+}
+
 static inline void apart_packed(void *self, const conv_geometry *g, dtype type,
-                                dtype src_type, const void *src, void *dst) {
-    const size_t n = (size_t)(g->out_channels * g->in_channels * g->kernel[0] *
-                              g->kernel[1] * g->kernel[2]);
-    float *values = malloc(n * sizeof *values);
-    dtype_to_f32(values, src, src_type, n);
-    backend_ref.conv_pack(self, g, type, values, dst);
-    free(values);
+                                const conv_source *src, void *dst) {
+    (void)self;
+    apart_start((apart_copy){.dst = dst, .geometry = *g, .pairs = *src, .type = type});
+}
+
+/* [n, taps] to its places in [O, taps, I], as ref_conv_pack. */
+static inline void apart_pack(const apart_copy *c) {
+    const conv_geometry *g = &c->geometry;
+    const int64_t taps = g->kernel[0] * g->kernel[1] * g->kernel[2];
+    const size_t size = dtype_size(c->pairs.type);
+    float *packed = c->dst;
+    for (int64_t i = 0; i < c->pairs.n * taps; i++) {
+        const int64_t pair = c->pairs.first + i / taps;
+        float *to = packed + (pair / g->in_channels * taps + i % taps) * g->in_channels +
+                    pair % g->in_channels;
+        dtype_to_f32(to, (const char *)c->pairs.data + (size_t)i * size, c->pairs.type,
+                     1);
+        if (c->type == DTYPE_BF16)
+            *to = bf16_to_f32(f32_to_bf16(*to));
+    }
 }
 
 static inline const char *apart_wait(void *self) {
@@ -115,7 +136,10 @@ static inline const char *apart_wait(void *self) {
     pthread_mutex_lock(&apart_lock);
     apart_reads_until(apart.wait_for);
     for (int i = 0; i < apart.n; i++)
-        memcpy(apart.copy[i].dst, apart.copy[i].src, apart.copy[i].bytes);
+        if (apart.copy[i].bytes)
+            memcpy(apart.copy[i].dst, apart.copy[i].src, apart.copy[i].bytes);
+        else
+            apart_pack(&apart.copy[i]);
     apart.n = 0;
     const bool failed = apart.failed || ++apart.waits == apart.fail_wait;
     apart.failed = false;

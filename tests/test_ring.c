@@ -289,6 +289,57 @@ static void what_is_made_goes_with_what_is_read(void **state) {
     close_sender(&s);
 }
 
+#define PACK_O 512
+#define PACK_I 2901
+#define TAPS   7
+
+static void declare_packed(weight_table *t, err *e) {
+    weight_table_init(t, "model to pack", e);
+    weight_linear(t, 0, DTYPE_BF16, 6144, 4096, "large");
+    weight_conv(t, 0, DTYPE_BF16, SHAPE(PACK_O, PACK_I, TAPS), "conv");
+    assert_int_equal(e->status, OVI_OK);
+}
+
+static void expect_packed(const weights *files, const weights_entry *x,
+                          const float *packed) {
+    const uint16_t *stored = weights_data(files, x);
+    for (int64_t o = 0; o < PACK_O; o++)
+        for (int64_t i = 0; i < PACK_I; i++)
+            for (int64_t k = 0; k < TAPS; k++)
+                assert_true(packed[(o * TAPS + k) * PACK_I + i] ==
+                            bf16_to_f32(stored[(o * PACK_I + i) * TAPS + k]));
+}
+
+/* Pieces of whole pairs, of which none is cut: 14 bytes do not divide what is read. */
+static void convolutions_are_packed_in_whole_pairs(void **state) {
+    (void)state;
+    sender s;
+    memset(&s, 0, sizeof s);
+    open_model(&s.f, DTYPE_BF16, declare_packed);
+    for (int i = 0; i < 2; i++)
+        s.dst[i] = test_calloc(2, bytes_of(&s, i));
+    const weights_entry *x = s.f.table.row[1].entry[0];
+    const packing to = {{PACK_O, PACK_I, {1, 1, TAPS}}, DTYPE_BF16, s.dst[1]};
+    for (int direct = 0; direct < 2; direct++) {
+        start_ring(&s, (ring_desc){.n_threads = 8, .direct = direct});
+        memset(s.dst[1], 0, 2 * bytes_of(&s, 1));
+        assert_true(send_row(&s, 0) && ring_pack(s.ring, &s.l, x, &to));
+        assert_true(ring_flush(s.ring) && copies_wait(&s.to));
+        assert_true(has_arrived(&s, 0));
+        expect_packed(s.f.files, x, (const float *)(const void *)s.dst[1]);
+        assert_int_equal(apart.copies, 1 + 3);
+        assert_int_equal(atomic_load(&s.n_read), bytes_of(&s, 0) + bytes_of(&s, 1));
+    }
+    reading.fail_at = (off_t)(x->offset + bytes_of(&s, 1) - 1);
+    assert_false(ring_pack(s.ring, &s.l, x, &to) && ring_flush(s.ring));
+    assert_false(copies_report(&s.to, &s.e));
+    assert_non_null(strstr(s.e.text, "cannot read tensor conv: "));
+    ring_free(s.ring);
+    for (int i = 0; i < 2; i++)
+        test_free(s.dst[i]);
+    close_fixture(&s.f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_is_cut_where_a_half_ends),
@@ -298,6 +349,7 @@ int main(void) {
         cmocka_unit_test(what_is_dropped_is_not_sent),
         cmocka_unit_test(what_stays_is_read_once),
         cmocka_unit_test(what_is_made_goes_with_what_is_read),
+        cmocka_unit_test(convolutions_are_packed_in_whole_pairs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -248,8 +248,11 @@ static void a_failed_copy_is_said_after_windows_for_packing(void **state) {
     sender_take_way(&s, &ways[1]);
     apart.fail_copy = 1;
     assert_true(upload_row(&s.u, &s.l, &s.f.table.row[0], DTYPE_BF16, s.dst[0]));
-    const weight *last = &s.f.table.row[s.f.table.n - 2];
-    assert_true(upload_pinned(&s.u, &s.l, last) || err_failed(&s.u.to.failed));
+    const weight *conv = &s.f.table.row[s.f.table.n - 3];
+    assert_int_equal(conv->spec.use, WEIGHT_CONV);
+    const packing to = {{8, 4, {1, 1, 3}}, DTYPE_BF16, s.dst[s.f.table.n - 3]};
+    assert_true(upload_packed(&s.u, &s.l, conv->entry[0], &to) ||
+                err_failed(&s.u.to.failed));
     assert_false(upload_finish(&s.u, &s.e));
     expect_sentence(s.e.text, &s.f, "did not reach the device");
     err_clear(&s.e);

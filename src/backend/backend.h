@@ -156,9 +156,10 @@ typedef struct backend {
     /* Reads what operations called before fence(slot) have written, and waits for that alone:
      * operations called since go on meanwhile. NULL: only read. */
     void (*read_behind)(void *self, int slot, void *dst, const void *src, size_t bytes);
-    /* An upload that packs convolution weights (conv_pack): src is pinned, in F32 or BF16. */
-    void (*upload_packed)(void *self, const conv_geometry *, dtype type, dtype src_type,
-                          const void *src, void *dst);
+    /* An upload that packs convolution weights (conv_pack) to their places in dst: out of pinned
+     * memory. */
+    void (*upload_packed)(void *self, const conv_geometry *, dtype type,
+                          const conv_source *src, void *dst);
     bool (*pin_host)(void *self, const void *p, size_t bytes, bool read_only);
     void (*unpin_host)(void *self, const void *p);
 
@@ -319,7 +320,7 @@ void device_upload(device *d, void *dst, const void *src, size_t bytes);
 const char *device_upload_wait(device *d) OVI_MUST_CHECK;
 void device_fence(device *d, int slot);
 void device_upload_packed(device *d, const conv_geometry *g, dtype type,
-                          const tensor *src, void *dst); /* src: dense, as stored */
+                          const conv_source *src, void *dst);
 bool device_pin_host(device *d, const void *p, size_t bytes, bool read_only);
 void device_unpin_host(device *d, const void *p);
 void device_poison(device *d, void *p, size_t bytes);

@@ -307,8 +307,8 @@ void device_fence(device *d, int slot) {
 }
 
 void device_upload_packed(device *d, const conv_geometry *g, dtype type,
-                          const tensor *src, void *dst) {
-    d->table->upload_packed(device_enter(d), g, type, src->type, src->data, dst);
+                          const conv_source *src, void *dst) {
+    d->table->upload_packed(device_enter(d), g, type, src, dst);
 }
 
 bool device_pin_host(device *d, const void *p, size_t bytes, bool read_only) {

@@ -103,6 +103,13 @@ typedef struct conv_geometry {
     int64_t kernel[3]; /* t, h, w; 1-D kernels are {1, 1, k} */
 } conv_geometry;
 
+/* Weights of n pairs (o, i) from pair `first` on, as stored: [n, taps] in F32 or BF16. */
+typedef struct conv_source {
+    const void *data;
+    dtype type;
+    int64_t first, n;
+} conv_source;
+
 /* out = act(conv(x, w) + bias) + residual, cross-correlation, channels last.
  * x [T, H, W, I]; out [T', H', W', O]; frames may be apart, pixels within a frame are
  * dense; residual like out, may be the very view of out. w: packed by device_pack_conv

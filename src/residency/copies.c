@@ -1,7 +1,7 @@
 /* copies.c: the one place that waits for uploads, and keeps what a wait says. */
 #include "residency/copies.h"
 
-void copies_note(copies *c, const loader *l, const weights_entry *x) {
+static void note(copies *c, const loader *l, const weights_entry *x) {
     c->under_way = true;
     c->files = l->files;
     c->last = x;
@@ -9,8 +9,21 @@ void copies_note(copies *c, const loader *l, const weights_entry *x) {
 
 void copies_send(copies *c, const loader *l, const weights_entry *x, void *dst,
                  const void *src, size_t bytes) {
-    copies_note(c, l, x);
+    note(c, l, x);
     device_upload(c->dev, dst, src, bytes);
+}
+
+size_t copies_pair_bytes(const weights_entry *x, const conv_geometry *g) {
+    return (size_t)(g->kernel[0] * g->kernel[1] * g->kernel[2]) * dtype_size(x->type);
+}
+
+void copies_pack(copies *c, const loader *l, weights_range x, const void *src,
+                 const packing *to) {
+    const size_t pair = copies_pair_bytes(x.entry, &to->geometry);
+    const conv_source pairs = {src, x.entry->type, (int64_t)(x.from / pair),
+                               (int64_t)(x.size / pair)};
+    note(c, l, x.entry);
+    device_upload_packed(c->dev, &to->geometry, to->type, &pairs, to->dst);
 }
 
 void copies_fail(copies *c, const err *e) {

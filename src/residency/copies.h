@@ -15,11 +15,21 @@ typedef struct copies {
     err failed;                /* the first failure since the last report */
 } copies;
 
+/* Where convolution weights go that the device packs. */
+typedef struct packing {
+    conv_geometry geometry;
+    dtype type; /* packed */
+    void *dst;
+} packing;
+
 /* A piece of x; dst is on the device, src stays until the next wait. */
 void copies_send(copies *c, const loader *l, const weights_entry *x, void *dst,
                  const void *src, size_t bytes);
-/* The same of something that the device sends for itself. */
-void copies_note(copies *c, const loader *l, const weights_entry *x);
+/* Whole pairs (o, i) of x, in F32 or BF16, which the device packs out of pinned memory. */
+void copies_pack(copies *c, const loader *l, weights_range x, const void *src,
+                 const packing *to);
+/* Bytes of a pair in the file. */
+size_t copies_pair_bytes(const weights_entry *x, const conv_geometry *g);
 /* Keeps a failure, if it is one, to read what was to be sent. */
 void copies_fail(copies *c, const err *e);
 /* Waits; false: something has failed, now or since the last report. */

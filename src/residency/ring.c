@@ -25,6 +25,7 @@
 #define CHUNK        ((size_t)512 << 10) /* what one thread reads at a time */
 #define DIRECT_CHUNK ((size_t)2 << 20)   /* past the page cache */
 #define MAX_CHUNKS   512                 /* of a half */
+#define PACK_BYTES   ((size_t)8 << 20)   /* about what is packed at a time */
 #define CACHE_BLOCK  ((size_t)256 << 20) /* pinned at a time */
 #define MAX_FILES    16                  /* whose descriptors stay open */
 #define NOT_ASKED    (-2)                /* for a descriptor */
@@ -33,9 +34,9 @@
 typedef struct chunk {
     const weights_entry *x;
     size_t from, size;
-    char *to, *dst; /* dst NULL: it stays, in the cache */
+    char *to, *dst; /* dst NULL: it stays, in the cache, or is packed */
+    packing pack;   /* dst NULL: it is not */
     int direct;     /* descriptor for reading past the page cache; -1: through it */
-    bool last;      /* of its row */
     bool made;      /* not read: the caller has put it there */
 } chunk;
 
@@ -302,15 +303,26 @@ static int direct_of(ring *r, const loader *l, const weights_entry *x) {
     return r->fd[x->file];
 }
 
+/* A tensor whose end was read. */
 static void let_go(const loader *l, const chunk *c) {
-    if (l->evict && c->last && c->direct < 0)
+    const size_t end = (size_t)weights_entry_count(c->x) * dtype_size(c->x->type);
+    if (l->evict && !c->made && c->direct < 0 && c->from + c->size == end)
         weights_evict(l->files, c->x);
 }
 
 /* Does c lie behind so many bytes that are sent, there and here? */
 static bool follows(const chunk *c, const chunk *first, size_t bytes) {
-    return first->dst && c->x == first->x && c->to == first->to + bytes &&
-           c->dst == first->dst + bytes;
+    const bool there = first->dst ? c->dst == first->dst + bytes
+                                  : first->pack.dst && c->from == first->from + bytes;
+    return there && c->x == first->x && c->to == first->to + bytes;
+}
+
+static void send_run(ring *r, const half *h, const chunk *c, size_t bytes) {
+    if (c->dst)
+        copies_send(r->desc.to, &h->l, c->x, c->dst, c->to, bytes);
+    else if (c->pack.dst)
+        copies_pack(r->desc.to, &h->l, (weights_range){c->x, c->from, bytes}, c->to,
+                    &c->pack);
 }
 
 /* A half that was read. */
@@ -320,8 +332,7 @@ static void send_half(ring *r, half *h) {
         size_t bytes = c->size;
         for (n = 1; i + n < h->n && follows(&c[n], c, bytes); n++)
             bytes += c[n].size;
-        if (c->dst)
-            copies_send(r->desc.to, &h->l, c->x, c->dst, c->to, bytes);
+        send_run(r, h, c, bytes);
     }
     h->sent = h->used > 0;
     for (int i = 0; i < h->n; i++)
@@ -382,10 +393,10 @@ static size_t next_block(const half *h) {
     return (h->used + BLOCK - 1) / BLOCK * BLOCK;
 }
 
-/* A half that takes another chunk, and so many bytes; NULL: failed, or stopped. */
-static half *find_half(ring *r, size_t bytes) {
+/* A half that takes so many chunks, and bytes; NULL: failed, or stopped. */
+static half *find_half(ring *r, size_t n, size_t bytes) {
     const half *h = &r->half[r->turn];
-    if ((h->n == MAX_CHUNKS || next_block(h) + bytes > HALF_BYTES) && !turn(r))
+    if (((size_t)h->n + n > MAX_CHUNKS || next_block(h) + bytes > HALF_BYTES) && !turn(r))
         return NULL;
     return &r->half[r->turn];
 }
@@ -398,15 +409,14 @@ static void add_chunk(half *h, const loader *l, const chunk *c) {
 /* Finds place for the first bytes of c, whose size becomes theirs. */
 static bool collect_chunk(ring *r, const loader *l, chunk *c) {
     const size_t skew = ((size_t)c->x->offset + c->from) % BLOCK;
-    half *h = find_half(r, c->to ? 0 : skew + 1);
+    half *h = find_half(r, 1, c->to ? 0 : skew + 1);
     if (!h)
         return false;
     const size_t at = next_block(h) + skew;
     size_t most = (c->direct < 0 ? CHUNK : DIRECT_CHUNK) - skew;
     if (!c->to && most > HALF_BYTES - at)
         most = HALF_BYTES - at;
-    c->last = c->size <= most;
-    c->size = c->last ? c->size : most;
+    c->size = c->size < most ? c->size : most;
     if (!c->to) {
         c->to = h->data + at;
         h->used = at + c->size;
@@ -415,19 +425,18 @@ static bool collect_chunk(ring *r, const loader *l, chunk *c) {
     return true;
 }
 
-/* To the cache, or NULL and dst: through the halves. */
-static bool collect(ring *r, const loader *l, weights_range x, char *cache, char *dst) {
-    const int direct = cache ? -1 : direct_of(r, l, x.entry);
-    for (size_t done = 0, n = 0; done < x.size; done += n) {
-        chunk c = {.x = x.entry,
-                   .from = x.from + done,
-                   .size = x.size - done,
-                   .to = cache ? cache + done : NULL,
-                   .dst = cache ? NULL : dst + done,
-                   .direct = direct};
-        if (!collect_chunk(r, l, &c))
+/* The bytes x of a tensor, where the first of them go being said in c. */
+static bool collect(ring *r, const loader *l, weights_range x, chunk c) {
+    c.x = x.entry;
+    for (size_t done = 0; done < x.size; done += c.size) {
+        chunk next = c;
+        next.from = x.from + done;
+        next.size = x.size - done;
+        next.to = c.to ? c.to + done : NULL;
+        next.dst = c.dst ? c.dst + done : NULL;
+        if (!collect_chunk(r, l, &next))
             return false;
-        n = c.size;
+        c.size = next.size;
     }
     return true;
 }
@@ -435,19 +444,35 @@ static bool collect(ring *r, const loader *l, weights_range x, char *cache, char
 bool ring_send(ring *r, const loader *l, weights_range x, char *dst) {
     const kept *k = find_kept(r, x);
     if (!k && cache_has_room(r, x.size)) {
-        if (!collect(r, l, x, r->cache + r->used, NULL) || !ring_flush(r))
+        const chunk c = {.to = r->cache + r->used, .direct = -1};
+        if (!collect(r, l, x, c) || !ring_flush(r))
             return false;
         k = remember(r, x);
     }
     if (!k)
-        return collect(r, l, x, NULL, dst);
+        return collect(r, l, x, (chunk){.dst = dst, .direct = direct_of(r, l, x.entry)});
     send_kept(r, l, k, dst);
+    return true;
+}
+
+bool ring_pack(ring *r, const loader *l, const weights_entry *x, const packing *to) {
+    const chunk c = {.pack = *to, .direct = direct_of(r, l, x)};
+    const size_t pair = copies_pair_bytes(x, &to->geometry),
+                 most = PACK_BYTES / pair * pair;
+    size_t left = (size_t)weights_entry_count(x) * dtype_size(x->type);
+    assert(most > 0);
+    for (size_t n = 0, from = 0; left > 0; left -= n, from += n) {
+        n = left < most ? left : most;
+        if (!find_half(r, PACK_BYTES / CHUNK + 2, BLOCK + n) || /* all of it in one */
+            !collect(r, l, (weights_range){x, from, n}, c))
+            return false;
+    }
     return true;
 }
 
 void *ring_place(ring *r, const loader *l, weights_range x, char *dst) {
     assert(x.size <= RING_HALF);
-    half *h = find_half(r, x.size);
+    half *h = find_half(r, 1, x.size);
     if (!h || !wait_until_free(r, h)) {
         ring_drop(r);
         return NULL;

@@ -27,13 +27,16 @@ typedef struct ring ring;
 size_t ring_bytes(void);
 /* NULL without an error: the system does not let us pin, or memory is out. */
 ring *ring_create(const ring_desc *desc);
-/* Waits for what is under way; what fails is kept in the way. Takes NULL. */
+/* Drops what was collected, and waits for what was sent; what fails is kept in the way. Takes
+ * NULL. */
 void ring_free(ring *r);
 /* Collects bytes of a dense tensor for dst. What the loader borrows, its err excepted, stays until
  * ring_flush or ring_drop, and rows between two of these are of one loader. False: reading or
  * copying these or rows before failed, which is kept in the way, or it was stopped: of all that was
  * collected nothing is to be taken as sent, and nothing is left. */
 bool ring_send(ring *r, const loader *l, weights_range bytes, char *dst);
+/* The same of convolution weights in F32 or BF16, which the device packs. */
+bool ring_pack(ring *r, const loader *l, const weights_entry *x, const packing *to);
 /* Where the caller puts bytes that he makes of a tensor, before the next call: x.size of them, at
  * most RING_HALF. They go to dst with what is collected. NULL: as above. */
 void *ring_place(ring *r, const loader *l, weights_range x, char *dst);

@@ -296,23 +296,16 @@ store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
 /* ---- bringing in ---- */
 
 /* A device apart packs what it can read as it is stored; false: it cannot. */
-static bool pack_pinned(model_state *m, const weight *row, const placement *p,
+static bool pack_stored(model_state *m, const weight *row, const placement *p,
                         const loader *l) {
-    device *d = m->owner->dev;
     const dtype type = weight_file_type(row);
-    const conv_geometry g = geometry_of(&row->spec.placed);
     const bool folded =
         row->spec.fold && !(row->spec.only_rounds && p->type == DTYPE_BF16);
-    if (device_backend(d)->host_memory || folded ||
+    if (device_backend(m->owner->dev)->host_memory || folded || !row->entry[0] ||
         (type != DTYPE_F32 && type != DTYPE_BF16))
         return false;
-    const void *src = upload_pinned(&m->way, l, row);
-    if (!src || weights_check(l->files, row->entry[0], l->err) != OVI_OK)
-        return src != NULL; /* the failure is latched */
-    const tensor stored = tensor_make((void *)(uintptr_t)src, type, row->spec.placed);
-    device_upload_packed(d, &g, p->type, &stored, row->placed.data);
-    atomic_fetch_add_explicit(l->n_read, load_file_bytes(row), memory_order_relaxed);
-    return true;
+    const packing to = {geometry_of(&row->spec.placed), p->type, row->placed.data};
+    return upload_packed(&m->way, l, row->entry[0], &to); /* a failure is latched */
 }
 
 /* No copy reads the staging any more; false: one has failed, or it was stopped. */
@@ -327,7 +320,7 @@ static void fill_packed(model_state *m, weight *row, const placement *p,
     float *values = (float *)((char *)l->staging + load_staging_bytes(row, DTYPE_F32));
     const load_span whole = {0, shape_count(&row->spec.placed), DTYPE_F32};
     const conv_geometry g = geometry_of(&row->spec.placed);
-    if (pack_pinned(m, row, p, l) || !staging_is_free(m, l->err))
+    if (pack_stored(m, row, p, l) || !staging_is_free(m, l->err))
         return;
     if (load_rows(l, row, whole, values))
         device_pack_conv(s->dev, &g, p->type, values, row->placed.data);

@@ -96,11 +96,10 @@ void upload_add_windows(window_set *set, const weights *files, const weights_ent
         }
 }
 
-const void *upload_pinned(uploader *u, const loader *l, const weight *row) {
-    const weights_entry *x = row->entry[0];
-    if (!x || !weights_entry_dense(x) || x->offset % dtype_size(x->type) != 0)
-        return NULL;
-    const mapped m = find_mapped(l->files, row->entry[0]);
+/* The tensor in its mapping, pinned until the next upload_finish or upload_release; NULL: it cannot
+ * be. */
+static const char *find_pinned(uploader *u, const loader *l, const weights_entry *x) {
+    const mapped m = find_mapped(l->files, x);
     const size_t first = m.at / u->window, last = (m.at + m.bytes - 1) / u->window;
     int missing = 0;
     for (size_t w = first; w <= last; w++)
@@ -112,7 +111,6 @@ const void *upload_pinned(uploader *u, const loader *l, const weight *row) {
         if (!pin(u, m.base + from, rest < u->window ? rest : u->window))
             return NULL;
     }
-    copies_note(&u->to, l, x);
     return m.base + m.at;
 }
 
@@ -270,6 +268,26 @@ bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst
     ring_drop(u->ring);
     (void)copies_report(&u->to, l->err);
     return false;
+}
+
+bool upload_packed(uploader *u, const loader *l, const weights_entry *x,
+                   const packing *to) {
+    if (!weights_entry_dense(x) || x->offset % dtype_size(x->type) != 0)
+        return false;
+    if (weights_check(l->files, x, l->err) != OVI_OK)
+        return true;
+    const weights_range all = {x, 0,
+                               (size_t)weights_entry_count(x) * dtype_size(x->type)};
+    const char *src = u->once ? NULL : find_pinned(u, l, x);
+    if (src) {
+        copies_pack(&u->to, l, all, src, to);
+        atomic_fetch_add_explicit(l->n_read, all.size, memory_order_relaxed);
+        return true;
+    }
+    ring *r = err_failed(&u->to.failed) ? NULL : find_ring(u);
+    if (r && !ring_pack(r, l, x, to))
+        (void)copies_report(&u->to, l->err);
+    return r != NULL;
 }
 
 bool upload_wait(uploader *u, err *e) {

@@ -63,9 +63,11 @@ void upload_add_windows(window_set *set, const weights *files, const weights_ent
  * stopped, without. */
 bool upload_release(uploader *u, err *e);
 
-/* The stored bytes of a row in its mapping, pinned until the next upload_finish or
- * upload_release; NULL: it is not stored in one piece, or cannot be pinned. Not folded. */
-const void *upload_pinned(uploader *u, const loader *l, const weight *row);
+/* Starts to bring convolution weights, as stored in F32 or BF16, to where the device packs them.
+ * False: it cannot, and nothing was started. True: under way, or failed, with l->err set, or
+ * stopped, without. */
+bool upload_packed(uploader *u, const loader *l, const weights_entry *x,
+                   const packing *to);
 
 /* Host bytes of staging that a row of this type takes. */
 size_t upload_staging_bytes(const weight *row, dtype type);

@@ -25,12 +25,11 @@ void cuda_upload(void *self, void *dst, const void *src, size_t bytes) {
 }
 
 /* Pinned memory has the same address on the device; the stream of copies keeps the order. */
-void cuda_upload_packed(void *self, const conv_geometry *g, dtype type, dtype src_type,
-                        const void *src, void *dst) {
+void cuda_upload_packed(void *self, const conv_geometry *g, dtype type,
+                        const conv_source *src, void *dst) {
     cuda *c = self;
-    const conv_source from = {src, src_type, 0, g->out_channels * g->in_channels};
     if (c->upload_failed == cudaSuccess)
-        note_upload(c, kernel_conv_pack(g, type, &from, dst, c->copies));
+        note_upload(c, kernel_conv_pack(g, type, src, dst, c->copies));
 }
 
 const char *cuda_upload_wait(void *self) {

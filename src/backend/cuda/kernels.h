@@ -59,14 +59,7 @@ cudaError_t kernel_conv(const conv_desc *d, size_t shared, cudaStream_t stream);
 /* 3x3 taps over many channels that give few, in bf16; cudaErrorNotSupported: no such one. */
 cudaError_t kernel_conv_few(const conv_desc *d, size_t shared, cudaStream_t stream);
 
-/* Weights of n pairs (o, i) from pair `first` on, [n, taps] in F32 or BF16, readable by the
- * device. */
-typedef struct conv_source {
-    const void *data;
-    dtype type;
-    int64_t first, n;
-} conv_source;
-/* Into packed [O, taps, I] of a type. */
+/* Readable by the device, into packed [O, taps, I] of a type. */
 cudaError_t kernel_conv_pack(const conv_geometry *g, dtype type, const conv_source *from,
                              void *packed, cudaStream_t stream);
 /* packed [O, 3, 3, I] bf16 -> [2, 2][O, 2, 2, I]: behind a doubling, the weights of rows and
