@@ -41,6 +41,7 @@ static struct {
     const char *emulate;
     int n_threads; /* 0: one */
     bool refuse_pins, refuse_mappings;
+    bool refuse_reads;        /* by operations, of what is pinned */
     int refuse_after;         /* so many pins; 0: never */
     int fail_copy, fail_wait; /* the n-th of them, from 1 */
     bool make_no_copies;      /* they are only counted */
@@ -108,9 +109,15 @@ static inline void apart_upload(void *self, void *dst, const void *src, size_t b
         apart_start((apart_copy){.dst = dst, .src = src, .bytes = bytes});
 }
 
+static inline bool apart_reads_pinned(void *self) {
+    (void)self;
+    return !apart.refuse_reads;
+}
+
 static inline void apart_packed(void *self, const conv_geometry *g, dtype type,
                                 const conv_source *src, void *dst) {
     (void)self;
+    assert_false(apart.refuse_reads);
     apart_start((apart_copy){.dst = dst, .geometry = *g, .pairs = *src, .type = type});
 }
 
@@ -189,6 +196,7 @@ static inline void apart_init(backend *b) {
     b->host_memory = false;
     b->upload_begin = apart_begin;
     b->upload = apart_upload;
+    b->reads_pinned = apart_reads_pinned;
     b->upload_packed = apart_packed;
     b->upload_wait = apart_wait;
     b->fence = apart_fence;

@@ -451,11 +451,11 @@ static void a_model_without_files_is_not_loaded(void **state) {
 static void a_device_apart_gets_the_same_bytes(void **state) {
     (void)state;
     static const struct way {
-        bool refuse_pins, refuse_mappings;
+        bool refuse_pins, refuse_mappings, refuse_reads;
         const char *emulate;
-    } ways[] = {{false, false, NULL},     {true, false, NULL},
-                {false, true, NULL},      {false, true, "no-cache"},
-                {false, false, "direct"}, {true, true, "direct"}};
+    } ways[] = {{false, false, false, NULL},     {true, false, false, NULL},
+                {false, true, false, NULL},      {false, true, true, "no-cache"},
+                {false, false, false, "direct"}, {true, true, false, "direct"}};
     enum { N = sizeof ways / sizeof *ways };
     uint64_t read[2 * N];
     for (int k = 0; k < 2 * N; k++) {
@@ -468,6 +468,7 @@ static void a_device_apart_gets_the_same_bytes(void **state) {
         apart.n_threads = k < N ? 7 : 8;
         apart.refuse_pins = way->refuse_pins;
         apart.refuse_mappings = way->refuse_mappings;
+        apart.refuse_reads = way->refuse_reads;
         apart.emulate = way->emulate;
         open_devices(&f, DTYPE_BF16);
         take_rows(&f, &there);

@@ -157,7 +157,8 @@ typedef struct backend {
      * operations called since go on meanwhile. NULL: only read. */
     void (*read_behind)(void *self, int slot, void *dst, const void *src, size_t bytes);
     /* An upload that packs convolution weights (conv_pack) to their places in dst: out of pinned
-     * memory. */
+     * memory, which an operation reads where the host has it. Not every device can: reads_pinned. */
+    bool (*reads_pinned)(void *self);
     void (*upload_packed)(void *self, const conv_geometry *, dtype type,
                           const conv_source *src, void *dst);
     bool (*pin_host)(void *self, const void *p, size_t bytes, bool read_only);
@@ -321,6 +322,7 @@ const char *device_upload_wait(device *d) OVI_MUST_CHECK;
 void device_fence(device *d, int slot);
 void device_upload_packed(device *d, const conv_geometry *g, dtype type,
                           const conv_source *src, void *dst);
+bool device_reads_pinned(device *d); /* what device_upload_packed needs */
 bool device_pin_host(device *d, const void *p, size_t bytes, bool read_only);
 void device_unpin_host(device *d, const void *p);
 void device_poison(device *d, void *p, size_t bytes);

@@ -311,6 +311,10 @@ void device_upload_packed(device *d, const conv_geometry *g, dtype type,
     d->table->upload_packed(device_enter(d), g, type, src, dst);
 }
 
+bool device_reads_pinned(device *d) {
+    return d->table->reads_pinned && d->table->reads_pinned(device_enter(d));
+}
+
 bool device_pin_host(device *d, const void *p, size_t bytes, bool read_only) {
     return d->table->pin_host && d->table->pin_host(device_enter(d), p, bytes, read_only);
 }

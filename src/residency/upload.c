@@ -272,7 +272,8 @@ bool upload_row(uploader *u, const loader *l, weight *row, dtype type, void *dst
 
 bool upload_packed(uploader *u, const loader *l, const weights_entry *x,
                    const packing *to) {
-    if (!weights_entry_dense(x) || x->offset % dtype_size(x->type) != 0)
+    if (!device_reads_pinned(u->to.dev) || !weights_entry_dense(x) ||
+        x->offset % dtype_size(x->type) != 0)
         return false;
     if (weights_check(l->files, x, l->err) != OVI_OK)
         return true;

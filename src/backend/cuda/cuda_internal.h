@@ -71,6 +71,7 @@ int64_t cuda_launch_share(const cuda *c, double unit, int64_t all, dtype type);
 /* cuda_upload.c: see the table. */
 void cuda_upload_begin(void *self, int slot);
 void cuda_upload(void *self, void *dst, const void *src, size_t bytes);
+bool cuda_reads_pinned(void *self);
 void cuda_upload_packed(void *self, const conv_geometry *g, dtype type,
                         const conv_source *src, void *dst);
 const char *cuda_upload_wait(void *self);

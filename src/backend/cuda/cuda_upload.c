@@ -58,16 +58,22 @@ void cuda_read_behind(void *self, int slot, void *dst, const void *src, size_t b
         cuda_ok(c, cudaStreamSynchronize(c->copies), "reading from the GPU");
 }
 
+bool cuda_reads_pinned(void *self) {
+    const cuda *c = self;
+    int same_address = 0;
+    return cudaDeviceGetAttribute(&same_address,
+                                  cudaDevAttrCanUseHostPointerForRegisteredMem,
+                                  c->index) == cudaSuccess &&
+           same_address;
+}
+
 /* Read-only registration of a shared mapping: of a private one it hangs in the kernel. */
-static bool reads_mappings(const cuda *c) {
-    int read_only = 0, same_address = 0;
+static bool reads_mappings(cuda *c) {
+    int read_only = 0;
     return !c->no_pin &&
            cudaDeviceGetAttribute(&read_only, cudaDevAttrHostRegisterReadOnlySupported,
                                   c->index) == cudaSuccess &&
-           cudaDeviceGetAttribute(&same_address,
-                                  cudaDevAttrCanUseHostPointerForRegisteredMem,
-                                  c->index) == cudaSuccess &&
-           read_only && same_address;
+           read_only && cuda_reads_pinned(c);
 }
 
 bool cuda_pin_host(void *self, const void *p, size_t bytes, bool read_only) {
