@@ -11,11 +11,11 @@
 #define N_SMALL 700 /* more than a half has chunks */
 #define N_ROWS  (N_LARGE + N_SMALL)
 
-/* 44, 44 and 24 MiB; the second is cut where a half ends, small ones lie between and behind. */
+/* 22, 22 and 12 MiB of halves of 32; the second is cut where a half ends, small ones lie between and behind. */
 static void declare_sizes(weight_table *t, err *e) {
     weight_table_init(t, "model of all sizes", e);
     for (int i = 0; i < N_LARGE; i++) {
-        weight_linear(t, 0, DTYPE_BF16, i < 2 ? 5632 : 3072, 4096, "large%d", i);
+        weight_linear(t, 0, DTYPE_BF16, i < 2 ? 2816 : 1536, 4096, "large%d", i);
         for (int k = i * N_SMALL / N_LARGE; k < (i + 1) * N_SMALL / N_LARGE; k++)
             weight_vector(t, 0, DTYPE_BF16, SHAPE(33 + 5 * k), "small%d", k);
     }
@@ -295,7 +295,7 @@ static void what_is_made_goes_with_what_is_read(void **state) {
 
 static void declare_packed(weight_table *t, err *e) {
     weight_table_init(t, "model to pack", e);
-    weight_linear(t, 0, DTYPE_BF16, 6144, 4096, "large");
+    weight_linear(t, 0, DTYPE_BF16, 2560, 4096, "large");
     weight_conv(t, 0, DTYPE_BF16, SHAPE(PACK_O, PACK_I, TAPS), "conv");
     assert_int_equal(e->status, OVI_OK);
 }

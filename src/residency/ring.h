@@ -11,8 +11,8 @@
 
 #include "residency/copies.h"
 
-#define RING_HALF        ((size_t)64 << 20) /* bytes that are sent at a time */
-#define RING_MAX_THREADS 12
+#define RING_HALF        ((size_t)32 << 20) /* bytes that are sent at a time */
+#define RING_MAX_THREADS 16
 
 typedef struct ring_desc {
     copies *to;         /* borrowed: the way to the device, whose failures it keeps */
