@@ -65,30 +65,35 @@ static void offer(int algorithms, size_t bytes) {
     gpu->used_bytes = 0;
 }
 
-static tensor values(device *d, dtype type, int64_t rows, int64_t columns) {
+/* falling: each row is half as large as the one above it. */
+static tensor values(device *d, dtype type, int64_t rows, int64_t columns, bool falling) {
     const tensor t = arena_keep(d, type, SHAPE(rows, columns));
     const size_t n = (size_t)tensor_count(&t);
     float *v = malloc(n * sizeof *v);
     assert_non_null(v);
     for (size_t i = 0; i < n; i++)
-        v[i] = (float)((i * 7 + 3) % 11) / 4 - 1.25f; /* exact in all types but F8_E4M3 */
+        v[i] = ((float)((i * 7 + 3) % 11) / 4 - 1.25f) * /* exact, but in F8_E4M3 */
+               (falling ? ldexpf(1, -(int)(i / (size_t)columns)) : 1);
     device_put_f32(d, &t, v);
     free(v);
     return t;
 }
 
-/* M x N x K of that type; its residual is its own result. */
+/* M x N x K of that type; its residual is its own result; w_by_row: with weights in BF16. */
 typedef struct shape_of {
     dtype type;
     int64_t m, n, k;
-    bool residual;
+    bool residual, w_by_row;
 } shape_of;
 
 static linear_desc product_of(device *d, shape_of s) {
     const dtype out = s.type == DTYPE_F8_E4M3 ? DTYPE_BF16 : s.type;
-    linear_desc x = {.x = values(d, s.type, s.m, s.k),
-                     .w = values(d, s.type, s.n, s.k),
-                     .out = values(d, out, s.m, s.n)};
+    linear_desc x = {
+        .x = values(d, s.type, s.m, s.k, false),
+        .w = values(d, s.w_by_row ? DTYPE_BF16 : s.type, s.n, s.k, s.w_by_row),
+        .out = values(d, out, s.m, s.n, false),
+        .x_scale = s.w_by_row ? 0.5f : 0,
+        .w_by_row = s.w_by_row};
     if (s.residual)
         x.residual = x.out;
     return x;
@@ -120,9 +125,9 @@ static void multiply(device *d, shape_of s) {
 
 /* ---- none, or none that works ---- */
 
-static const shape_of small_bf16 = {DTYPE_BF16, 5, 8, 16, false};
-static const shape_of small_f8 = {DTYPE_F8_E4M3, 5, 8, 16, false};
-static const shape_of small_f32 = {DTYPE_F32, 5, 8, 16, false};
+static const shape_of small_bf16 = {DTYPE_BF16, 5, 8, 16, false, false};
+static const shape_of small_f8 = {DTYPE_F8_E4M3, 5, 8, 16, false, false};
+static const shape_of small_f32 = {DTYPE_F32, 5, 8, 16, false, false};
 
 static void products_without_an_algorithm_are_said_and_counted(void **state) {
     (void)state;
@@ -234,7 +239,7 @@ static void choices_are_never_too_many(void **state) {
     for (int i = 0; i < 2; i++) {
         gpu->asked = 0;
         for (int n = 1; n <= KINDS; n++)
-            multiply(d, (shape_of){DTYPE_BF16, 1, 16 * n, 16, false});
+            multiply(d, (shape_of){DTYPE_BF16, 1, 16 * n, 16, false, false});
         assert_true(i ? gpu->asked == 0 : gpu->asked >= KINDS);
     }
     char *bytes = device_get_choices(d, &size);
@@ -246,7 +251,7 @@ static void choices_are_never_too_many(void **state) {
         gpu->asked = 0;
         assert_true(i == 1 || device_take_choices(d, bytes, size));
         for (int n = 1; n <= KINDS; n++)
-            multiply(d, (shape_of){DTYPE_BF16, 1, 16 * n, 16, false});
+            multiply(d, (shape_of){DTYPE_BF16, 1, 16 * n, 16, false, false});
         assert_int_equal(gpu->asked, 0);
         device_close(d);
     }
@@ -319,6 +324,65 @@ static void a_residual_is_tried_with_what_it_has(void **state) {
     device_close(d);
 }
 
+/* ---- scales of rows ---- */
+
+static const shape_of by_row = {DTYPE_F8_E4M3, 50, 8, 16, false, true};
+
+static void weights_have_a_scale_for_each_row(void **state) {
+    (void)state;
+    shape_of added = by_row;
+    added.residual = true;
+    offer(1, 0);
+    gpu->by_row = 0;
+    device *d = open_fake(NULL);
+    multiply(d, by_row);
+    assert_true(gpu->products > 0 && gpu->by_row == gpu->products);
+    multiply(d, added);
+    assert_int_equal(gpu->by_row, gpu->products);
+    const long rows = gpu->by_row, asked = gpu->asked;
+    multiply(d, (shape_of){DTYPE_F8_E4M3, 50, 8, 16, false, false}); /* another kind */
+    assert_true(gpu->asked > asked);
+    assert_int_equal(gpu->by_row, rows);
+    assert_int_equal(device_slow_products(d), 0);
+    device_close(d);
+}
+
+/* In parts, and by the kernel of our own. */
+static void rows_keep_their_scale_however_they_are_multiplied(void **state) {
+    (void)state;
+    for (int algorithms = 0; algorithms < 2; algorithms++) {
+        offer(algorithms, 0);
+        gpu->watchdog = algorithms;
+        gpu->limit = 1e-9;
+        device *d = open_fake(NULL);
+        multiply(d, by_row);
+        assert_int_equal(device_slow_products(d), algorithms ? 0 : 1);
+        assert_true(!algorithms || gpu->products > 5);
+        device_close(d);
+    }
+    gpu->watchdog = 0;
+}
+
+static void other_devices_have_one_scale_for_a_tensor(void **state) {
+    (void)state;
+    static const int sm[] = {80, 89, 90, 100};
+    const device_options o = {.compute = DTYPE_F32, .n_threads = 1};
+    for (int i = 0; i < 4; i++) {
+        gpu->card[0].sm = sm[i];
+        device *d = open_fake(NULL);
+        assert_true(device_f8_by_row(d) == (sm[i] == 90));
+        device_close(d);
+    }
+    gpu->card[0].sm = 90;
+    device *dry = device_open_null(&test_host, backend_find("cuda"), &o);
+    device *plain = device_open(&test_host, &backend_ref, &o);
+    assert_true(dry && plain);
+    assert_false(device_f8_by_row(dry));
+    assert_false(device_f8_by_row(plain));
+    device_close(dry);
+    device_close(plain);
+}
+
 /* ---- watchdogs ---- */
 
 /* The most operations of a launch, at a limit of seconds. */
@@ -329,7 +393,7 @@ static double most_at_once(dtype type, int sm, double seconds) {
     gpu->limit = seconds;
     gpu->most_flops = 0;
     device *d = open_fake(NULL);
-    multiply(d, (shape_of){type, 2000, 8, 16, false});
+    multiply(d, (shape_of){type, 2000, 8, 16, false, false});
     device_close(d);
     gpu->watchdog = 0;
     gpu->card[0].sm = 90;
@@ -388,6 +452,9 @@ int main(void) {
         cmocka_unit_test(f32_is_given_no_algorithm_that_wants_workspace),
         cmocka_unit_test(a_kept_algorithm_that_cannot_run_is_replaced),
         cmocka_unit_test(a_residual_is_tried_with_what_it_has),
+        cmocka_unit_test(weights_have_a_scale_for_each_row),
+        cmocka_unit_test(rows_keep_their_scale_however_they_are_multiplied),
+        cmocka_unit_test(other_devices_have_one_scale_for_a_tensor),
         cmocka_unit_test(launches_have_what_their_type_can_do),
     };
     return cmocka_run_group_tests(tests, open_fakes, remove_cache);

@@ -92,6 +92,30 @@ static void products_have_room_for_their_boundary(void **state) {
     assert_int_equal(cuda_sizes(&o, OP_LINEAR, &d), 0);
 }
 
+/* Of weights that are quantised, whether each has one or not: a plan does not know. */
+static void rows_of_weights_have_room_for_their_scales(void **state) {
+    (void)state;
+    linear_desc d = {.x = tensor_make(somewhere, DTYPE_F8_E4M3, SHAPE(2, 70, 64)),
+                     .w = tensor_make(somewhere, DTYPE_BF16, SHAPE(96, 64)),
+                     .out = tensor_make(somewhere, DTYPE_BF16, SHAPE(2, 70, 96))};
+    const device_options o = {.compute = DTYPE_BF16};
+    const cuda_linear_work p = cuda_linear_pieces(&d);
+    assert_int_equal(p.weight, 96 * 64);
+    assert_int_equal(p.w_rows, 512); /* 96 x 4 */
+    assert_int_equal(p.x_rows, 768); /* 140 x 4 */
+    const size_t all = cuda_sizes(&o, OP_LINEAR, &d);
+    assert_int_equal(all, CUDA_LINEAR_CAP + 96 * 64 + 512 + 768 + 256);
+    d.w_by_row = true;
+    assert_int_equal(cuda_sizes(&o, OP_LINEAR, &d), all);
+    d.w_by_row = false;
+    d.w.type = DTYPE_F8_E4M3;
+    assert_int_equal(cuda_sizes(&o, OP_LINEAR, &d), CUDA_LINEAR_CAP + 256);
+    d.w.type = DTYPE_BF16;
+    d.out.type = DTYPE_F8_E4M3;
+    assert_int_equal(cuda_linear_pieces(&d).w_rows, 0);
+    assert_int_equal(cuda_linear_pieces(&d).x_rows, 0);
+}
+
 static size_t attention_bytes(attention_desc d, int64_t keys) {
     d.k.dim[1] = d.v.dim[1] = d.key_bias.dim[0] = keys;
     return cuda_sizes(&(device_options){.compute = d.q.type}, OP_ATTENTION, &d);
@@ -127,6 +151,7 @@ static void keys_with_a_bias_are_padded(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_have_room_for_their_boundary),
+        cmocka_unit_test(rows_of_weights_have_room_for_their_scales),
         cmocka_unit_test(keys_with_a_bias_are_padded),
         cmocka_unit_test(cudnn_gets_its_cap_and_a_bias_of_its_type),
         cmocka_unit_test(own_kernels_need_nothing),

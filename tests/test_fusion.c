@@ -684,8 +684,8 @@ static void a_clean_first_frame_is_at_time_zero(void **state) {
 }
 
 /* bf16 on a backend, with these scales. */
-static result *run_f8(const char *name, fusion_scales *scales, int savings) {
-    setup s = {.backend = backend_find(name), .compute = DTYPE_BF16};
+static result *run_f8(const backend *on, fusion_scales *scales, int savings) {
+    setup s = {.backend = on, .compute = DTYPE_BF16};
     s.desc.n_branches = 2;
     s.desc.first_frame_clean = true;
     s.desc.branch[1].skip_layer = 1;
@@ -698,13 +698,13 @@ static void products_in_fp8_start_in_bf16_and_stay_near(void **state) {
     (void)state;
     setup s[4];
     for (int i = 0, n = all_setups(s); i < n; i += 2) {
-        const char *name = s[i].backend->name;
+        const backend *on = s[i].backend;
         fusion_scales scales = {.known = false};
-        result *plain = run_f8(name, NULL, 0), *first = run_f8(name, &scales, 0);
+        result *plain = run_f8(on, NULL, 0), *first = run_f8(on, &scales, 0);
         assert_true(same_branch(plain, 0, first, 0) && same_branch(plain, 1, first, 1));
         assert_true(scales.known);
         assert_int_equal(scales.n, 3 * FUSION_STREAMS * SITE_COUNT);
-        result *next = run_f8(name, &scales, 0);
+        result *next = run_f8(on, &scales, 0);
         const double far = result_distance(next, plain);
         /* Of velocities behind three blocks of random weights: 0.2 to 10 %. */
         assert_in_range((uint64_t)(far * 1e6), 2000, 100000);
@@ -718,18 +718,55 @@ static void saving_memory_changes_no_scale_and_no_bit_in_fp8(void **state) {
     (void)state;
     static const int savings[] = {IN_TURN, FFN_ROWS, QUERY_ROWS, STREAMED, ALL_SAVINGS};
     fusion_scales scales = {.known = false};
-    free(run_f8("ref", &scales, 0));
-    result *plain = run_f8("ref", &scales, 0);
+    free(run_f8(&backend_ref, &scales, 0));
+    result *plain = run_f8(&backend_ref, &scales, 0);
     for (int k = 0; k < 5; k++) {
         fusion_scales own = {.known = false};
-        free(run_f8("ref", &own, savings[k]));
+        free(run_f8(&backend_ref, &own, savings[k]));
         assert_memory_equal(&own, &scales, sizeof own);
-        result *saving = run_f8("ref", &scales, savings[k]);
+        result *saving = run_f8(&backend_ref, &scales, savings[k]);
         assert_true(same_branch(plain, 0, saving, 0));
         assert_true(same_branch(plain, 1, saving, 1));
         free(saving);
     }
     free(plain);
+}
+
+static int by_row; /* products so far whose weights have a scale for each row */
+
+static void count_by_row(void *self, const linear_desc *d, work w) {
+    for (const linear_desc *p = d; p; p = p->beside)
+        by_row += p->w_by_row;
+    backend_ref.linear(self, d, w);
+}
+
+static bool takes_rows(void *self) {
+    (void)self;
+    return true;
+}
+
+/* All but those of the feed-forward. */
+static void weights_have_a_scale_for_each_row_where_the_device_takes_it(void **state) {
+    (void)state;
+    backend rows = backend_ref;
+    rows.linear = count_by_row;
+    rows.f8_by_row = takes_rows;
+    fusion_scales scales = {.known = false};
+    by_row = 0;
+    free(run_f8(&rows, &scales, 0));
+    assert_int_equal(by_row, 0); /* in bf16 */
+    result *whole = run_f8(&rows, &scales, 0);
+    const int n = by_row;
+    assert_true(n > 0 && n % 8 == 0); /* of a half */
+    result *saving = run_f8(&rows, &scales, ALL_SAVINGS);
+    assert_true(by_row > n);
+    result *tensors = run_f8(&backend_ref, &scales, 0);
+    assert_true(same_branch(whole, 0, saving, 0) && same_branch(whole, 1, saving, 1));
+    assert_false(same_branch(whole, 0, tensors, 0));
+    assert_true(result_distance(whole, tensors) < 0.1);
+    free(whole);
+    free(saving);
+    free(tensors);
 }
 
 static void what_cannot_run_is_refused_with_a_sentence(void **state) {
@@ -792,6 +829,7 @@ int main(void) {
         cmocka_unit_test(a_clean_first_frame_is_at_time_zero),
         cmocka_unit_test(products_in_fp8_start_in_bf16_and_stay_near),
         cmocka_unit_test(saving_memory_changes_no_scale_and_no_bit_in_fp8),
+        cmocka_unit_test(weights_have_a_scale_for_each_row_where_the_device_takes_it),
         cmocka_unit_test(what_cannot_run_is_refused_with_a_sentence),
     };
     return cmocka_run_group_tests(tests, write_weights, remove_weights);

@@ -111,6 +111,34 @@ static void linear_says_what_does_not_fit(void **state) {
     refused(d, "linear: out [2, 7, 128] and norm.out [2, 7, 128] overlap");
 }
 
+static void scales_of_rows_are_of_quantised_weights(void **state) {
+    device *d = *state;
+    const linear_desc good = {.x = arena_push(d, DTYPE_F8_E4M3, SHAPE(7, 64)),
+                              .w = arena_push(d, DTYPE_BF16, SHAPE(128, 64)),
+                              .out = arena_push(d, DTYPE_BF16, SHAPE(7, 128)),
+                              .w_by_row = true};
+    linear_desc x = good;
+    x.w.type = DTYPE_F8_E4M3;
+    op_linear(d, &x);
+    refused(d,
+            "linear: expected x of F8_E4M3, w and out of BF16 with a scale for each row "
+            "of w, found F8_E4M3, F8_E4M3 and BF16");
+    x = good;
+    x.out.type = DTYPE_F8_E4M3;
+    op_linear(d, &x);
+    refused(d,
+            "linear: expected x of F8_E4M3, w and out of BF16 with a scale for each row "
+            "of w, found F8_E4M3, BF16 and F8_E4M3");
+    x = good;
+    x.x = arena_push(d, DTYPE_BF16, SHAPE(7, 64));
+    op_linear(d, &x);
+    refused(d,
+            "linear: expected x of F8_E4M3, w and out of BF16 with a scale for each row "
+            "of w, found BF16, BF16 and BF16");
+    op_linear(d, &good);
+    assert_int_equal(device_get_counters(d)->calls[OP_LINEAR], 1);
+}
+
 static void products_side_by_side_are_of_one_x(void **state) {
     device *d = *state;
     const char *others =
@@ -312,10 +340,15 @@ static void resampling_says_what_does_not_fit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(linear_says_what_does_not_fit),     TEST(norm_says_what_does_not_fit),
-        TEST(attention_says_what_does_not_fit),  TEST(conv_says_what_does_not_fit),
-        TEST(movement_says_what_does_not_fit),   TEST(elementwise_says_what_does_not_fit),
-        TEST(resampling_says_what_does_not_fit), TEST(products_side_by_side_are_of_one_x),
+        TEST(linear_says_what_does_not_fit),
+        TEST(norm_says_what_does_not_fit),
+        TEST(attention_says_what_does_not_fit),
+        TEST(conv_says_what_does_not_fit),
+        TEST(movement_says_what_does_not_fit),
+        TEST(elementwise_says_what_does_not_fit),
+        TEST(resampling_says_what_does_not_fit),
+        TEST(products_side_by_side_are_of_one_x),
+        TEST(scales_of_rows_are_of_quantised_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

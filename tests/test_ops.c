@@ -660,6 +660,7 @@ static void f8_linear_of(lab *l, int64_t batch, int64_t m, int64_t n, int64_t k)
             x.gate = modulation(l, batch, pick(l, 1, 2), n);
         x.out =
             pick_residual(l, DTYPE_BF16, tokens(batch, m, n), LAYOUT_ROWS, &x.residual);
+        x.w_by_row = !w_as_stored && flip(l);
     }
     /* the tensor cores of a GPU keep 13 bits of a sum and what is added to it */
     const bool far = !device_backend(l->d)->host_memory;

@@ -91,6 +91,48 @@ static void linear_gates_rows_before_and_after_the_split(void **state) {
     EXPECT(d, y, 1 + 10 * 0.7310585786, 1 + 100 * 1.7615941560, 1 + 100 * 2.8577223804);
 }
 
+enum { F8_ROWS = 3, F8_WIDTH = 64 };
+
+/* Relative L2 distances of the rows of w from what a product in fp8 takes them for: it is of the
+ * identity. */
+static void f8_errors(device *d, const linear_desc *of, const float *w,
+                      double errors[F8_ROWS]) {
+    float found[F8_WIDTH * F8_ROWS];
+    op_linear(d, of);
+    assert_int_equal(device_get_f32(d, found, &of->out), OVI_OK);
+    for (int n = 0; n < F8_ROWS; n++) {
+        double far = 0, all = 0;
+        for (int k = 0; k < F8_WIDTH; k++) {
+            const double v = w[n * F8_WIDTH + k];
+            far += pow(found[k * F8_ROWS + n] - v, 2);
+            all += v * v;
+        }
+        errors[n] = sqrt(all > 0 ? far / all : far);
+    }
+}
+
+static void rows_of_weights_keep_more_by_scales_of_their_own(void **state) {
+    device *d = *state;
+    float one[F8_WIDTH * F8_WIDTH] = {0}, w[F8_ROWS * F8_WIDTH] = {0};
+    double by_tensor[F8_ROWS], by_row[F8_ROWS];
+    for (int k = 0; k < F8_WIDTH; k++) {
+        one[k * F8_WIDTH + k] = 1;
+        w[k] = (float)(k * 37 % F8_WIDTH - 31.5) / 32;
+        w[F8_WIDTH + k] = 0x1p-14f * w[k]; /* the last row is 0 */
+    }
+    linear_desc x = {.x = arena_push(d, DTYPE_F8_E4M3, SHAPE(F8_WIDTH, F8_WIDTH)),
+                     .w = arena_push(d, DTYPE_BF16, SHAPE(F8_ROWS, F8_WIDTH)),
+                     .out = arena_push(d, DTYPE_BF16, SHAPE(F8_WIDTH, F8_ROWS)),
+                     .w_scale = 0x1p-8f};
+    device_put_f32(d, &x.x, one);
+    device_put_f32(d, &x.w, w);
+    f8_errors(d, &x, w, by_tensor);
+    x.w_by_row = true;
+    f8_errors(d, &x, w, by_row);
+    assert_true(by_tensor[0] < 0.03 && by_tensor[1] > 0.05 && by_tensor[2] == 0);
+    assert_true(by_row[0] < 0.03 && by_row[1] == by_row[0] && by_row[2] == 0);
+}
+
 static void activations_have_their_published_values(void **state) {
     device *d = *state;
     static const double at_one[] = {1, 0.7310585786300049, 1.2266083534060485,
@@ -481,6 +523,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(linear_multiplies_by_the_rows_of_w),
         TEST(linear_gates_rows_before_and_after_the_split),
+        TEST(rows_of_weights_keep_more_by_scales_of_their_own),
         TEST(activations_have_their_published_values),
         TEST(each_norm_divides_by_its_own_size),
         TEST(l2_norm_of_a_short_row_divides_by_eps),

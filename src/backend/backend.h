@@ -99,6 +99,9 @@ typedef struct backend {
     /* NULL if the open device multiplies F8_E4M3 by F8_E4M3 fast, else why not, in words that
      * stay valid; self NULL: is there such a device? */
     const char *(*f8_products_gap)(void *self);
+    /* Are those of the open device fast with a scale for each row of w, too
+     * (linear_desc.w_by_row)? NULL: no. */
+    bool (*f8_by_row)(void *self);
     /* What this machine offers natively for `auto`: BF16 or F32. */
     dtype (*native_dtype)(void);
     /* Has a row of a product the same bits whatever rows stand beside it? Then parts of a
@@ -256,6 +259,9 @@ size_t device_others_memory(device *d);
 /* NULL if products in fp8 are fast on this device (on a dry run: on such devices), else why
  * not. */
 const char *device_f8_products_gap(const device *d);
+/* Does it take a scale for each row of their weights as well? A dry run says no: plans are the
+ * same either way. */
+bool device_f8_by_row(const device *d);
 size_t device_overhead(device *d); /* of the open device itself, beside regions */
 bool device_shares_memory(const device *d); /* is there one memory for it and the host? */
 /* What the system says the live regions cost, and weights in place as they are counted. */

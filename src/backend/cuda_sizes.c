@@ -24,6 +24,10 @@ cuda_linear_work cuda_linear_pieces(const linear_desc *d) {
         p.bias = products_of(d) * cuda_round256(n * sizeof(uint16_t));
     if (d->out.type == DTYPE_F8_E4M3)
         p.scale = cuda_round256(sizeof(float));
+    if (d->x.type == DTYPE_F8_E4M3 && !weight_as_stored(d) && d->out.type == DTYPE_BF16) {
+        p.w_rows = cuda_round256(n * sizeof(float));
+        p.x_rows = cuda_round256((size_t)tensor_count(&d->x) / k * sizeof(float));
+    }
     if (d->gate.data || (d->residual.data && d->act != ACT_NONE))
         p.sum = cuda_round256((size_t)tensor_count(&d->out) * dtype_size(d->out.type));
     return p;
@@ -31,7 +35,7 @@ cuda_linear_work cuda_linear_pieces(const linear_desc *d) {
 
 static size_t linear_bytes(const linear_desc *d) {
     const cuda_linear_work p = cuda_linear_pieces(d);
-    const size_t all = p.cap + p.weight + p.bias + p.scale + p.sum;
+    const size_t all = p.cap + p.weight + p.bias + p.scale + p.w_rows + p.x_rows + p.sum;
     return all ? all + 256 : 0; /* they begin on such a boundary */
 }
 

@@ -41,6 +41,9 @@ typedef struct cuda_linear_work {
     size_t weight; /* w in the type of the product, where the stored one is not taken */
     size_t bias;   /* of every product, in the type of out, of out F8_E4M3 in BF16 */
     size_t scale;  /* what a result in fp8 is multiplied by */
+    size_t w_rows; /* scales of the rows of w, and */
+    size_t x_rows; /* of those of x, wherever w is quantised and out is BF16: plans do not
+                    * depend on w_by_row */
     size_t sum;    /* act(x w^T + bias) before gate and residual */
 } cuda_linear_work;
 cuda_linear_work cuda_linear_pieces(const linear_desc *d);

@@ -247,6 +247,10 @@ const char *device_f8_products_gap(const device *d) {
     return "expected a GPU of compute capability 8.9 or later";
 }
 
+bool device_f8_by_row(const device *d) {
+    return d->table->f8_by_row && d->table->f8_by_row(d->self);
+}
+
 size_t device_overhead(device *d) {
     return d->table->overhead ? d->table->overhead(d->self) : d->backend->usual_overhead;
 }

@@ -246,6 +246,15 @@ static bool check_f8_linear(checker c, const linear_desc *x) {
 }
 
 static bool check_linear_types(checker c, const linear_desc *x) {
+    if (x->w_by_row && (x->x.type != DTYPE_F8_E4M3 || x->w.type != DTYPE_BF16 ||
+                        x->out.type != DTYPE_BF16)) {
+        device_fail(
+            c.d, OVI_INTERNAL,
+            "linear: expected x of F8_E4M3, w and out of BF16 with a scale for each "
+            "row of w, found %s, %s and %s",
+            dtype_name(x->x.type), dtype_name(x->w.type), dtype_name(x->out.type));
+        return false;
+    }
     if (x->x.type == DTYPE_F8_E4M3)
         return check_f8_linear(c, x);
     if (!is_activation(c, OPERAND(out), x->x.rank, x->x.rank))

@@ -60,6 +60,9 @@ typedef struct norm_desc {
  * F32 with w F32 or BF16. out F32 or BF16.
  * x F8_E4M3: w F8_E4M3, of w_scale, or BF16, which is quantised by w_scale; out BF16, or
  * F8_E4M3, of out_scale, without gate and residual and with no act but ACT_GELU_TANH.
+ * w_by_row (w BF16, out not F8_E4M3): each row of w is quantised by a scale of its own, in place
+ * of w_scale: s = m / 448 with its largest magnitude m (1 if m is below 2^-100), in f32; stored is
+ * each value times 1 / s.
  * bias [N]; gate [R, N] or [B, R, N]; residual has out's type and may be the very view of
  * out. All optional.
  * beside (optional): another product of the very view x and of x_scale, with w and out of these
@@ -77,6 +80,7 @@ typedef struct linear_desc {
     act_kind act;
     int64_t split;
     float x_scale, w_scale, out_scale; /* of x F8_E4M3, of its w, of out F8_E4M3 */
+    bool w_by_row;
 } linear_desc;
 
 /* out = softmax(scale q k^T + bias) v, per batch and head; with accumulate out += that.

@@ -36,8 +36,17 @@ static float one_if_zero(float scale) {
 
 /* The values that e4m3 of that scale keeps of n values, in place. */
 static void to_f8_and_back(float *v, int64_t n, float scale) {
+    const float factor = 1 / scale;
     for (int64_t i = 0; i < n; i++)
-        v[i] = f8_e4m3_to_f32(f32_to_f8_e4m3(v[i] / scale)) * scale;
+        v[i] = f8_e4m3_to_f32(f32_to_f8_e4m3(v[i] * factor)) * scale;
+}
+
+/* Of a row of weights, for itself (ops.h). */
+static float scale_of_row(const float *v, int64_t n) {
+    float most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmaxf(most, fabsf(v[i]));
+    return most < 0x1p-100f ? 1 : most / 448;
 }
 
 /* A row as it is stored, in the type of its tensor. */
@@ -50,9 +59,10 @@ static void store_scaled(const tensor *row, float *v, float scale) {
 
 /* Row o of w as the product takes it. */
 static void load_weights(const linear_desc *x, int64_t o, float *v) {
-    const float scale = one_if_zero(x->w_scale);
     const tensor row = ref_row(&x->w, o);
     ref_load(v, &row);
+    const float scale =
+        x->w_by_row ? scale_of_row(v, row.dim[0]) : one_if_zero(x->w_scale);
     if (x->x.type != DTYPE_F8_E4M3)
         return;
     if (x->w.type != DTYPE_F8_E4M3)

@@ -152,6 +152,7 @@ typedef struct half_run {
     int64_t query_rows;
     tensor inputs;       /* [B, N, D], what products read; none: queries go in chunks */
     const float *scales; /* [SITE_COUNT]; NULL: products in bf16 */
+    bool by_row;         /* the device takes scales of rows */
     tensor amax;         /* [SITE_COUNT] F32, or none */
 } half_run;
 
@@ -171,6 +172,7 @@ static half_run half_begin(device *d, const fusion_block_desc *b, int stream) {
                       .index = b->index,
                       .query_rows = b->query_rows,
                       .scales = b->scales ? b->scales + stream * SITE_COUNT : NULL,
+                      .by_row = b->scales && device_f8_by_row(d),
                       .amax =
                           b->amax.data ? tensor_index(b->amax, 0, stream) : (tensor){0}};
 }
@@ -270,15 +272,22 @@ static fusion_linear layer_at(const fusion_half *w, fusion_site which) {
     return layers[which - SITE_ACTIVATIONS];
 }
 
+/* Has each row of these weights a scale of its own? Results in F8_E4M3, which ffn.0 has, are not
+ * offered so, and ffn.2 would be slower: docs/PERFORMANCE.md. */
+static bool is_by_row(const half_run *h, fusion_site which, const tensor *w) {
+    return h->by_row && w->type == DTYPE_BF16 && which < SITE_FFN_0;
+}
+
 /* A product of the block with its weights: out and what else happens to it is the caller's. */
 static linear_desc product_of(const half_run *h, fusion_site which, tensor x) {
     const fusion_linear l = layer_at(h->w, which);
-    return (linear_desc){
-        .x = x,
-        .w = get(h, l.weight),
-        .bias = get(h, l.bias),
-        .x_scale = scale_at(h, input_of(which)),
-        .w_scale = get(h, l.weight).type == DTYPE_F8_E4M3 ? 0 : scale_at(h, which)};
+    const tensor w = get(h, l.weight);
+    return (linear_desc){.x = x,
+                         .w = w,
+                         .bias = get(h, l.bias),
+                         .x_scale = scale_at(h, input_of(which)),
+                         .w_scale = w.type == DTYPE_F8_E4M3 ? 0 : scale_at(h, which),
+                         .w_by_row = is_by_row(h, which, &w)};
 }
 
 /* The n products from `first` on, which read one input, into out[]. */

@@ -9,7 +9,9 @@
  *
  * e4m3 is a floating format: a value keeps its 3 bits of mantissa between 2^-6 and 448 scale.
  * Activations get room above the largest magnitude seen, because later steps have others;
- * weights stored in bf16 need none, and weights stored as F8_E4M3 are taken as they are. */
+ * weights stored in bf16 need none, and weights stored as F8_E4M3 are taken as they are. Where the
+ * device has it (device_f8_by_row), rows of weights stored in bf16, those of the feed-forward
+ * excepted, have scales of their own: functions of the row, of which nothing is noted. */
 #ifndef OVI_FUSION_SCALES_H
 #define OVI_FUSION_SCALES_H
 

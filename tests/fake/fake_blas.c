@@ -11,6 +11,8 @@ typedef struct fake_op {
     cublasLtEpilogue_t epilogue;
     const void *bias, *scale;
     cudaDataType_t bias_type;
+    cublasLtMatmulMatrixScale_t a_mode, b_mode;
+    const float *a_scale, *b_scale;
 } fake_op;
 
 typedef struct fake_layout {
@@ -63,6 +65,10 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
                : what == CUBLASLT_MATMUL_DESC_BIAS_POINTER    ? (void *)&op->bias
                : what == CUBLASLT_MATMUL_DESC_D_SCALE_POINTER ? (void *)&op->scale
                : what == CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE  ? (void *)&op->bias_type
+               : what == CUBLASLT_MATMUL_DESC_A_SCALE_MODE    ? (void *)&op->a_mode
+               : what == CUBLASLT_MATMUL_DESC_B_SCALE_MODE    ? (void *)&op->b_mode
+               : what == CUBLASLT_MATMUL_DESC_A_SCALE_POINTER ? (void *)&op->a_scale
+               : what == CUBLASLT_MATMUL_DESC_B_SCALE_POINTER ? (void *)&op->b_scale
                                                               : NULL;
     if (to)
         memcpy(to, value, size);
@@ -180,6 +186,11 @@ static float product_at(const void *a, const fake_layout *la, const void *b,
     return sum;
 }
 
+static bool is_by_row(const fake_op *op) {
+    return op->a_mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F &&
+           op->b_mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+}
+
 static bool is_gelu(const fake_op *op) {
     return op->epilogue == CUBLASLT_EPILOGUE_GELU ||
            op->epilogue == CUBLASLT_EPILOGUE_GELU_BIAS;
@@ -202,12 +213,14 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t op_,
     if (algorithm->data[1] > size)
         return CUBLAS_STATUS_INVALID_VALUE;
     fake_gpu.products++;
+    fake_gpu.by_row += is_by_row(op);
     fake_gpu.used_bytes = (size_t)algorithm->data[1];
     for (int64_t m = 0; m < out->columns; m++)
         for (int64_t n = 0; n < out->rows; n++) {
             const int64_t at[] = {n, m}, to = m * out->ld + n;
             float v = times * product_at(a, (const fake_layout *)(const void *)la, b,
                                          (const fake_layout *)(const void *)lb, at);
+            v *= is_by_row(op) ? op->a_scale[n] * op->b_scale[m] : 1;
             v += value_at(op->bias, type_of(op->bias_type), n);
             v = is_gelu(op) ? (float)ref_act(ACT_GELU_TANH, v) : v;
             v += plus == 0 ? 0 : plus * value_at(c, add->type, m * add->ld + n);

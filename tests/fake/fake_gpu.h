@@ -68,7 +68,8 @@ typedef struct fake_state {
     size_t algorithm_bytes;
     int refusal;       /* status of all products; 0: they succeed */
     long asked;        /* heuristics */
-    long products;     /* that were multiplied */
+    long products;     /* that were multiplied, */
+    long by_row;       /* and those with a scale for each row of both operands */
     size_t used_bytes; /* of workspace that the algorithm of the last one wanted */
 } fake_state;
 

@@ -61,11 +61,25 @@ BY_REFERENCE(fill)
 BY_REFERENCE(quantise)
 BY_REFERENCE(amax)
 
-cudaError_t kernel_linear(const linear_desc *d, cudaStream_t stream) {
+static tensor column(tensor t, int64_t n) {
+    return t.data ? tensor_slice(t, t.rank - 1, n, 1) : t;
+}
+
+cudaError_t kernel_linear(const linear_desc *d, const float *w_rows,
+                          cudaStream_t stream) {
     if (!starts(stream))
         return cudaErrorLaunchFailure;
     note(cost_linear(d).flops, d->x.dim[d->x.rank - 2]);
-    ref_linear(plain(), d, (work){0});
+    for (int64_t n = 0; w_rows && n < d->w.dim[0]; n++) {
+        linear_desc one = *d;
+        one.w = tensor_slice(d->w, 0, n, 1);
+        one.w_scale = w_rows[n];
+        one.bias = column(d->bias, n), one.gate = column(d->gate, n);
+        one.residual = column(d->residual, n), one.out = column(d->out, n);
+        ref_linear(plain(), &one, (work){0});
+    }
+    if (!w_rows)
+        ref_linear(plain(), d, (work){0});
     return cudaSuccess;
 }
 
@@ -99,6 +113,25 @@ cudaError_t kernel_finish_norm(const linear_desc *d, const tensor *sum,
 cudaError_t kernel_put(float *out, float v, cudaStream_t stream) {
     *out = v;
     return starts(stream) ? cudaSuccess : cudaErrorLaunchFailure;
+}
+
+cudaError_t kernel_quantise_by_row(const linear_desc *d, void *weight, float *w_rows,
+                                   float *x_rows, cudaStream_t stream) {
+    if (!starts(stream))
+        return cudaErrorLaunchFailure;
+    const tensor to = tensor_make(weight, DTYPE_F8_E4M3, SHAPE(d->w.dim[0], d->w.dim[1]));
+    for (int64_t n = 0; n < d->w.dim[0]; n++) {
+        float most = 0;
+        const tensor row = tensor_slice(d->w, 0, n, 1);
+        const tensor out = tensor_make(&most, DTYPE_F32, SHAPE(1));
+        ref_amax(plain(), &(amax_desc){row, out}, (work){0});
+        w_rows[n] = most == 0 ? 1 : most / 448;
+        ref_quantise(plain(), &(quantise_desc){row, tensor_slice(to, 0, n, 1), w_rows[n]},
+                     (work){0});
+    }
+    for (int64_t m = 0; m < tensor_count(&d->x) / d->w.dim[1]; m++)
+        x_rows[m] = d->x_scale == 0 ? 1 : d->x_scale;
+    return cudaSuccess;
 }
 
 cudaError_t kernel_digest(const tensor *x, void *sum, cudaStream_t stream) {

@@ -243,6 +243,11 @@ static const char *cuda_f8_products_gap(void *self) {
     return c->f8_gap;
 }
 
+/* cuBLASLt has scales for rows there alone. */
+static bool cuda_f8_by_row(void *self) {
+    return ((cuda *)self)->sm == 90;
+}
+
 static dtype cuda_native_dtype(void) {
     return DTYPE_BF16;
 }
@@ -373,6 +378,7 @@ static const backend table = {.abi = BACKEND_ABI,
                               .close = cuda_close,
                               .enter = cuda_enter,
                               .f8_products_gap = cuda_f8_products_gap,
+                              .f8_by_row = cuda_f8_by_row,
                               .native_dtype = cuda_native_dtype,
                               .rows_exact = cuda_rows_exact,
                               .region_alloc = cuda_region_alloc,

@@ -10,7 +10,8 @@
  *
  * Products in fp8 are e4m3 x e4m3 with sums in f32 on the tensor cores ("fast accumulation");
  * the scales of x and w are one factor of the sum, and a result in fp8 is scaled and rounded by
- * the epilogue. Weights in BF16 are quantised in front of it. */
+ * the epilogue. Weights in BF16 are quantised in front of it; where each row of them has a scale
+ * of its own, cuBLASLt wants one for each row of x as well, though they are equal. */
 #include <string.h>
 
 #include "backend/cuda/cuda_linear.h"
@@ -19,7 +20,8 @@
 /* The pieces of the workspace of one call. */
 typedef struct linear_run {
     void *cap, *weight, *bias, *scale;
-    tensor sum; /* where the product goes: out, or before gate and residual */
+    float *w_rows, *x_rows; /* of w_by_row, else NULL */
+    tensor sum;             /* where the product goes: out, or before gate and residual */
     cublasLtEpilogue_t epilogue;
     bool act_after;
 } linear_run;
@@ -47,6 +49,10 @@ static linear_run divide(const linear_desc *d, work w) {
     next += size.bias;
     r.scale = size.scale ? next : NULL;
     next += size.scale;
+    r.w_rows = d->w_by_row ? (float *)(void *)next : NULL;
+    next += size.w_rows;
+    r.x_rows = d->w_by_row ? (float *)(void *)next : NULL;
+    next += size.x_rows;
     if (size.sum)
         r.sum = dense_like(&d->out, next);
     const bool gelu = d->act == ACT_GELU_TANH, bias = d->bias.data != NULL;
@@ -82,7 +88,9 @@ static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
                  .bias = r->bias ? r->bias : d->bias.data,
                  .workspace = r->cap,
                  .workspace_size = r->cap ? CUDA_LINEAR_CAP : 0,
-                 .factor = x->type == DTYPE_F8_E4M3 ? f8_factor(d) : 1,
+                 .factor = x->type == DTYPE_F8_E4M3 && !r->w_rows ? f8_factor(d) : 1,
+                 .w_rows = r->w_rows,
+                 .x_rows = r->x_rows,
                  .scale = r->scale};
     const int64_t branch = x->rank == 3 ? b : 0;
     p.x = (const char *)x->data + branch * x->stride[0] * (int64_t)dtype_size(x->type);
@@ -96,7 +104,8 @@ static product product_of(const linear_desc *d, const linear_run *r, int64_t b,
                           .out_type = out->type,
                           .epilogue = (int32_t)r->epilogue,
                           .with_residual = p.residual != NULL,
-                          .few_rows = x->dim[last] <= FEW_ROWS};
+                          .few_rows = x->dim[last] <= FEW_ROWS,
+                          .w_by_row = r->w_rows != NULL};
     p.key.alignment = cuda_linear_alignment(&p);
     return p;
 }
@@ -173,12 +182,17 @@ static void finish(cuda *c, const linear_desc *d, const linear_run *r) {
     norm_behind(c, d);
 }
 
-static bool prepare_weight(cuda *c, const linear_desc *d, void *weight) {
+static bool prepare_weight(cuda *c, const linear_desc *d, const linear_run *r) {
     if (d->x.type != DTYPE_F8_E4M3)
-        return cuda_ok(c, kernel_convert(&d->w, weight, d->x.type, c->stream), "linear");
+        return cuda_ok(c, kernel_convert(&d->w, r->weight, d->x.type, c->stream),
+                       "linear");
+    if (r->w_rows)
+        return cuda_ok(
+            c, kernel_quantise_by_row(d, r->weight, r->w_rows, r->x_rows, c->stream),
+            "linear");
     const quantise_desc q = {
         .x = d->w,
-        .out = tensor_make(weight, DTYPE_F8_E4M3, SHAPE(d->w.dim[0], d->w.dim[1])),
+        .out = tensor_make(r->weight, DTYPE_F8_E4M3, SHAPE(d->w.dim[0], d->w.dim[1])),
         .scale = d->w_scale};
     return cuda_ok(c, kernel_quantise(&q, c->stream), "linear");
 }
@@ -196,7 +210,7 @@ static bool prepare_bias(cuda *c, const linear_desc *d, void *to, batch *all) {
 
 static bool prepare(cuda *c, const linear_desc *d, const linear_run *r, batch *all) {
     const float by = d->out_scale == 0 ? 1 : 1 / d->out_scale;
-    return (!r->weight || prepare_weight(c, d, r->weight)) &&
+    return (!r->weight || prepare_weight(c, d, r)) &&
            (!r->scale || cuda_ok(c, kernel_put(r->scale, by, c->stream), "linear")) &&
            (!r->bias || prepare_bias(c, d, r->bias, all));
 }
@@ -222,14 +236,14 @@ static void note_slow(cuda *c, const product *p, product_kind *kind,
         (int)(kind->how.found ? status : kind->status));
 }
 
-/* weight: in the type of x, if it was not stored so. */
-static void linear_by_kernel(cuda *c, const linear_desc *d, void *weight) {
+static void linear_by_kernel(cuda *c, const linear_desc *d, const linear_run *r) {
     linear_desc own = *d;
-    if (weight && d->x.type == DTYPE_F8_E4M3) {
-        own.w.data = weight;
+    if (r->weight && d->x.type == DTYPE_F8_E4M3) {
+        own.w.data = r->weight;
         own.w.type = DTYPE_F8_E4M3;
+        own.w_by_row = false;
     }
-    cuda_ok(c, kernel_linear(&own, c->stream), "linear");
+    cuda_ok(c, kernel_linear(&own, r->w_rows, c->stream), "linear");
     norm_behind(c, d);
 }
 
@@ -264,7 +278,7 @@ static bool linear_at_once(cuda *c, const linear_desc *d, batch all, work w) {
             if (all.n > 1)
                 return false;
             note_slow(c, &p, kind, status);
-            linear_by_kernel(c, d, r.weight);
+            linear_by_kernel(c, d, &r);
             return true;
         }
         if (status != CUBLAS_STATUS_SUCCESS) {

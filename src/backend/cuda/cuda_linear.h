@@ -11,7 +11,9 @@
 typedef struct product_key {
     int64_t n, k;
     int32_t x_type, out_type, epilogue, with_residual;
-    int32_t few_rows, alignment; /* bytes, of all operands and their rows: 16 or less */
+    /* few_rows had 32 bits once: in files that are kept these are the same bytes. */
+    int16_t few_rows, w_by_row;
+    int32_t alignment; /* bytes, of all operands and their rows: 16 or less */
 } product_key;
 
 /* Of the bias, and of what would be added to a result. */
@@ -33,8 +35,9 @@ typedef struct product {
     void *out;
     void *workspace;
     size_t workspace_size;
-    float factor;      /* of the sums: scales of x and w */
-    const void *scale; /* on the device: of a result in fp8 */
+    float factor;                 /* of the sums: scales of x and w */
+    const float *w_rows, *x_rows; /* on the device, in its place: of w_by_row */
+    const void *scale;            /* on the device: of a result in fp8 */
 } product;
 
 typedef struct chosen {

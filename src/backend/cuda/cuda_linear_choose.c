@@ -80,10 +80,20 @@ static bool set_batch(const lt_layouts *l, const batch *all) {
                sizeof all->bias);
 }
 
+/* One of w alone is not offered. */
+static bool set_rows(cublasLtMatmulDesc_t op, const product *p) {
+    const cublasLtMatmulMatrixScale_t by_row = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    return set(op, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &by_row, sizeof by_row) &&
+           set(op, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &by_row, sizeof by_row) &&
+           set(op, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &p->w_rows, sizeof p->w_rows) &&
+           set(op, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &p->x_rows, sizeof p->x_rows);
+}
+
 /* Sums stay on the tensor cores, which keep fewer bits of them than f32 has. */
 static bool set_f8(cublasLtMatmulDesc_t op, const product *p) {
     const int8_t fast = 1;
     return set(op, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof fast) &&
+           (!p->w_rows || set_rows(op, p)) &&
            (!p->scale ||
             set(op, CUBLASLT_MATMUL_DESC_D_SCALE_POINTER, &p->scale, sizeof p->scale));
 }

@@ -23,6 +23,10 @@ cudaError_t kernel_avg_down(const avg_down_desc *d, cudaStream_t stream);
 cudaError_t kernel_pixels(const pixels_desc *d, cudaStream_t stream);
 cudaError_t kernel_fill(const fill_desc *d, cudaStream_t stream);
 cudaError_t kernel_quantise(const quantise_desc *d, cudaStream_t stream);
+/* w [N, K] of d to F8_E4M3 with a scale for each row (w_by_row), which goes to w_rows [N]; that of x
+ * goes to x_rows, as often as x has rows. */
+cudaError_t kernel_quantise_by_row(const linear_desc *d, void *weight, float *w_rows,
+                                   float *x_rows, cudaStream_t stream);
 cudaError_t kernel_amax(const amax_desc *d, cudaStream_t stream);
 
 /* out = residual + gate * act(sum + bias): what a product leaves to be done. sum has the
@@ -39,8 +43,9 @@ cudaError_t kernel_put(float *out, float v, cudaStream_t stream);
 cudaError_t kernel_convert(const tensor *x, void *dst, dtype type, cudaStream_t stream);
 /* Adds a number that any changed bit of x [M, N] changes to *sum on the device. */
 cudaError_t kernel_digest(const tensor *x, void *sum, cudaStream_t stream);
-/* The whole layer, for shapes that cuBLASLt does not take: sums in f32, in order of k. */
-cudaError_t kernel_linear(const linear_desc *d, cudaStream_t stream);
+/* The whole layer, for shapes that cuBLASLt does not take: sums in f32, in order of k. w_rows
+ * (may be NULL) [N]: scales of the rows of w, in place of w_scale. */
+cudaError_t kernel_linear(const linear_desc *d, const float *w_rows, cudaStream_t stream);
 
 /* In the range of cuDNN's gaps, and without it: any shape of the contract. */
 typedef struct attention_device {

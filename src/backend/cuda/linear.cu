@@ -189,6 +189,7 @@ typedef struct product_args {
     const void *x, *w;
     dtype x_type, w_type;
     float factor, out_factor; /* of sums; of what is stored in fp8 */
+    const float *w_rows;      /* of sums, of each column too */
     bool out_f8;
     int64_t k, x_branch, x_row;
     finish_args rest; /* sum is not read */
@@ -227,7 +228,8 @@ __global__ void product_tile(product_args a) {
         if (m >= f.tokens || n >= f.width)
             continue;
         const float *gate = f.gate.data ? modulation_row(f.gate, b, m) : nullptr;
-        float v = finish_value(f, sum[i] * a.factor, n, gate);
+        const float factor = a.w_rows ? a.factor * a.w_rows[n] : a.factor;
+        float v = finish_value(f, sum[i] * factor, n, gate);
         if (f.residual) /* may be the very place that is written */
             v += load_one(f.residual, f.out_bf16,
                           b * f.residual_branch + m * f.residual_row + n);
@@ -239,14 +241,16 @@ __global__ void product_tile(product_args a) {
     }
 }
 
-extern "C" cudaError_t kernel_linear(const linear_desc *d, cudaStream_t stream) {
+extern "C" cudaError_t kernel_linear(const linear_desc *d, const float *w_rows,
+                                     cudaStream_t stream) {
     const tensor x = batched(d->x);
     product_args a = {};
     a.x = x.data, a.w = d->w.data;
     a.x_type = x.type, a.w_type = d->w.type;
     a.factor = x.type == DTYPE_F8_E4M3
-                   ? 1.0f / (one_over(d->x_scale) * one_over(d->w_scale))
+                   ? 1.0f / (one_over(d->x_scale) * one_over(w_rows ? 0 : d->w_scale))
                    : 1.0f;
+    a.w_rows = w_rows;
     a.out_f8 = d->out.type == DTYPE_F8_E4M3, a.out_factor = one_over(d->out_scale);
     a.k = d->w.dim[1], a.x_branch = x.stride[0], a.x_row = x.stride[1];
     a.rest = finish_of(d, &d->out, true);
