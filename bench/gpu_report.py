@@ -258,7 +258,9 @@ def devices_table(g):
 
 def said_lines(g):
     found = g.data.get("checks", {})
-    lines = [f"- {name}: {' '.join(check['said'])}" + (", cuDNN's own kernels left out" if "racecheck" in name else "")
+    ends = {p["name"]: f"no summary, ended with {p['rc']} after {p['wall_s']:.0f} s" for p in g.data["pieces"]}
+    lines = [f"- {name}: {' '.join(check['said']) or ends[name] + ', %d tests passed' % check['passed']}"
+             + (", cuDNN's own kernels left out" if "racecheck" in name else "")
              for name, check in found.items() if name.startswith(("memcheck-", "racecheck-"))]
     return lines + [f"- {line}" for line in found.get("block", {"said": []})["said"]]
 

@@ -1390,9 +1390,11 @@ static void a_query_without_any_weight_says_so(void **state) {
     }
 }
 
-/* test_ops [PATTERN]: the tests whose names match it, as *attention*. */
+/* test_ops [PATTERN]: the tests whose names match it, as *attention*; with ! in front the others. */
 int main(int argc, char **argv) {
-    if (argc > 1)
+    if (argc > 1 && argv[1][0] == '!')
+        cmocka_set_skip_filter(argv[1] + 1);
+    else if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
 #define CASE_ROW(name) cmocka_unit_test_teardown(name##_agrees_on_every_backend, report),
