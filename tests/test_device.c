@@ -81,6 +81,27 @@ static void wrong_options_are_refused(void **state) {
     assert_int_equal(test_host.err.status, OVI_UNSUPPORTED);
 }
 
+static void *open_nothing(const backend_services *services, const device_options *o) {
+    (void)services;
+    (void)o;
+    return NULL;
+}
+
+static uint64_t count_of_open_device(void *self) {
+    assert_non_null(self);
+    return 0;
+}
+
+static void a_device_that_does_not_open_is_asked_nothing(void **state) {
+    (void)state;
+    backend closed = backend_ref;
+    closed.open = open_nothing;
+    closed.objects = count_of_open_device;
+    test_host = (host){0};
+    assert_null(device_open(&test_host, &closed, &options));
+    assert_int_equal(test_host.err.status, OVI_DEVICE);
+}
+
 /* ------------------------------------------------------------------------- arena ---- */
 
 static void arena_grows_from_both_ends_in_aligned_steps(void **state) {
@@ -524,6 +545,7 @@ int main(void) {
         cmocka_unit_test(backends_are_found_by_name),
         cmocka_unit_test(threads_of_zero_mean_all_processors),
         cmocka_unit_test(wrong_options_are_refused),
+        cmocka_unit_test(a_device_that_does_not_open_is_asked_nothing),
         TEST(arena_grows_from_both_ends_in_aligned_steps),
         TEST(arena_peak_is_the_largest_sum_of_both_ends),
         DRY(arena_peak_is_the_largest_sum_of_both_ends),

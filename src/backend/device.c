@@ -104,7 +104,7 @@ const device_counters *device_get_counters(const device *d) {
 }
 
 static uint64_t count_objects(const device *d) {
-    return d->table->objects ? d->table->objects(d->self) : 0;
+    return d->self && d->table->objects ? d->table->objects(d->self) : 0;
 }
 
 void device_reset_counters(device *d) {
