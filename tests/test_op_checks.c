@@ -113,28 +113,31 @@ static void linear_says_what_does_not_fit(void **state) {
 
 static void scales_of_rows_are_of_quantised_weights(void **state) {
     device *d = *state;
+    static const struct {
+        dtype x, w, out;
+        const char *found;
+    } wrong[] = {
+        {DTYPE_F8_E4M3, DTYPE_F8_E4M3, DTYPE_BF16, "F8_E4M3, F8_E4M3 and BF16"},
+        {DTYPE_F8_E4M3, DTYPE_BF16, DTYPE_F8_E4M3, "F8_E4M3, BF16 and F8_E4M3"},
+        {DTYPE_BF16, DTYPE_BF16, DTYPE_BF16, "BF16, BF16 and BF16"},
+    };
     const linear_desc good = {.x = arena_push(d, DTYPE_F8_E4M3, SHAPE(7, 64)),
                               .w = arena_push(d, DTYPE_BF16, SHAPE(128, 64)),
                               .out = arena_push(d, DTYPE_BF16, SHAPE(7, 128)),
                               .w_by_row = true};
-    linear_desc x = good;
-    x.w.type = DTYPE_F8_E4M3;
-    op_linear(d, &x);
-    refused(d,
-            "linear: expected x of F8_E4M3, w and out of BF16 with a scale for each row "
-            "of w, found F8_E4M3, F8_E4M3 and BF16");
-    x = good;
-    x.out.type = DTYPE_F8_E4M3;
-    op_linear(d, &x);
-    refused(d,
-            "linear: expected x of F8_E4M3, w and out of BF16 with a scale for each row "
-            "of w, found F8_E4M3, BF16 and F8_E4M3");
-    x = good;
-    x.x = arena_push(d, DTYPE_BF16, SHAPE(7, 64));
-    op_linear(d, &x);
-    refused(d,
-            "linear: expected x of F8_E4M3, w and out of BF16 with a scale for each row "
-            "of w, found BF16, BF16 and BF16");
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        linear_desc x = good;
+        char sentence[192];
+        x.x = arena_push(d, wrong[i].x, SHAPE(7, 64));
+        x.w.type = wrong[i].w;
+        x.out.type = wrong[i].out;
+        snprintf(sentence, sizeof sentence,
+                 "linear: expected x of F8_E4M3, w and out of BF16 with a scale for each "
+                 "row of w, found %s",
+                 wrong[i].found);
+        op_linear(d, &x);
+        refused(d, sentence);
+    }
     op_linear(d, &good);
     assert_int_equal(device_get_counters(d)->calls[OP_LINEAR], 1);
 }

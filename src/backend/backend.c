@@ -69,13 +69,6 @@ static void count(device *d, op_kind op, const void *desc) {
     c->f8_flops += is_f8_product(op, desc) ? cost.flops : 0;
 }
 
-/* A dry run may make what the operation will need. */
-static void prepare(const device *dry, op_kind op, const void *desc) {
-    device *real = dry->prepares;
-    if (real && device_has_objects(real))
-        real->table->prepare(device_enter(real), op, desc);
-}
-
 /* Calls the table; while profiling also waits for the end. */
 static void call(device *d, op_kind op, const void *desc, work w, bool fallback) {
     const backend *b = fallback && d->ref ? &backend_ref : d->table;
@@ -107,8 +100,8 @@ static void run_op(device *d, op_kind op, const void *desc) {
         if (!w.data)
             return;
     }
-    if (!missing)
-        prepare(d, op, desc);
+    if (d->prepares && !missing)
+        d->prepares->table->prepare(device_enter(d->prepares), op, desc);
     count(d, op, desc);
     d->counters.fallbacks += missing != NULL;
     if (size > d->counters.workspace_peak)

@@ -238,18 +238,9 @@ static gemm *gemm_create(cpu *self, const gemm_shape *s) {
 
 /* ---- what is kept ---- */
 
-static uint64_t hash_of(const gemm_shape *s) {
-    const int64_t *field = (const int64_t *)s;
-    uint64_t h = UINT64_C(14695981039346656037); /* FNV-1a, by words */
-    for (size_t i = 0; i < sizeof *s / sizeof *field; i++)
-        h = (h ^ (uint64_t)field[i]) * UINT64_C(1099511628211);
-    return h;
-}
-
-static gemm_entry *find(const cpu *self, const gemm_shape *s, uint64_t hash) {
+static gemm_entry *find(const cpu *self, const gemm_shape *s) {
     for (int i = 0; i < self->n_gemms; i++)
-        if (self->gemms[i].hash == hash &&
-            memcmp(&self->gemms[i].gemm->shape, s, sizeof *s) == 0)
+        if (memcmp(&self->gemms[i].gemm->shape, s, sizeof *s) == 0)
             return &self->gemms[i];
     return NULL;
 }
@@ -287,8 +278,7 @@ void gemm_begin_stage(cpu *self) {
 }
 
 const gemm *gemm_get(cpu *self, const gemm_shape *s) {
-    const uint64_t hash = hash_of(s);
-    gemm_entry *kept = find(self, s, hash);
+    gemm_entry *kept = find(self, s);
     if (!kept) {
         gemm *g = gemm_create(self, s);
         if (!g)
@@ -298,7 +288,7 @@ const gemm *gemm_get(cpu *self, const gemm_shape *s) {
             gemm_free(g);
             return NULL;
         }
-        *kept = (gemm_entry){g, hash, 0};
+        kept->gemm = g;
         self->n_made++;
     }
     kept->used = ++self->gemm_clock;

@@ -43,7 +43,7 @@ typedef struct gemm gemm;
 /* A kept primitive. */
 typedef struct gemm_entry {
     gemm *gemm; /* owned */
-    uint64_t hash, used;
+    uint64_t used;
 } gemm_entry;
 
 typedef struct cpu {

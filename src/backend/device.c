@@ -210,8 +210,8 @@ bool device_has_objects(const device *d) {
 }
 
 void device_prepare_on(device *dry, device *real) {
-    dry->prepares = real;
-    if (real && device_has_objects(real))
+    dry->prepares = real && device_has_objects(real) ? real : NULL;
+    if (dry->prepares)
         real->table->prepare_stage(device_enter(real));
 }
 

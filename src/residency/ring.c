@@ -77,6 +77,10 @@ struct ring {
     bool stop;
 };
 
+static size_t whole_blocks(size_t bytes) {
+    return (bytes + BLOCK - 1) / BLOCK * BLOCK;
+}
+
 size_t ring_bytes(void) {
     return 2 * HALF_BYTES;
 }
@@ -280,7 +284,7 @@ static const kept *remember(ring *r, weights_range x) {
         r->kept_room = room;
     }
     r->kept[r->n_kept] = (kept){x.entry, x.from, x.size, r->used};
-    r->used += (x.size + BLOCK - 1) / BLOCK * BLOCK;
+    r->used += whole_blocks(x.size);
     return &r->kept[r->n_kept++];
 }
 
@@ -389,14 +393,11 @@ bool ring_flush(ring *r) {
     return ok;
 }
 
-static size_t next_block(const half *h) {
-    return (h->used + BLOCK - 1) / BLOCK * BLOCK;
-}
-
 /* A half that takes so many chunks, and bytes; NULL: failed, or stopped. */
 static half *find_half(ring *r, size_t n, size_t bytes) {
     const half *h = &r->half[r->turn];
-    if (((size_t)h->n + n > MAX_CHUNKS || next_block(h) + bytes > HALF_BYTES) && !turn(r))
+    if (((size_t)h->n + n > MAX_CHUNKS || whole_blocks(h->used) + bytes > HALF_BYTES) &&
+        !turn(r))
         return NULL;
     return &r->half[r->turn];
 }
@@ -412,7 +413,7 @@ static bool collect_chunk(ring *r, const loader *l, chunk *c) {
     half *h = find_half(r, 1, c->to ? 0 : skew + 1);
     if (!h)
         return false;
-    const size_t at = next_block(h) + skew;
+    const size_t at = whole_blocks(h->used) + skew;
     size_t most = (c->direct < 0 ? CHUNK : DIRECT_CHUNK) - skew;
     if (!c->to && most > HALF_BYTES - at)
         most = HALF_BYTES - at;
@@ -477,7 +478,7 @@ void *ring_place(ring *r, const loader *l, weights_range x, char *dst) {
         ring_drop(r);
         return NULL;
     }
-    const size_t at = next_block(h);
+    const size_t at = whole_blocks(h->used);
     const chunk c = {
         .x = x.entry, .size = x.size, .to = h->data + at, .dst = dst, .made = true};
     h->used = at + x.size;

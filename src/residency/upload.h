@@ -4,12 +4,14 @@
  * the file's mapping: no copy on the host. Where the system refuses to pin it, memory does not
  * hold the file, or rows are read once and there are threads enough to be faster than pinning
  * is, threads read them into pinned memory of our own (ring.h). Everything else passes through
- * staging by pread, or is converted into the ring, where there is one. Pinned pages cannot be evicted: no more windows are pinned than there is
- * room for. While rows that stay are brought in the oldest are given up for new ones; while
- * rows come round again they stay, and the rest goes through the ring.
+ * staging by pread, or is converted into the ring, where there is one. Pinned pages cannot be
+ * evicted: no more windows are pinned than there is room for. While rows that stay are brought
+ * in the oldest are given up for new ones; while rows come round again they stay, and the rest
+ * goes through the ring.
  *
  * A copy that fails is kept (copies.h), and so is what the ring reads late, until upload_row,
- * upload_finish or upload_release says so. One uploader is used by one thread at a time, and stays where it is. */
+ * upload_finish or upload_release says so. One uploader is used by one thread at a time, and
+ * stays where it is. */
 #ifndef OVI_RESIDENCY_UPLOAD_H
 #define OVI_RESIDENCY_UPLOAD_H
 
