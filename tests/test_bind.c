@@ -244,6 +244,42 @@ static void parts_are_folded(void **state) {
     weights_close(files);
 }
 
+static double by_first(const float *v, int64_t n, const float *by) {
+    assert_int_equal(n, 2);
+    return *by / v[0];
+}
+
+static int64_t other_row(const weight *row, int64_t r) {
+    (void)row;
+    return 1 - r;
+}
+
+/* Row by row, each by its number, and placed where the scaling says. */
+static void rows_are_scaled(void **state) {
+    (void)state;
+    const stored list[] = {{"v", DTYPE_F32, SHAPE(2, 2)}, {"g", DTYPE_F32, SHAPE(2, 1)}};
+    const weight_scaling turned = {by_first, other_row}, straight = {by_first, NULL};
+    weights *files = make_file(list, 2); /* 1 2 3 4, and 1 2 */
+    err e = {0};
+    for (int k = 0; k < 2; k++) {
+        weight_table t;
+        float v[4];
+        weight_table_init(&t, "test model", &e);
+        wref r = weight_add(
+            &t, &(weight_spec){.use = WEIGHT_CONV,
+                               .n_parts = 2,
+                               .part = {{"v", SHAPE(2, 2)}, {"g", SHAPE(2, 1)}},
+                               .scaling = k ? &turned : &straight});
+        assert_int_equal(weight_table_bind(&t, files, &e), OVI_OK);
+        assert_int_equal(weight_to_f32(&t, r, v, &e), OVI_OK);
+        const float *first = k ? v + 2 : v, *second = k ? v : v + 2;
+        assert_true(first[0] == 1 && first[1] == 2);
+        assert_true(second[0] == 2 && second[1] == (float)(4 * (2.0 / 3)));
+        weight_table_release(&t);
+    }
+    weights_close(files);
+}
+
 static void fold_doubles(const weight *row, const float *const *parts, float *dst) {
     for (int64_t i = 0; i < shape_count(&row->spec.placed); i++)
         dst[i] = parts[1] ? parts[0][i] * parts[1][0] : parts[0][i];
@@ -355,6 +391,7 @@ int main(void) {
         cmocka_unit_test(other_names_are_tried_in_order),
         cmocka_unit_test(what_may_be_there_is_ignored),
         cmocka_unit_test(parts_are_folded),
+        cmocka_unit_test(rows_are_scaled),
         cmocka_unit_test(a_whole_tensor_stands_for_parts),
         cmocka_unit_test(optional_rows_are_bound_whole_or_not_at_all),
         cmocka_unit_test(unsound_declarations_latch),

@@ -1,6 +1,7 @@
 /* test_ring.c: rows of all sizes are collected in the ring, to a device apart (apart_device.h):
  * what is one job, where rows are cut, and what is left when reading fails or is stopped. */
 #include <fcntl.h>
+#include <math.h>
 
 #include "failing_reads.h"
 #include "residency/ring.h"
@@ -340,6 +341,157 @@ static void convolutions_are_packed_in_whole_pairs(void **state) {
     close_fixture(&s.f);
 }
 
+/* ---- rows that are scaled on the way ---- */
+
+enum { NORMED, TURNED, PLAIN, N_SCALED };
+#define SCALED_O 699 /* does not fill the last piece */
+#define SCALED_I 431
+#define SCALED_N (SCALED_O * SCALED_I * TAPS)
+
+static double by_length(const float *v, int64_t n, const float *by) {
+    double sum = 1;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)v[i] * v[i];
+    return (by ? *by : 3) / sum;
+}
+
+static int64_t from_behind(const weight *row, int64_t r) {
+    return weight_rows(row) - 1 - r;
+}
+
+static const weight_scaling scaling = {.scale = by_length};
+static const weight_scaling scaling_turned = {by_length, from_behind};
+
+static void declare_scaled(weight_table *t, err *e) {
+    const shape dims = SHAPE(SCALED_O, SCALED_I, TAPS), numbers = SHAPE(SCALED_O, 1, 1);
+    const weight_spec spec = {.use = WEIGHT_CONV, .published = DTYPE_F32};
+    weight_spec row[N_SCALED] = {spec, spec, spec};
+    weight_table_init(t, "model to scale", e);
+    row[NORMED].scaling = row[PLAIN].scaling = &scaling;
+    row[TURNED].scaling = &scaling_turned;
+    for (int i = 0; i < N_SCALED; i++) {
+        row[i].n_parts = i == PLAIN ? 1 : 2;
+        for (int k = 0; k < row[i].n_parts; k++) {
+            row[i].part[k].dims = k == 0 ? dims : numbers;
+            snprintf(row[i].part[k].name, WEIGHT_NAME_MAX, "conv%d.%c", i, "vg"[k]);
+        }
+        weight_add(t, &row[i]);
+    }
+    assert_int_equal(e->status, OVI_OK);
+}
+
+typedef struct scaler {
+    sender s;
+    float *folded, *packed, *expected;
+} scaler;
+
+static void open_scaler(scaler *z) {
+    memset(z, 0, sizeof *z);
+    open_model(&z->s.f, DTYPE_F32, declare_scaled);
+    z->folded = test_calloc(SCALED_N, sizeof(float));
+    z->packed = test_calloc(SCALED_N, sizeof(float));
+    z->expected = test_calloc(SCALED_N, sizeof(float));
+}
+
+static void close_scaler(scaler *z) {
+    ring_free(z->s.ring);
+    test_free(z->folded);
+    test_free(z->packed);
+    test_free(z->expected);
+    close_fixture(&z->s.f);
+}
+
+static const conv_geometry scaled_geometry = {SCALED_O, SCALED_I, {1, 1, TAPS}};
+
+static bool scale_row(scaler *z, int i) {
+    const packing to = {scaled_geometry, DTYPE_F32, z->packed};
+    const weight *row = &z->s.f.table.row[i];
+    assert_true(load_is_scaled(row) && ring_scales(row));
+    memset(z->packed, 0x77, SCALED_N * sizeof(float));
+    return ring_scale(z->s.ring, &z->s.l, row, &to) && ring_flush(z->s.ring) &&
+           copies_wait(&z->s.to);
+}
+
+/* The fold of the whole, packed. */
+static void expect_scaled(scaler *z, int i) {
+    assert_int_equal(weight_to_f32(&z->s.f.table, i, z->folded, &z->s.e), OVI_OK);
+    const conv_source all = {z->folded, DTYPE_F32, 0, (int64_t)SCALED_O * SCALED_I};
+    apart_pack(&(apart_copy){.dst = z->expected,
+                             .geometry = scaled_geometry,
+                             .pairs = all,
+                             .type = DTYPE_F32});
+    assert_memory_equal(z->packed, z->expected, SCALED_N * sizeof(float));
+}
+
+/* The bits of the fold on one thread, whatever their number and the order of the rows. */
+static void threads_scale_the_rows_that_they_read(void **state) {
+    (void)state;
+    scaler z;
+    open_scaler(&z);
+    for (int n_threads = 1; n_threads <= RING_MAX_THREADS; n_threads += 5)
+        for (int i = 0; i < N_SCALED; i++) {
+            start_ring(&z.s, (ring_desc){.n_threads = n_threads});
+            assert_true(scale_row(&z, i));
+            expect_scaled(&z, i);
+            assert_int_equal(atomic_load(&z.s.n_read), bytes_of(&z.s, i));
+            assert_int_equal(apart.copies, 2); /* of 8 MiB at most */
+        }
+    close_scaler(&z);
+}
+
+static void put_nan(scaler *z, const weights_entry *x, size_t element) {
+    const float nan = NAN;
+    const int fd = open(z->s.f.path, O_WRONLY);
+    assert_int_equal(pwrite(fd, &nan, sizeof nan, (off_t)(x->offset + 4 * element)),
+                     sizeof nan);
+    close(fd);
+}
+
+static void expect_refused(scaler *z, int row, const char *sentence) {
+    assert_false(scale_row(z, row));
+    assert_false(copies_report(&z->s.to, &z->s.e));
+    if (!strstr(z->s.e.text, sentence))
+        fail_msg("expected \"%s\", found: %s", sentence, z->s.e.text);
+    err_clear(&z->s.e);
+}
+
+static void rows_that_cannot_be_scaled_are_named(void **state) {
+    (void)state;
+    scaler z;
+    open_scaler(&z);
+    const weight *row = z.s.f.table.row;
+    start_ring(&z.s, (ring_desc){.n_threads = 8});
+    reading.fail_at = (off_t)(row[NORMED].entry[1]->offset + 4 * (SCALED_O - 1));
+    expect_refused(&z, NORMED, "cannot read tensor conv0.g: ");
+    reading.fail_at = (off_t)(row[TURNED].entry[0]->offset);
+    expect_refused(&z, TURNED, "cannot read tensor conv1.v: ");
+    reading.fail_at = 0;
+    assert_true(scale_row(&z, TURNED));
+    expect_scaled(&z, TURNED);
+    atomic_store(&z.s.stop, true);
+    assert_false(scale_row(&z, NORMED));
+    assert_true(copies_report(&z.s.to, &z.s.e)); /* nothing has failed */
+    atomic_store(&z.s.stop, false);
+    close_scaler(&z);
+}
+
+static void a_row_with_a_nan_is_named(void **state) {
+    (void)state;
+    scaler z;
+    open_scaler(&z);
+    const weight *row = z.s.f.table.row;
+    put_nan(&z, row[PLAIN].entry[0], SCALED_N - 1);
+    put_nan(&z, row[TURNED].entry[1], 5);
+    weights_close(z.s.f.files);
+    assert_int_equal(weights_open(&z.s.f.files, z.s.f.path, &z.s.e), OVI_OK);
+    assert_int_equal(weight_table_bind(&z.s.f.table, z.s.f.files, &z.s.e), OVI_OK);
+    start_ring(&z.s, (ring_desc){.n_threads = 8});
+    assert_true(scale_row(&z, NORMED));
+    expect_refused(&z, PLAIN, "conv2.v");
+    expect_refused(&z, TURNED, "conv1.g");
+    close_scaler(&z);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_is_cut_where_a_half_ends),
@@ -350,6 +502,9 @@ int main(void) {
         cmocka_unit_test(what_stays_is_read_once),
         cmocka_unit_test(what_is_made_goes_with_what_is_read),
         cmocka_unit_test(convolutions_are_packed_in_whole_pairs),
+        cmocka_unit_test(threads_scale_the_rows_that_they_read),
+        cmocka_unit_test(rows_that_cannot_be_scaled_are_named),
+        cmocka_unit_test(a_row_with_a_nan_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

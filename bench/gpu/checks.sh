@@ -3,7 +3,7 @@
 
 export OVI_TEST_REQUIRE=cuda # a test without the GPU is no test
 CLONE=tests/data/golden
-LIMIT=400 # of each, with all that runs beside
+LIMIT=${LIMIT:-400} # seconds of each, with all that runs beside
 # As whom: with kernels of other devices; with weights that come on other ways, tensors elsewhere.
 KERNELS="sm80 sm86 sm80,no-cudnn no-cudnn no-workspace sm80,no-workspace watchdog sm86,watchdog"
 PLACES="slow-link no-pin,no-cache direct poisoned apart"

@@ -124,30 +124,22 @@ static int64_t level_channels(const audio_vae_config *cfg, int level) {
 
 /* ---- folding ---- */
 
-/* Row `row` of w [out, in K] made magnitude preserving; see the head of this file. */
-static void fold_row(const float *w, int64_t n, float gain, float *dst) {
-    double rms = sqrt(audio_square_sum(w, n) / (double)n);
-    double scale = gain / ((rms + 1e-4) * sqrt((double)n));
-    for (int64_t i = 0; i < n; i++)
-        dst[i] = (float)(w[i] * scale);
-}
-
-/* A second part is the learnable gain of the half: times 1 + gain. */
-static void fold_mp(const weight *row, const float *const *parts, float *dst) {
-    int64_t out = row->spec.placed.dim[0];
-    int64_t n = shape_count(&row->spec.placed) / out;
-    float gain = row->spec.n_parts == 2 ? 1 + *parts[1] : 1;
-    for (int64_t o = 0; o < out; o++)
-        fold_row(parts[0] + o * n, n, gain, dst + o * n);
+/* A row [in K] is made magnitude preserving; see the head of this file. The learnable gain of the
+ * half: times 1 + gain. */
+static double mp_scale(const float *w, int64_t n, const float *learnable) {
+    const float gain = learnable ? 1 + *learnable : 1;
+    const double rms = sqrt(audio_square_sum(w, n) / (double)n);
+    return gain / ((rms + 1e-4) * sqrt((double)n));
 }
 
 /* Rows of the file are q0 k0 v0 q1 k1 v1 ..; placed are all q, all k, all v. */
-static void fold_qkv(const weight *row, const float *const *parts, float *dst) {
-    int64_t channels = row->spec.placed.dim[0] / 3, n = row->spec.placed.dim[1];
-    for (int64_t c = 0; c < channels; c++)
-        for (int64_t j = 0; j < 3; j++)
-            fold_row(parts[0] + (3 * c + j) * n, n, 1, dst + (j * channels + c) * n);
+static int64_t qkv_row(const weight *row, int64_t r) {
+    const int64_t channels = weight_rows(row) / 3;
+    return 3 * (r % channels) + r / channels;
 }
+
+static const weight_scaling fold_mp = {.scale = mp_scale};
+static const weight_scaling fold_qkv = {.scale = mp_scale, .stored_row = qkv_row};
 
 /* ---- declaration ---- */
 
@@ -158,9 +150,9 @@ typedef struct declarer { /* where in the model the next weights belong */
 } declarer;
 
 /* The convolution of one module; its name is a printf format. */
-static wref declare_conv(const declarer *to, shape dims, weight_fold_fn fold,
+static wref declare_conv(const declarer *to, shape dims, const weight_scaling *scaling,
                          const char *fmt, ...) OVI_PRINTF(4, 5);
-static wref declare_conv(const declarer *to, shape dims, weight_fold_fn fold,
+static wref declare_conv(const declarer *to, shape dims, const weight_scaling *scaling,
                          const char *fmt, ...) {
     weight_spec spec = {.use = WEIGHT_CONV,
                         .part_of = to->part,
@@ -168,7 +160,7 @@ static wref declare_conv(const declarer *to, shape dims, weight_fold_fn fold,
                         .exact = true,
                         .n_parts = 1,
                         .part = {{.dims = dims}},
-                        .fold = fold};
+                        .scaling = scaling};
     char module[MODULE_NAME_MAX];
     va_list args;
     va_start(args, fmt);
@@ -185,7 +177,7 @@ static wref declare_conv_out(const declarer *to, shape dims) {
                         .exact = true,
                         .n_parts = 2,
                         .part = {{.dims = dims}, {.dims = shape_make(0, NULL)}},
-                        .fold = fold_mp};
+                        .scaling = &fold_mp};
     snprintf(spec.part[0].name, WEIGHT_NAME_MAX, "%s.conv_out.weight", to->half);
     snprintf(spec.part[1].name, WEIGHT_NAME_MAX, "%s.learnable_gain", to->half);
     return weight_add(&to->m->weights, &spec);
@@ -195,12 +187,12 @@ static void declare_block(const declarer *to, audio_res_block *b, int64_t in,
                           int64_t out) {
     b->in = in;
     b->out = out;
-    b->conv1 = declare_conv(to, SHAPE(out, in, 3), fold_mp, "%s.conv1", b->name);
-    b->conv2 = declare_conv(to, SHAPE(out, out, 3), fold_mp, "%s.conv2", b->name);
+    b->conv1 = declare_conv(to, SHAPE(out, in, 3), &fold_mp, "%s.conv1", b->name);
+    b->conv2 = declare_conv(to, SHAPE(out, out, 3), &fold_mp, "%s.conv2", b->name);
     b->shortcut = -1;
     if (in != out)
         b->shortcut =
-            declare_conv(to, SHAPE(out, in, 1), fold_mp, "%s.nin_shortcut", b->name);
+            declare_conv(to, SHAPE(out, in, 1), &fold_mp, "%s.nin_shortcut", b->name);
 }
 
 static void declare_mid(const declarer *to, audio_half *h, int64_t channels) {
@@ -211,9 +203,9 @@ static void declare_mid(const declarer *to, audio_half *h, int64_t channels) {
     a->channels = channels;
     declare_block(to, &h->mid_1, channels, channels);
     a->qkv =
-        declare_conv(to, SHAPE(3 * channels, channels, 1), fold_qkv, "%s.qkv", a->name);
+        declare_conv(to, SHAPE(3 * channels, channels, 1), &fold_qkv, "%s.qkv", a->name);
     a->proj_out =
-        declare_conv(to, SHAPE(channels, channels, 1), fold_mp, "%s.proj_out", a->name);
+        declare_conv(to, SHAPE(channels, channels, 1), &fold_mp, "%s.proj_out", a->name);
     declare_block(to, &h->mid_2, channels, channels);
     h->mid_2.clamped = true;
 }
@@ -237,7 +229,7 @@ static void declare_encoder(audio_vae *m) {
     declarer to = {m, "encoder", AUDIO_VAE_ENCODER};
     int64_t in = cfg->hidden_dim;
     h->conv_in =
-        declare_conv(&to, SHAPE(in, cfg->data_dim, 3), fold_mp, "encoder.conv_in");
+        declare_conv(&to, SHAPE(in, cfg->data_dim, 3), &fold_mp, "encoder.conv_in");
     for (int l = 0; l < cfg->n_levels; l++) {
         int64_t out = level_channels(cfg, l);
         audio_level *level = &h->level[l];
@@ -245,9 +237,9 @@ static void declare_encoder(audio_vae *m) {
         declare_level(&to, level, l, in, "down");
         level->resamples = cfg->halves[l];
         if (level->resamples) {
-            level->before = declare_conv(&to, SHAPE(out, out, 1), fold_mp,
+            level->before = declare_conv(&to, SHAPE(out, out, 1), &fold_mp,
                                          "encoder.down.%d.downsample.conv1", l);
-            level->after = declare_conv(&to, SHAPE(out, out, 1), fold_mp,
+            level->after = declare_conv(&to, SHAPE(out, out, 1), &fold_mp,
                                         "encoder.down.%d.downsample.conv2", l);
         }
         in = out;
@@ -262,7 +254,7 @@ static void declare_decoder(audio_vae *m) {
     declarer to = {m, "decoder", AUDIO_VAE_DECODER};
     int64_t in = level_channels(cfg, cfg->n_levels - 1);
     h->conv_in =
-        declare_conv(&to, SHAPE(in, cfg->embed_dim, 3), fold_mp, "decoder.conv_in");
+        declare_conv(&to, SHAPE(in, cfg->embed_dim, 3), &fold_mp, "decoder.conv_in");
     declare_mid(&to, h, in);
     for (int l = cfg->n_levels - 1; l >= 0; l--) {
         int64_t out = level_channels(cfg, l);
@@ -271,7 +263,7 @@ static void declare_decoder(audio_vae *m) {
         declare_level(&to, level, l, in, "up");
         level->resamples = l > 0 && cfg->halves[l - 1];
         if (level->resamples)
-            level->after = declare_conv(&to, SHAPE(out, out, 3), fold_mp,
+            level->after = declare_conv(&to, SHAPE(out, out, 3), &fold_mp,
                                         "decoder.up.%d.upsample.conv", l);
         in = out;
     }

@@ -119,37 +119,32 @@ static int64_t stage_channels(const vocoder_config *cfg, int i) {
 
 /* Weight norm: w = v g / |v|, the norm over all but the first axis. A file that holds w
  * itself gives no g. */
-static double row_scale(const float *const *parts, int64_t row, int64_t n) {
-    if (!parts[1])
-        return 1;
-    return parts[1][row] / sqrt(audio_square_sum(parts[0] + row * n, n));
+static double norm_scale(const float *v, int64_t n, const float *g) {
+    return g ? *g / sqrt(audio_square_sum(v, n)) : 1;
 }
 
-static void fold_norm(const weight *row, const float *const *parts, float *dst) {
-    int64_t rows = row->spec.placed.dim[0];
-    int64_t n = shape_count(&row->spec.placed) / rows;
-    for (int64_t r = 0; r < rows; r++) {
-        double scale = row_scale(parts, r, n);
-        for (int64_t i = 0; i < n; i++)
-            dst[r * n + i] = (float)(parts[0][r * n + i] * scale);
-    }
-}
+static const weight_scaling weight_norm = {.scale = norm_scale};
 
 /* [in, out, 2u] -> [u out, in, 2], see the head of this file. The norm belongs to input
- * channels here. */
+ * channels here. A few of them at a time: of each tap they fill a line of the cache. */
 static void fold_transposed(const weight *row, const float *const *parts, float *dst) {
     const int64_t *stored = row->spec.part[0].dims.dim;
-    int64_t in = stored[0], out = stored[1], u = stored[2] / 2;
-    for (int64_t i = 0; i < in; i++) {
-        double scale = row_scale(parts, i, out * 2 * u);
-        for (int64_t o = 0; o < out; o++) {
-            const float *v = parts[0] + (i * out + o) * 2 * u;
-            for (int64_t p = 0; p < u; p++) {
-                float *to = dst + ((p * out + o) * in + i) * 2;
-                to[0] = (float)(v[u + p] * scale);
-                to[1] = (float)(v[p] * scale);
-            }
-        }
+    const int64_t in = stored[0], out = stored[1], u = stored[2] / 2, n = out * 2 * u;
+    enum { TOGETHER = 8 };
+    for (int64_t first = 0; first < in; first += TOGETHER) {
+        const int64_t end = first + TOGETHER < in ? first + TOGETHER : in;
+        double scale[TOGETHER];
+        for (int64_t i = first; i < end; i++)
+            scale[i - first] =
+                norm_scale(parts[0] + i * n, n, parts[1] ? parts[1] + i : NULL);
+        for (int64_t o = 0; o < out; o++)
+            for (int64_t p = 0; p < u; p++)
+                for (int64_t i = first; i < end; i++) {
+                    const float *v = parts[0] + i * n + o * 2 * u;
+                    float *to = dst + ((p * out + o) * in + i) * 2;
+                    to[0] = (float)(v[u + p] * scale[i - first]);
+                    to[1] = (float)(v[p] * scale[i - first]);
+                }
     }
 }
 
@@ -185,7 +180,7 @@ static vocoder_conv declare_conv(vocoder *m, shape dims, const char *fmt, ...) {
     vsnprintf(name, sizeof name, fmt, args);
     va_end(args);
     weight_spec spec = normed_spec(dims, name);
-    spec.fold = fold_norm;
+    spec.scaling = &weight_norm;
     wref w = weight_add(&m->weights, &spec);
     return (vocoder_conv){
         w, weight_vector(&m->weights, 0, DTYPE_F32, SHAPE(dims.dim[0]), "%s.bias", name)};

@@ -2,7 +2,8 @@
  *
  *   copy       dense, and stored in the wanted type: straight to its place;
  *   convert    [LOAD_CHUNK] elements as stored -> f32 -> wanted type;
- *   fold       all parts as f32, the row's fold, then the wanted type.
+ *   fold       all parts as f32, the row's fold, then the wanted type;
+ *   scaled     where the fold goes row by row: some rows to their place, and scaled there.
  *
  * The first time a row is read its values are looked at: NaN and infinity end the load with
  * the tensor's name. Rows that are streamed again and again are asked once.
@@ -127,6 +128,54 @@ static bool fold(const loader *l, const weight *row, dtype type, void *dst) {
     if (type != DTYPE_F32)
         dtype_from_f32(dst, type, folded, (size_t)shape_count(&row->spec.placed));
     return true;
+}
+
+bool load_is_scaled(const weight *row) {
+    bool is = row->spec.scaling && row->entry[0] &&
+              (!row->entry[1] || weight_scales_by_row(row));
+    for (int i = 0; is && i < row->spec.n_parts; i++) {
+        const weights_entry *x = row->entry[i];
+        is = !x || (x->type == DTYPE_F32 && weights_entry_dense(x));
+    }
+    return is;
+}
+
+/* Values [first, first + n) of a part, stored in F32. */
+static bool read_values(const loader *l, const weight *row, load_range from, float *dst) {
+    const weights_range r = {from.entry, (size_t)from.first * sizeof(float),
+                             (size_t)from.n * sizeof(float)};
+    return read_bytes(l, r, dst) &&
+           expect_finite(
+               l, row, (weights_values){from.entry, dst, DTYPE_F32, from.first, from.n});
+}
+
+#define SCALED_TOGETHER 256 /* rows, whose values of part 1 are read at once */
+
+/* Rows that are stored one behind the other, from row `stored` on. */
+static bool scale_run(const loader *l, const weight *row, int64_t stored, int64_t n,
+                      float *dst) {
+    const weights_entry *v = row->entry[0], *g = row->entry[1];
+    const int64_t values = weight_row_values(row);
+    float by[SCALED_TOGETHER];
+    if (!read_values(l, row, (load_range){v, stored * values, n * values}, dst) ||
+        (g && !read_values(l, row, (load_range){g, stored, n}, by)))
+        return false;
+    for (int64_t r = 0; r < n; r++)
+        weight_scale_row(row, dst + r * values, g ? &by[r] : NULL, dst + r * values);
+    return true;
+}
+
+bool load_scaled(const loader *l, const weight *row, int64_t first, int64_t n,
+                 float *dst) {
+    const int64_t values = weight_row_values(row);
+    const int64_t most = row->spec.scaling->stored_row ? 1 : SCALED_TOGETHER;
+    bool ok = true;
+    for (int64_t done = 0, run = 0; ok && done < n; done += run) {
+        run = n - done < most ? n - done : most;
+        ok = scale_run(l, row, weight_stored_row(row, first + done), run,
+                       dst + done * values);
+    }
+    return ok;
 }
 
 /* The files' pages have served: those that were mapped leave our resident set. */

@@ -34,6 +34,12 @@ uint64_t load_file_bytes(const weight *row);
 /* False: failed, with the error set, or stopped, without. Failed are also values that are not
  * finite; a row that has none is marked and not asked again. Pieces of a row come in order. */
 bool load_rows(const loader *l, weight *row, load_span span, void *dst);
+/* Can rows of axis 0 be made apart from each other (weight_scaling), out of F32 as it is stored?
+ * Not where one value of part 1 serves them all, which is rare. */
+bool load_is_scaled(const weight *row);
+/* Makes n of them in F32, from row `first` on; reads no more, and calls may run beside each other. */
+bool load_scaled(const loader *l, const weight *row, int64_t first, int64_t n,
+                 float *dst);
 /* The same question of a row that is used where it is mapped. */
 bool load_check_in_place(const loader *l, weight *row);
 #endif

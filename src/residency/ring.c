@@ -33,6 +33,8 @@
 /* Bytes [from, from + size) of a tensor, to be read to `to` and sent from there to dst. */
 typedef struct chunk {
     const weights_entry *x;
+    const weight
+        *row; /* to be scaled, bytes of its rows; NULL: they are as they are stored */
     size_t from, size;
     char *to, *dst; /* dst NULL: it stays, in the cache, or is packed */
     packing pack;   /* dst NULL: it is not */
@@ -87,7 +89,22 @@ size_t ring_bytes(void) {
 
 /* ---- the threads ---- */
 
+/* Bytes of a row, as placed and as stored. */
+static size_t row_bytes(const weight *row) {
+    return (size_t)weight_row_values(row) * sizeof(float);
+}
+
+static bool scale_chunk(const loader *l, const chunk *c, err *e) {
+    const size_t one = row_bytes(c->row);
+    loader mine = *l;
+    mine.err = e;
+    return load_scaled(&mine, c->row, (int64_t)(c->from / one), (int64_t)(c->size / one),
+                       (float *)(void *)c->to);
+}
+
 static bool read_chunk(const loader *l, const chunk *c, err *e) {
+    if (c->row)
+        return scale_chunk(l, c, e);
     const size_t begin = (size_t)c->x->offset + c->from, skew = begin % BLOCK;
     if (atomic_load_explicit(l->stop, memory_order_relaxed))
         return false;
@@ -310,8 +327,11 @@ static int direct_of(ring *r, const loader *l, const weights_entry *x) {
 /* A tensor whose end was read. */
 static void let_go(const loader *l, const chunk *c) {
     const size_t end = (size_t)weights_entry_count(c->x) * dtype_size(c->x->type);
-    if (l->evict && !c->made && c->direct < 0 && c->from + c->size == end)
-        weights_evict(l->files, c->x);
+    if (!l->evict || c->made || c->direct >= 0 || c->from + c->size != end)
+        return;
+    weights_evict(l->files, c->x);
+    if (c->row && c->row->entry[1])
+        weights_evict(l->files, c->row->entry[1]);
 }
 
 /* Does c lie behind so many bytes that are sent, there and here? */
@@ -467,6 +487,32 @@ bool ring_pack(ring *r, const loader *l, const weights_entry *x, const packing *
         if (!find_half(r, PACK_BYTES / CHUNK + 2, BLOCK + n) || /* all of it in one */
             !collect(r, l, (weights_range){x, from, n}, c))
             return false;
+    }
+    return true;
+}
+
+bool ring_scales(const weight *row) {
+    return row_bytes(row) <= CHUNK;
+}
+
+bool ring_scale(ring *r, const loader *l, const weight *row, const packing *to) {
+    const size_t one = row_bytes(row), most = PACK_BYTES / one * one;
+    const size_t of_chunk = CHUNK / one * one;
+    size_t left = (size_t)weight_rows(row) * one;
+    for (size_t n = 0, from = 0; left > 0; left -= n, from += n) {
+        n = left < most ? left : most;
+        half *h = find_half(r, n / of_chunk + 1, n); /* all of it in one */
+        if (!h)
+            return false;
+        char *place = h->data + whole_blocks(h->used);
+        h->used = whole_blocks(h->used) + n;
+        chunk c = {.x = row->entry[0], .row = row, .pack = *to, .direct = -1};
+        for (size_t done = 0; done < n; done += c.size) {
+            c.from = from + done;
+            c.to = place + done;
+            c.size = n - done < of_chunk ? n - done : of_chunk;
+            add_chunk(h, l, &c);
+        }
     }
     return true;
 }

@@ -4,8 +4,9 @@
  * Two halves of pinned memory of our own: several threads read into one while the device reads
  * the other, through the page cache or past it (O_DIRECT). Rows are collected until they fill a
  * half, and read together. What comes round again may stay in further pinned memory, the cache,
- * up to a bound: from the second round on nothing of it is read. One thread at a time uses a
- * ring; its threads sleep between uses. */
+ * up to a bound: from the second round on nothing of it is read. Weights that are folded row by
+ * row are folded by the threads that read them. One thread at a time uses a ring; its threads
+ * sleep between uses. */
 #ifndef OVI_RESIDENCY_RING_H
 #define OVI_RESIDENCY_RING_H
 
@@ -37,6 +38,10 @@ void ring_free(ring *r);
 bool ring_send(ring *r, const loader *l, weights_range bytes, char *dst);
 /* The same of convolution weights in F32 or BF16, which the device packs. */
 bool ring_pack(ring *r, const loader *l, const weights_entry *x, const packing *to);
+/* The same of weights of which load_is_scaled is true: the threads scale what they read. */
+bool ring_scale(ring *r, const loader *l, const weight *row, const packing *to);
+/* Can it? Of rows that are too long it cannot. */
+bool ring_scales(const weight *row);
 /* Where the caller puts bytes that he makes of a tensor, before the next call: x.size of them, at
  * most RING_HALF. They go to dst with what is collected. NULL: as above. */
 void *ring_place(ring *r, const loader *l, weights_range x, char *dst);

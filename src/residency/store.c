@@ -295,16 +295,19 @@ store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
 
 /* ---- bringing in ---- */
 
-/* A device apart packs what it can read as it is stored; false: it cannot. */
+/* A device apart packs what it can read as it is stored, or as threads scale it; false: it cannot. */
 static bool pack_stored(model_state *m, const weight *row, const placement *p,
                         const loader *l) {
     const dtype type = weight_file_type(row);
     const bool folded =
         row->spec.fold && !(row->spec.only_rounds && p->type == DTYPE_BF16);
-    if (device_backend(m->owner->dev)->host_memory || folded || !row->entry[0] ||
-        (type != DTYPE_F32 && type != DTYPE_BF16))
-        return false;
     const packing to = {geometry_of(&row->spec.placed), p->type, row->placed.data};
+    if (device_backend(m->owner->dev)->host_memory || !row->entry[0])
+        return false;
+    if (row->spec.scaling)
+        return upload_scaled(&m->way, l, row, &to);
+    if (folded || (type != DTYPE_F32 && type != DTYPE_BF16))
+        return false;
     return upload_packed(&m->way, l, row->entry[0], &to); /* a failure is latched */
 }
 

@@ -291,6 +291,15 @@ bool upload_packed(uploader *u, const loader *l, const weights_entry *x,
     return r != NULL;
 }
 
+bool upload_scaled(uploader *u, const loader *l, const weight *row, const packing *to) {
+    if (!device_reads_pinned(u->to.dev) || !load_is_scaled(row) || !ring_scales(row))
+        return false;
+    ring *r = err_failed(&u->to.failed) ? NULL : find_ring(u);
+    if (r && !ring_scale(r, l, row, to))
+        (void)copies_report(&u->to, l->err);
+    return r != NULL;
+}
+
 bool upload_wait(uploader *u, err *e) {
     const bool sent = ring_flush(u->ring);
     (void)copies_wait(&u->to); /* what failed is kept */

@@ -71,6 +71,9 @@ bool upload_release(uploader *u, err *e);
 bool upload_packed(uploader *u, const loader *l, const weights_entry *x,
                    const packing *to);
 
+/* The same of weights that are scaled row by row. */
+bool upload_scaled(uploader *u, const loader *l, const weight *row, const packing *to);
+
 /* Host bytes of staging that a row of this type takes. */
 size_t upload_staging_bytes(const weight *row, dtype type);
 /* Starts to bring a placed row to dst on the device; l->staging is of upload_staging_bytes, and

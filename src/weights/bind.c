@@ -36,14 +36,27 @@ static bool grow(weight_table *t) {
     return true;
 }
 
+/* A fold by scaling is told from others by its rows alone. */
+static void fold_rows(const weight *row, const float *const *parts, float *dst) {
+    const int64_t n = weight_row_values(row);
+    for (int64_t r = 0; r < weight_rows(row); r++) {
+        const int64_t stored = weight_stored_row(row, r);
+        const float *by = parts[1];
+        if (by && weight_scales_by_row(row))
+            by += stored;
+        weight_scale_row(row, parts[0] + stored * n, by, dst + r * n);
+    }
+}
+
 /* Without a fold there is one part, of as many elements as are placed. */
 static bool is_sound(const weight_spec *spec) {
     if (spec->n_parts < 1 || spec->n_parts > WEIGHT_MAX_PARTS || spec->part_of < 0 ||
         spec->part_of > 63)
         return false;
-    return spec->fold || (spec->n_parts == 1 && (spec->placed.rank == 0 ||
-                                                 shape_count(&spec->placed) ==
-                                                     shape_count(&spec->part[0].dims)));
+    return spec->fold || spec->scaling ||
+           (spec->n_parts == 1 &&
+            (spec->placed.rank == 0 ||
+             shape_count(&spec->placed) == shape_count(&spec->part[0].dims)));
 }
 
 wref weight_add(weight_table *t, const weight_spec *spec) {
@@ -59,6 +72,8 @@ wref weight_add(weight_table *t, const weight_spec *spec) {
         return -1;
     weight *row = &t->row[t->n];
     *row = (weight){.spec = *spec};
+    if (spec->scaling)
+        row->spec.fold = fold_rows;
     if (spec->placed.rank == 0)
         row->spec.placed = spec->part[0].dims;
     return t->n++;
@@ -301,6 +316,30 @@ ovi_status weight_table_bind(weight_table *t, const weights *files, err *e) {
 
 dtype weight_file_type(const weight *row) {
     return row->entry[0] ? row->entry[0]->type : row->spec.published;
+}
+
+int64_t weight_rows(const weight *row) {
+    return row->spec.placed.dim[0];
+}
+
+int64_t weight_row_values(const weight *row) {
+    return shape_count(&row->spec.placed) / row->spec.placed.dim[0];
+}
+
+int64_t weight_stored_row(const weight *row, int64_t r) {
+    const weight_scaling *s = row->spec.scaling;
+    return s->stored_row ? s->stored_row(row, r) : r;
+}
+
+bool weight_scales_by_row(const weight *row) {
+    return row->spec.n_parts > 1 && shape_count(&row->spec.part[1].dims) > 1;
+}
+
+void weight_scale_row(const weight *row, const float *v, const float *by, float *dst) {
+    const int64_t n = weight_row_values(row);
+    const double scale = row->spec.scaling->scale(v, n, by);
+    for (int64_t i = 0; i < n; i++)
+        dst[i] = (float)(v[i] * scale);
 }
 
 /* Reads all parts as f32 and folds them. */

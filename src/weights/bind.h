@@ -26,6 +26,16 @@ struct weight;
 typedef void (*weight_fold_fn)(const struct weight *row, const float *const *parts,
                                float *dst);
 
+/* A fold row by row, along axis 0: what is placed as row r is a stored row of part 0 times a number
+ * of its own. Rows can then be made apart from each other (residency/ring.h). */
+typedef struct weight_scaling {
+    /* The number, of a row of n values; by: its value of part 1, which has one for each row or one
+     * for all; NULL: there is none. */
+    double (*scale)(const float *v, int64_t n, const float *by);
+    /* Which row is placed as row r; NULL: that one. */
+    int64_t (*stored_row)(const struct weight *row, int64_t r);
+} weight_scaling;
+
 #define WEIGHT_MAX_PARTS 3
 
 /* One stored tensor that a weight is made from. */
@@ -43,6 +53,8 @@ typedef struct weight_spec {
     weight_part part[WEIGHT_MAX_PARTS];
     shape placed;        /* after folding or reshaping; rank 0 = that of part 0 */
     weight_fold_fn fold; /* NULL: part 0 as it is */
+    const weight_scaling
+        *scaling;     /* borrowed; the fold is this one, fold need not be set */
     bool only_rounds; /* fold is rounding to bf16: nothing is left of it in that type */
     bool optional;    /* absent parts leave the row unbound */
     /* A tensor of part 0's shape that a file may hold in place of all parts, folded
@@ -106,6 +118,15 @@ static inline const tensor *weight_get(const weight_table *t, wref r) {
 }
 /* The type this row has in its file, or the published one when planning. */
 dtype weight_file_type(const weight *row);
+/* Of a row with scaling: how many rows it has, the values of one, and the row of part 0 that is
+ * placed as row r. */
+int64_t weight_rows(const weight *row);
+int64_t weight_row_values(const weight *row);
+int64_t weight_stored_row(const weight *row, int64_t r);
+/* Does part 1 have a value for each row? Else it is one for all, or is not there. */
+bool weight_scales_by_row(const weight *row);
+/* One row: v times its number, into dst, which may be v. */
+void weight_scale_row(const weight *row, const float *v, const float *by, float *dst);
 /* The folded f32 value, on the host: shape_count(&placed) values into dst. */
 ovi_status weight_to_f32(const weight_table *t, wref r, float *dst,
                          err *e) OVI_MUST_CHECK;
