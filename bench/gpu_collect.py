@@ -5,7 +5,8 @@
 
 {"gpu", "driver", "parts": as asked for, "pieces": [how each command ended], "reference": [rows of compare_gpu.py],
  "runs": {name: {"wall_s", "step_s", "host_bytes", "stages": {stage: {"load_s", "run_s", "release_s", bytes, ops}}}},
- "checks": {name: {"passed", "failed", "said": [lines]}}, "same": [clips of which the bytes must be equal, and are],
+ "checks": {name: {"passed", "failed", "ways", "said": [lines]}}, "fp8_latents": {"video", "audio"}: relative L2,
+ "same": [clips of which the bytes must be equal, and are],
  "ballast": what it held, "bench": what ovi bench --json said}
 """
 import json
@@ -15,8 +16,9 @@ import statistics
 import sys
 
 WARM_STEPS = 2  # the first steps meet cold caches
-CHECKS = ("golden-", "ops", "ptx", "block", "memcheck-", "racecheck-")
+CHECKS = ("golden-", "ops", "ptx", "block", "memcheck-", "racecheck-", "peaks-")
 SAID = re.compile(r"SUMMARY|of the stream|fallbacks on")
+WAY = re.compile(r": \d+ bytes$") # a way that was tried, and its peak
 # Names of pieces. The first of a group is the standard; libraries without workspace take other
 # algorithms.
 SAME = [
@@ -131,6 +133,7 @@ def check_of(folder, name):
     lines = text_of(folder, name).splitlines()
     return {"passed": sum(x.startswith(("pass ", "[       OK ]")) for x in lines),
             "failed": sum(x.startswith(("FAIL ", "[  FAILED  ] ")) and "test(s)" not in x for x in lines),
+            "ways": sum(WAY.search(x) is not None for x in lines),
             "said": [x.strip("= ") for x in lines if SAID.search(x)]}
 
 
@@ -163,7 +166,8 @@ def main():
     runs = {p["name"]: run_of(folder, p) for p in pieces if "most_mib" in p}
     json.dump({"gpu": name, "driver": driver, "parts": parts, "pieces": pieces, "reference": reference_of(folder),
                "runs": {k: v for k, v in runs.items() if v}, "checks": checks_of(folder, pieces),
-               "same": same_of(folder), "ballast": read(os.path.join(folder, "held.json")),
+               "same": same_of(folder), "fp8_latents": read(os.path.join(folder, "fp8-latents.out")),
+               "ballast": read(os.path.join(folder, "held.json")),
                "bench": read(os.path.join(folder, "bench.out"))},
               sys.stdout, indent=1)
     print()

@@ -262,6 +262,8 @@ def said_lines(g):
     lines = [f"- {name}: {' '.join(check['said']) or ends[name] + ', %d tests passed' % check['passed']}"
              + (", cuDNN's own kernels left out" if "racecheck" in name else "")
              for name, check in found.items() if name.startswith(("memcheck-", "racecheck-"))]
+    lines += [f"- {name}: {check['ways']} ways, planned = measured" + (f", **{check['failed']} tests failed**" if check["failed"] else "")
+              for name, check in found.items() if name.startswith("peaks-")]
     return lines + [f"- {line}" for line in found.get("block", {"said": []})["said"]]
 
 
@@ -278,7 +280,9 @@ def checks_table(g):
     if not g.data.get("checks"):
         return None
     held = g.data.get("ballast")
-    beside = [f"- ballast: beside a program that held all but {held['free_bytes'] / GB:.2f} GB of the card"] if held else []
+    far = g.data.get("fp8_latents")
+    beside = [f"- latents after 50 guided steps, --fp8-products from bf16 (relative L2): video {far['video']:.3f}, audio {far['audio']:.3f}"] if far else []
+    beside += [f"- ballast: beside a program that held all but {held['free_bytes'] / GB:.2f} GB of the card"] if held else []
     return "\n".join(devices_table(g) + [""] + said_lines(g) + same_lines(g) + beside)
 
 
@@ -312,7 +316,7 @@ def joined(runs):
         found[key] = [x for run in runs for x in run.get(key, [])]
     for key in ("runs", "checks"):
         found[key] = {name: x for run in runs for name, x in run.get(key, {}).items()}
-    for key in ("bench", "ballast"):
+    for key in ("bench", "ballast", "fp8_latents"):
         found[key] = next((run[key] for run in runs if run.get(key)), None)
     references = [run["reference"] for run in runs if run["reference"]]
     found["reference"] = references and {**references[0], "rows": [x for r in references for x in r["rows"]]} or None

@@ -2,18 +2,18 @@
 # gpu_run.sh [BIN]: builds, checks and measures on a machine with a GPU, and leaves $OUT/gpu.json,
 # from which bench/report.py writes the tables of docs/PERFORMANCE.md.
 #
-# BIN holds programs that were built elsewhere (ovi, ovi-golden, ovi-image, test_ops, block_error,
+# BIN holds programs that were built elsewhere (ovi, ovi-golden, ovi-image, test_ops, test_peaks, block_error,
 # libovi_cuda.so and libraries that the machine lacks; in BIN/ptx a libovi_cuda.so of PTX alone:
 # gpu/pack.sh makes it). Without it all of that is built first (gpu/build.sh). Full-size random models
 # are made in MODELS (about 40 GB). GOLDEN: a folder of golden files beside those of the clone.
 # STEPS: of the timed clips; LONG_STEPS: of the model of 10 seconds.
 #
 # PARTS, in the order in which they run, and about how many seconds each takes on an H100 with 16
-# processors; making the models takes 50 s; check and sanitize run side by side, beside that too:
+# processors; making the models takes 50 s; the first three run side by side, beside that too:
 #   check 150      golden files and operations, as the card is and as lesser ones; a block; small clips
-#   sanitize 300   memcheck and racecheck
+#   sanitize 300   memcheck and racecheck                  peaks 300   every way, planned and measured
 #   reference 60   the published model in PyTorch          ops 31      ovi bench
-#   clip 13        a clip, resident                        whole 44    50 steps
+#   clip 13        a clip, resident                        whole 76    50 steps, and in fp8
 #   fp8 24         products in fp8                         stream 27   4 GiB and 6 GB
 #   decode 11      whole frames and split                  modes 26    from an image; 12 GiB
 #   ballast 22     beside a program that holds all but 6 GiB of the card
@@ -24,7 +24,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 OUT=${OUT:-bench/out} MODELS=${MODELS:-/dev/shm/ovi-models} STEPS=${STEPS:-8} LONG_STEPS=${LONG_STEPS:-4}
 DEVICE=${DEVICE:-cuda} PRESET=${PRESET:-720x720_5s} GOLDEN=${GOLDEN:-}
-PARTS=${PARTS:-check sanitize reference ops clip whole fp8 stream decode modes ballast long long-more long-reference ways}
+PARTS=${PARTS:-check sanitize peaks reference ops clip whole fp8 stream decode modes ballast long long-more long-reference ways}
 WORK=$(mktemp -d)
 mkdir -p "$OUT"
 trap 'rm -rf "$WORK"' EXIT
@@ -48,7 +48,8 @@ echo "$PARTS" >"$WORK/parts.txt"
 
 (noted models 300 make_models; echo $? >"$WORK/models.rc") &
 MODELS_MADE=$!
-wanted sanitize && sanitize # the slowest first
+wanted peaks && peaks # the slowest first
+wanted sanitize && sanitize
 wanted check && check
 wait $MODELS_MADE
 [ "$(cat "$WORK/models.rc")" = 0 ] || exit 1

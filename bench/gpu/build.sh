@@ -13,13 +13,13 @@ configure() {
 }
 
 build_here() {
-    local folder=${BUILD:-build-gpu} programs=(ovi ovi-golden bench/ovi-image tests/test_ops tests/block_error)
+    local folder=${BUILD:-build-gpu} programs=(ovi ovi-golden bench/ovi-image tests/test_ops tests/test_peaks tests/block_error)
     if ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
         echo "gpu_run: nvcc is not here, so a folder with the programs is needed"
         return 1
     fi
     configure "$folder" >/dev/null &&
-        cmake --build "$folder" --target ovi-cli ovi-golden ovi-image test_ops block_error ovi_cuda | tail -1 &&
+        cmake --build "$folder" --target ovi-cli ovi-golden ovi-image test_ops test_peaks block_error ovi_cuda | tail -1 &&
         configure "$folder-ptx" -DOVI_CUDA_TARGETS= >/dev/null &&
         cmake --build "$folder-ptx" --target ovi_cuda | tail -1 || return 1
     BIN=$WORK/bin
@@ -34,6 +34,6 @@ build() {
     else
         build_here || return 1
     fi
-    chmod +x "$BIN"/ovi* "$BIN/test_ops" "$BIN/block_error" 2>/dev/null
+    chmod +x "$BIN"/ovi* "$BIN"/test_* "$BIN/block_error" 2>/dev/null
     export LD_LIBRARY_PATH=$BIN${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 }

@@ -78,6 +78,13 @@ check_block() {
     beside block $LIMIT env OMP_NUM_THREADS=4 "$BIN/block_error" "$MODELS/Ovi/model.safetensors" 3 16
 }
 
+# Every way of every stage takes what its plan says.
+peaks() {
+    beside peaks-micro $LIMIT "$BIN/test_peaks" micro
+    beside peaks-mid-f32 $LIMIT "$BIN/test_peaks" mid f32
+    beside peaks-mid-bf16 $LIMIT "$BIN/test_peaks" mid bf16
+}
+
 # sanitizer TOOL NAME WORDS COMMAND...: as a device of these words. Hazards in cuDNN's own kernels
 # are NVIDIA's to mend.
 sanitizer() {

@@ -65,7 +65,11 @@ part_ops() {
 }
 
 part_clip() { clip resident 120 --steps "$STEPS"; }
-part_whole() { clip whole-50 200 --steps 50; } # start of the process to raw frames and WAV
+part_whole() { # start of the process to raw frames and WAV
+    clip whole-50 200 --steps 50
+    clip whole-50-fp8 200 --steps 50 --fp8-products
+    noted fp8-latents 60 python3 bench/gpu/differ.py "$WORK/whole-50.safetensors" "$WORK/whole-50-fp8.safetensors"
+}
 part_fp8() {
     clip step-fp8 120 --fp8-products --steps "$STEPS"
     clip step-fp8-4GiB 120 --fp8-products --vram 4GiB --steps "$STEPS"

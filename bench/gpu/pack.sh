@@ -19,16 +19,16 @@ built() {
     cmake --build "$folder" --target "$@" | tail -1
 }
 
-built build-gpu -DOVI_CPU=OFF -- ovi-cli ovi-golden ovi-image test_ops ovi_cuda
+built build-gpu -DOVI_CPU=OFF -- ovi-cli ovi-golden ovi-image test_ops test_peaks ovi_cuda
 built build-gpu-ptx -DOVI_CPU=OFF -DOVI_CUDA_TARGETS= -- ovi_cuda
 built build-gpu-cpu -DOVI_CUDA=OFF -- block_error
 
 mkdir -p "$out/ptx"
-cp build-gpu/ovi build-gpu/ovi-golden build-gpu/bench/ovi-image build-gpu/tests/test_ops build-gpu/libovi_cuda.so \
-    build-gpu-cpu/tests/block_error "$out"
+cp build-gpu/ovi build-gpu/ovi-golden build-gpu/bench/ovi-image build-gpu/tests/test_ops build-gpu/tests/test_peaks \
+    build-gpu/libovi_cuda.so build-gpu-cpu/tests/block_error "$out"
 cp build-gpu-ptx/libovi_cuda.so "$out/ptx"
-strip "$out"/ovi* "$out/test_ops" "$out/block_error" "$out"/libovi_cuda.so "$out"/ptx/*.so
-ldd "$out"/ovi "$out/test_ops" "$out/block_error" |
+strip "$out"/ovi* "$out"/test_* "$out/block_error" "$out"/libovi_cuda.so "$out"/ptx/*.so
+ldd "$out"/ovi "$out"/test_* "$out/block_error" |
     awk '/libjansson|libutf8proc|libcmocka|libyaml|libdnnl|libgomp|libOpenCL/ { print $3 }' | sort -u |
     xargs -I{} cp -L {} "$out"
 du -sh "$out"
