@@ -245,6 +245,7 @@ def devices_table(g):
     """Golden files and tests that passed, as the card is and as lesser ones."""
     names = [p["name"] for p in g.data["pieces"]]
     words = [n[len("golden-"):-len("-f32")] for n in names if n.startswith("golden-") and n.endswith("-f32")]
+    words.sort(key=lambda word: (["clone", "all"].index(word) if word in ("clone", "all") else 2, word))
     lines = ["| the card as | golden files in f32 | in bf16 | tests of test_ops |", "|---|---|---|---|"]
     for word in words:
         ops = "ops" if word == "clone" else f"ops-{word}"
@@ -259,9 +260,14 @@ def devices_table(g):
 def said_lines(g):
     found = g.data.get("checks", {})
     ends = {p["name"]: f"no summary, ended with {p['rc']} after {p['wall_s']:.0f} s" for p in g.data["pieces"]}
-    lines = [f"- {name}: {' '.join(check['said']) or ends[name] + ', %d tests passed' % check['passed']}"
-             + (", cuDNN's own kernels left out" if "racecheck" in name else "")
-             for name, check in found.items() if name.startswith(("memcheck-", "racecheck-"))]
+    sums = {}
+    for name, check in sorted(found.items()):
+        if name.startswith(("memcheck-", "racecheck-")):
+            tool, what = name.split("-", 1)
+            said = " ".join(check["said"]) or ends[name] + ", %d tests passed" % check["passed"]
+            sums.setdefault((tool, said), []).append(what)
+    lines = [f"- {tool} of {', '.join(whats)}: {said}" + (", cuDNN's own kernels left out" if tool == "racecheck" else "")
+             for (tool, said), whats in sums.items()]
     lines += [f"- {name}: {check['ways']} ways, planned = measured" + (f", **{check['failed']} tests failed**" if check["failed"] else "")
               for name, check in found.items() if name.startswith("peaks-")]
     return lines + [f"- {line}" for line in found.get("block", {"said": []})["said"]]
@@ -276,14 +282,15 @@ def same_lines(g):
 
 
 def checks_table(g):
-    """None: nothing was checked."""
-    if not g.data.get("checks"):
+    """None: nothing was checked, or compared."""
+    if not g.data.get("checks") and not g.data.get("same"):
         return None
     held = g.data.get("ballast")
+    devices = devices_table(g)
     far = g.data.get("fp8_latents")
     beside = [f"- latents after 50 guided steps, --fp8-products from bf16 (relative L2): video {far['video']:.3f}, audio {far['audio']:.3f}"] if far else []
     beside += [f"- ballast: beside a program that held all but {held['free_bytes'] / GB:.2f} GB of the card"] if held else []
-    return "\n".join(devices_table(g) + [""] + said_lines(g) + same_lines(g) + beside)
+    return "\n".join((devices + [""] if len(devices) > 2 else []) + said_lines(g) + same_lines(g) + beside)
 
 
 def head_of(g):
@@ -297,23 +304,39 @@ def head_of(g):
     return head
 
 
-def page(data):
-    """The section's generated parts by the name of their marker; None: not measured, stays as it is."""
-    g = Gpu(data)
-    return {"gpu-targets": head_of(g) + "\n\n" + targets_table(g), "gpu-choices": choices_table(g),
-            "gpu-reference": reference_table(g), "gpu-checks": checks_table(g),
-            "gpu-memory": memory_table(g), "gpu-ops": ops_table(g)}
+def of_each(cards, table):
+    """A table of each card, under its name where there are several; None: no card has it."""
+    found = [(g, table(g)) for g in cards]
+    found = [(g, text) for g, text in found if text]
+    if len(cards) > 1:
+        return "\n\n".join(f"**{g.data['gpu']}**\n\n{text}" for g, text in found) or None
+    return found[0][1] if found else None
+
+
+def page(runs):
+    """The section's generated parts by the name of their marker; None: not measured, stays as it is.
+    Of several cards the first gives what is long: memory and operations."""
+    cards = [Gpu(data) for data in runs]
+    return {"gpu-targets": "\n\n".join(head_of(g) + "\n\n" + targets_table(g) for g in cards if g.runs),
+            "gpu-choices": of_each(cards, choices_table), "gpu-reference": of_each(cards, reference_table),
+            "gpu-checks": of_each(cards, checks_table), "gpu-memory": memory_table(cards[0]), "gpu-ops": ops_table(cards[0])}
+
+
+def by_card(runs):
+    """Calls on one kind of card are one; in the order of the cards."""
+    names = list(dict.fromkeys(run["gpu"] for run in runs))
+    return [joined([run for run in runs if run["gpu"] == name]) for name in names]
 
 
 def joined(runs):
-    """Several gpu.json of one kind of card and driver as one."""
+    """Several gpu.json of one kind of card, with one driver, as one; what ran again counts as it ran last."""
     first = runs[0]
     for run in runs[1:]:
         if (run["gpu"], run["driver"]) != (first["gpu"], first["driver"]):
             raise ValueError(f"expected {first['gpu']}, driver {first['driver']}, found {run['gpu']}, {run['driver']}")
     found = {**first, "calls": [" ".join(run.get("parts", [])) for run in runs if run.get("parts")]}
-    for key in ("pieces", "same"):
-        found[key] = [x for run in runs for x in run.get(key, [])]
+    found["pieces"] = list({x["name"]: x for run in runs for x in run["pieces"]}.values())
+    found["same"] = list({(x["what"], *x["clips"]): x for run in runs for x in run.get("same", [])}.values())
     for key in ("runs", "checks"):
         found[key] = {name: x for run in runs for name, x in run.get(key, {}).items()}
     for key in ("bench", "ballast", "fp8_latents"):

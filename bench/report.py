@@ -5,7 +5,8 @@
     bench/run.sh build --json --threads 1 --clock cpu >cpu.json
     bench/report.py wall.json cpu.json
     bench/gpu_run.sh && bench/report.py bench/out/gpu.json  # on a machine with a GPU
-    bench/report.py check.json clips.json                   # calls of gpu_run.sh with other PARTS, as one
+    bench/report.py check.json clips.json                   # calls of gpu_run.sh with other PARTS, as one;
+                                                            # of another card, after it
     bench/report.py --show gpu.json                         # prints its tables, writes nothing
 
 Each of the first two holds JSON objects one after the other. Each run (threads and clock) becomes a
@@ -136,10 +137,10 @@ def fill_cpu(page, runs):
     return replace(page, "pytorch", pytorch_table(torch))
 
 
-def fill_gpu(page, run):
-    for name, text in gpu_report.page(run).items():
+def fill_gpu(page, cards):
+    for name, text in gpu_report.page(cards).items():
         page = page if text is None else replace(page, name, text)
-    picture = gpu_report.roofline(run)
+    picture = gpu_report.roofline(cards[0])
     if picture:
         write(os.path.join(os.path.dirname(PAGE), "roofline.svg"), picture)
     return page
@@ -151,15 +152,14 @@ def main():
         sys.exit(__doc__)
     runs = [run for path in paths for run in objects_of(path)]
     gpu = [run for run in runs if "gpu" in run]
-    gpu = [gpu_report.joined(gpu)] if gpu else []
+    cards = gpu_report.by_card(gpu)
     if "--show" in sys.argv:
-        for run in gpu:
-            print("\n\n".join(text for text in gpu_report.page(run).values() if text))
+        print("\n\n".join(text for text in gpu_report.page(cards).values() if text) if cards else "")
         return
     with open(PAGE, encoding="utf-8") as file:
         page = file.read()
-    for run in gpu:
-        page = fill_gpu(page, run)
+    if cards:
+        page = fill_gpu(page, cards)
     others = [run for run in runs if "gpu" not in run]
     if others:
         page = fill_cpu(page, others)
