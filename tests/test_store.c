@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "residency/warm.h"
 #include "store_fixture.h"
 
 static void nap(long ms) {
@@ -497,6 +498,67 @@ static void a_device_apart_gets_the_same_bytes(void **state) {
 
 #define LARGE_BLOCKS 4
 
+/* ---- what is kept for the next time ---- */
+
+static double by_one(const float *v, int64_t n, const float *by) {
+    (void)v, (void)n, (void)by;
+    return 1;
+}
+
+static const weight_scaling scaling = {.scale = by_one};
+
+enum { CONVERTED, PACKED, SCALED };
+
+static void declare_made(weight_table *t, err *e) {
+    weight_table_init(t, "model that is made", e);
+    weight_linear(t, 0, DTYPE_F16, 256, 256, "converted");
+    weight_conv(t, 0, DTYPE_BF16, SHAPE(64, 64, 9), "packed");
+    weight_add(t, &(weight_spec){.use = WEIGHT_CONV,
+                                 .published = DTYPE_F32,
+                                 .n_parts = 1,
+                                 .part = {{"scaled", SHAPE(64, 64, 9)}},
+                                 .scaling = &scaling});
+    assert_int_equal(e->status, OVI_OK);
+}
+
+/* As much as the plan says, and the same bytes come back from there. */
+static void check_kept(fixture *f, size_t expected) {
+    warm *kept = warm_create(&f->host.err);
+    const store_needs needs = needs_of(1, 0, 0);
+    row_bytes made, again;
+    warm_set_limit(kept, (size_t)64 << 20);
+    store_set_warm(f->store, kept);
+    assert_int_equal(store_needs_bytes(f->dry_store, &needs).warm, expected);
+    take_rows(f, &made);
+    assert_int_equal(warm_get_stats(kept).bytes, expected);
+    assert_int_equal(warm_get_stats(kept).hits, 0);
+    take_rows(f, &again);
+    assert_true(warm_get_stats(kept).hits > 0);
+    for (int i = 0; i < f->table.n; i++)
+        assert_memory_equal(made.data[i], again.data[i], made.n[i]);
+    free_rows(&made);
+    free_rows(&again);
+    store_set_warm(f->store, NULL);
+    warm_free(kept);
+}
+
+/* Threads bring in as fast as a copy what a device apart packs. */
+static void what_a_device_packs_is_not_kept(void **state) {
+    (void)state;
+    fixture f;
+    open_model(&f, DTYPE_BF16, declare_made);
+    size_t bytes[3];
+    enter(&f, needs_of(1, 0, 0));
+    for (int i = 0; i < 3; i++)
+        bytes[i] = tensor_bytes(weight_get(&f.table, i));
+    store_leave(f.store);
+    check_kept(&f, bytes[CONVERTED] + bytes[PACKED] + bytes[SCALED]);
+    move_apart(&f);
+    open_devices(&f, DTYPE_BF16);
+    check_kept(&f, bytes[CONVERTED]);
+    close_fixture(&f);
+}
+
 /* A model of four blocks of one matrix, in a file of holes: no disk, but pages as any. */
 static void open_large(fixture *f, int64_t block_bytes) {
     *f = (fixture){0};
@@ -636,6 +698,7 @@ int main(void) {
         cmocka_unit_test(parts_that_are_not_needed_cannot_be_used),
         cmocka_unit_test(a_model_without_files_is_not_loaded),
         cmocka_unit_test(a_device_apart_gets_the_same_bytes),
+        cmocka_unit_test(what_a_device_packs_is_not_kept),
         cmocka_unit_test(leaving_gives_pages_back_at_once),
         cmocka_unit_test(evicting_leaves_the_page_cache_empty),
     };

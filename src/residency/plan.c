@@ -33,7 +33,7 @@ static double larger(double a, double b) {
     return a > b ? a : b;
 }
 
-/* Of products in fp8 over those in bf16: 1.8 on an H100 (docs/PERFORMANCE.md). */
+/* Of products in fp8 over those in bf16: about 1.8 on an H100 (what cuBLASLt offers: docs/PERFORMANCE.md). */
 #define F8_GAIN 1.8
 
 double profile_seconds(const stage_profile *p, const device_speed *speed) {

@@ -218,11 +218,22 @@ static size_t staging_of(const store *s, const weight *row, const placement *p) 
     return upload_staging_bytes(row, p->type);
 }
 
+/* Does a device apart pack these weights out of what threads read, as it is stored or scaled? */
+static bool is_packed_there(const store *s, const weight *row, const placement *p) {
+    const dtype type = weight_file_type(row);
+    if (device_backend(s->dev)->host_memory || row->spec.use != WEIGHT_CONV ||
+        (type != DTYPE_F32 && type != DTYPE_BF16))
+        return false;
+    const bool only_rounds = row->spec.only_rounds && p->type == DTYPE_BF16;
+    return !row->spec.fold || row->spec.scaling || only_rounds;
+}
+
 /* Is a copy on the host faster than making the row again? What is stored as it is placed
- * lies in the page cache. */
-static bool worth_keeping(const weight *row, const placement *p) {
+ * lies in the page cache, and what is packed there comes as fast as a copy would. */
+static bool worth_keeping(const store *s, const weight *row, const placement *p) {
     bool made = row->spec.use == WEIGHT_CONV || !load_is_copy(row, p->type);
-    return !p->in_place && made && p->bytes >= WARM_MIN_BYTES;
+    return !p->in_place && made && p->bytes >= WARM_MIN_BYTES &&
+           !is_packed_there(s, row, p);
 }
 
 static size_t largest(size_t a, size_t b) {
@@ -258,7 +269,7 @@ static store_bytes model_bytes(const model_state *m, demand want, size_t *flow_s
             sum.in_place += p.bytes;
         } else {
             sum.slab += p.bytes;
-            sum.warm += worth_keeping(row, &p) ? p.bytes : 0;
+            sum.warm += worth_keeping(m->owner, row, &p) ? p.bytes : 0;
         }
     }
     sum.slots_bytes = slot * (size_t)want.slots;
@@ -298,17 +309,12 @@ store_bytes store_needs_bytes(const store *s, const store_needs *needs) {
 /* A device apart packs what it can read as it is stored, or as threads scale it; false: it cannot. */
 static bool pack_stored(model_state *m, const weight *row, const placement *p,
                         const loader *l) {
-    const dtype type = weight_file_type(row);
-    const bool folded =
-        row->spec.fold && !(row->spec.only_rounds && p->type == DTYPE_BF16);
+    if (!is_packed_there(m->owner, row, p) || !row->entry[0])
+        return false;
     const packing to = {geometry_of(&row->spec.placed), p->type, row->placed.data};
-    if (device_backend(m->owner->dev)->host_memory || !row->entry[0])
-        return false;
-    if (row->spec.scaling)
-        return upload_scaled(&m->way, l, row, &to);
-    if (folded || (type != DTYPE_F32 && type != DTYPE_BF16))
-        return false;
-    return upload_packed(&m->way, l, row->entry[0], &to); /* a failure is latched */
+    return row->spec.scaling
+               ? upload_scaled(&m->way, l, row, &to)
+               : upload_packed(&m->way, l, row->entry[0], &to); /* latched */
 }
 
 /* No copy reads the staging any more; false: one has failed, or it was stopped. */
@@ -357,7 +363,7 @@ static void fill_warm(model_state *m, int i, const placement *p, const loader *l
     const int32_t name[] = {(int32_t)(m - s->model), i, (int32_t)p->type};
     const warm_key key = {'w', name, sizeof name};
     const size_t size = tensor_bytes(&row->placed);
-    const bool keep = s->warm && worth_keeping(row, p);
+    const bool keep = s->warm && worth_keeping(s, row, p);
     const void *kept = keep ? warm_find(s->warm, key, size) : NULL;
     if (kept) {
         device_write(s->dev, &row->placed, kept);
