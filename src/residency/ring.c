@@ -33,8 +33,7 @@
 /* Bytes [from, from + size) of a tensor, to be read to `to` and sent from there to dst. */
 typedef struct chunk {
     const weights_entry *x;
-    const weight
-        *row; /* to be scaled, bytes of its rows; NULL: they are as they are stored */
+    const weight *row; /* whose rows are scaled; NULL: bytes as they are stored */
     size_t from, size;
     char *to, *dst; /* dst NULL: it stays, in the cache, or is packed */
     packing pack;   /* dst NULL: it is not */
