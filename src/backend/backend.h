@@ -24,7 +24,7 @@
 #include "backend/ops.h"
 #include "core/host.h"
 
-#define BACKEND_ABI 10
+#define BACKEND_ABI 11
 
 /* ----------------------------------------------------------- the backend's table ---- */
 
@@ -67,7 +67,8 @@ typedef struct work { /* borrowed scratch for one call */
 /* A backend. self is what open returned. All calls come from one thread at a time.
  * Operations report failure through fail() of the services; region, write, read and sync
  * are the only calls that move or make memory visible to the host.
- * The table and the services are versioned together: BACKEND_ABI. */
+ * The table, the services and what operations are given (ops.h) are versioned together:
+ * BACKEND_ABI goes up when any of them changes its layout. */
 typedef struct backend_services {
     int abi;
     host *host;
