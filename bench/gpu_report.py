@@ -245,7 +245,7 @@ def devices_table(g):
     """Golden files and tests that passed, as the card is and as lesser ones."""
     names = [p["name"] for p in g.data["pieces"]]
     words = [n[len("golden-"):-len("-f32")] for n in names if n.startswith("golden-") and n.endswith("-f32")]
-    words.sort(key=lambda word: (["clone", "all"].index(word) if word in ("clone", "all") else 2, word))
+    words.sort(key=lambda word: ({"clone": 0, "all": 1}.get(word, 2), word))
     lines = ["| the card as | golden files in f32 | in bf16 | tests of test_ops |", "|---|---|---|---|"]
     for word in words:
         ops = "ops" if word == "clone" else f"ops-{word}"
@@ -259,16 +259,17 @@ def devices_table(g):
 
 def said_lines(g):
     found = g.data.get("checks", {})
-    ends = {p["name"]: f"no summary, ended with {p['rc']} after {p['wall_s']:.0f} s" for p in g.data["pieces"]}
+    ends = {p["name"]: f"ended with {p['rc']} after {p['wall_s']:.0f} s" for p in g.data["pieces"]}
+    whole = {p["name"] for p in g.data["pieces"] if p["rc"] == 0}
     sums = {}
     for name, check in sorted(found.items()):
         if name.startswith(("memcheck-", "racecheck-")):
             tool, what = name.split("-", 1)
-            said = " ".join(check["said"]) or ends[name] + ", %d tests passed" % check["passed"]
+            said = " ".join(check["said"]) or f"no summary, {ends[name]}, {check['passed']} tests passed"
             sums.setdefault((tool, said), []).append(what)
     lines = [f"- {tool} of {', '.join(whats)}: {said}" + (", cuDNN's own kernels left out" if tool == "racecheck" else "")
              for (tool, said), whats in sums.items()]
-    lines += [f"- {name}: {check['ways']} ways, planned = measured" + (f", **{check['failed']} tests failed**" if check["failed"] else "")
+    lines += [f"- {name}: {check['ways']} ways, " + ("planned = measured" if name in whole else f"**{ends[name]}**")
               for name, check in found.items() if name.startswith("peaks-")]
     return lines + [f"- {line}" for line in found.get("block", {"said": []})["said"]]
 
@@ -332,8 +333,8 @@ def joined(runs):
     """Several gpu.json of one kind of card, with one driver, as one; what ran again counts as it ran last."""
     first = runs[0]
     for run in runs[1:]:
-        if (run["gpu"], run["driver"]) != (first["gpu"], first["driver"]):
-            raise ValueError(f"expected {first['gpu']}, driver {first['driver']}, found {run['gpu']}, {run['driver']}")
+        if run["driver"] != first["driver"]:
+            raise ValueError(f"{first['gpu']}: expected driver {first['driver']}, found {run['driver']}")
     found = {**first, "calls": [" ".join(run.get("parts", [])) for run in runs if run.get("parts")]}
     found["pieces"] = list({x["name"]: x for run in runs for x in run["pieces"]}.values())
     found["same"] = list({(x["what"], *x["clips"]): x for run in runs for x in run.get("same", [])}.values())

@@ -154,7 +154,8 @@ def main():
     gpu = [run for run in runs if "gpu" in run]
     cards = gpu_report.by_card(gpu)
     if "--show" in sys.argv:
-        print("\n\n".join(text for text in gpu_report.page(cards).values() if text) if cards else "")
+        if cards:
+            print("\n\n".join(text for text in gpu_report.page(cards).values() if text))
         return
     with open(PAGE, encoding="utf-8") as file:
         page = file.read()

@@ -494,10 +494,6 @@ static void a_device_apart_gets_the_same_bytes(void **state) {
     assert_true(read[N + 2] > read[2]); /* threads enough: nothing stays */
 }
 
-/* ---- pages of large files ---- */
-
-#define LARGE_BLOCKS 4
-
 /* ---- what is kept for the next time ---- */
 
 static double by_one(const float *v, int64_t n, const float *by) {
@@ -558,6 +554,10 @@ static void what_a_device_packs_is_not_kept(void **state) {
     check_kept(&f, bytes[CONVERTED]);
     close_fixture(&f);
 }
+
+/* ---- pages of large files ---- */
+
+#define LARGE_BLOCKS 4
 
 /* A model of four blocks of one matrix, in a file of holes: no disk, but pages as any. */
 static void open_large(fixture *f, int64_t block_bytes) {

@@ -153,9 +153,11 @@ void upload_begin_flow(uploader *u, upload_flow flow) {
 
 /* ---- the ways ---- */
 
-/* The ring, which is made when it is first needed; NULL: there is none. Of what is pinned anyway
- * nothing is kept twice. */
+/* The ring, which is made when it is first needed; NULL: there is none, or a copy has failed. Of
+ * what is pinned anyway nothing is kept twice. */
 static ring *find_ring(uploader *u) {
+    if (err_failed(&u->to.failed))
+        return NULL;
     if (u->ring || u->no_ring)
         return u->ring;
     const size_t held = (size_t)u->held.n * u->window;
@@ -242,7 +244,7 @@ static bool send_copy(uploader *u, const loader *l, weight *row, dtype type, cha
     const size_t done = u->once ? 0 : from_mapping(u, l, row, dst);
     if (done == bytes)
         return true;
-    ring *r = err_failed(&u->to.failed) ? NULL : find_ring(u);
+    ring *r = find_ring(u);
     if (r)
         return ring_send(r, l, (weights_range){row->entry[0], done, bytes - done},
                          dst + done);
@@ -285,7 +287,7 @@ bool upload_packed(uploader *u, const loader *l, const weights_entry *x,
         atomic_fetch_add_explicit(l->n_read, all.size, memory_order_relaxed);
         return true;
     }
-    ring *r = err_failed(&u->to.failed) ? NULL : find_ring(u);
+    ring *r = find_ring(u);
     if (r && !ring_pack(r, l, x, to))
         (void)copies_report(&u->to, l->err);
     return r != NULL;
@@ -294,7 +296,7 @@ bool upload_packed(uploader *u, const loader *l, const weights_entry *x,
 bool upload_scaled(uploader *u, const loader *l, const weight *row, const packing *to) {
     if (!device_reads_pinned(u->to.dev) || !load_is_scaled(row) || !ring_scales(row))
         return false;
-    ring *r = err_failed(&u->to.failed) ? NULL : find_ring(u);
+    ring *r = find_ring(u);
     if (r && !ring_scale(r, l, row, to))
         (void)copies_report(&u->to, l->err);
     return r != NULL;
